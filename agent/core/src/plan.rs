@@ -1,0 +1,268 @@
+//! The plan: what the engine computes, as checked from the configuration.
+//!
+//! A plan can only be built right: names are unique, selectors parsed, expressions compiled against their bindings. It is stored
+//! beside the journal, so that a replay computes under the configuration that the events were taken under.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use crate::expr::Expression;
+use crate::reading::InputId;
+use crate::selector::Selector;
+use crate::template::Template;
+
+/// The number of a stream: its place in [`Plan::streams`]. Across a reload streams are matched by name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct StreamId(pub u16);
+
+impl StreamId {
+    /// Gaps, outages and beginnings of epochs.
+    pub const GAPS: Self = Self(0);
+    /// Alerts of all rules.
+    pub const ALERTS: Self = Self(1);
+    /// Readings that came after the lateness of a window that selects them.
+    pub const LATE: Self = Self(2);
+    /// Readings too far ahead of their arrival.
+    pub const QUARANTINE: Self = Self(3);
+
+    /// The place in [`Plan::streams`].
+    pub const fn index(self) -> usize {
+        self.0 as usize
+    }
+}
+
+/// What the engine computes.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Plan {
+    /// The agent's id, as it stands in every record.
+    pub agent: Arc<str>,
+    /// Free labels of the agent, for topics and the status.
+    pub labels: BTreeMap<String, String>,
+    /// The inputs, by [`InputId`].
+    pub inputs: Vec<InputPlan>,
+    /// The streams, by [`StreamId`]: first the four reserved ones, then the configured ones by name.
+    pub streams: Vec<StreamPlan>,
+    /// The rules, by name.
+    pub rules: Vec<RulePlan>,
+}
+
+/// What the engine knows of an input.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct InputPlan {
+    /// Its name in the configuration.
+    pub name: Arc<str>,
+    /// The first levels of its series; the name unless configured.
+    pub prefix: Arc<str>,
+    /// How far behind the newest event time the watermark stays.
+    pub out_of_order: Duration,
+    /// How long a silent input holds its open windows back.
+    pub idle: Duration,
+    /// How far ahead of its arrival a reading may be.
+    pub max_ahead: Duration,
+    /// Whether the source keeps what was not acknowledged (MQTT with a session, a file), so that a restart loses nothing.
+    pub can_be_asked_again: bool,
+    /// Whether the input's readings may wait in memory past a commit.
+    pub durability: Durability,
+}
+
+/// When readings of an input must be on disk.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Durability {
+    /// With the next commit.
+    #[default]
+    Commit,
+    /// Whenever the store finds it convenient.
+    Relaxed,
+}
+
+/// What goes before what on the link.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Priority {
+    /// At once, before all else.
+    Alert,
+    /// As it comes.
+    #[default]
+    Live,
+    /// When there is room.
+    Bulk,
+}
+
+/// How a stream's records are written on the wire.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Format {
+    /// Compressed, checksummed frames (docs/wire-format.md).
+    #[default]
+    Frame,
+    /// One JSON array of records a message; with a batch of one a bare object.
+    Json,
+}
+
+/// How much of a stream is gathered before it is sent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum BatchLimit {
+    /// As the link suggests.
+    Auto,
+    /// At most this long after the first record.
+    Time(Duration),
+    /// At most this many records.
+    Count(u32),
+}
+
+/// A stream: a durable, numbered lane to the centre.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct StreamPlan {
+    /// Its name.
+    pub name: Arc<str>,
+    /// Where its records come from.
+    pub kind: StreamKind,
+    /// What goes before it on the link.
+    pub priority: Priority,
+    /// How its records are written on the wire.
+    pub format: Format,
+    /// How much is gathered before sending.
+    pub batch: BatchLimit,
+    /// The topic, where it differs from the uplink's.
+    pub topic: Option<Template>,
+    /// The category of its records.
+    pub class: Arc<str>,
+}
+
+/// Where a stream's records come from.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub enum StreamKind {
+    /// One of the reserved streams; the program itself writes them.
+    Reserved,
+    /// Readings as they are.
+    Raw {
+        /// Which series; a series is taken when one filter selects it.
+        select: Vec<Selector>,
+    },
+    /// Aggregates over windows of event time.
+    Window(WindowPlan),
+}
+
+/// A window: what is aggregated, over which intervals, how.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct WindowPlan {
+    /// Which series; a series is taken when one filter selects it.
+    pub select: Vec<Selector>,
+    /// The length of the window, and its step: windows are `[n × every, (n + 1) × every)` since the epoch.
+    pub every: Duration,
+    /// How long an emitted window is still revised.
+    pub lateness: Duration,
+    /// What is computed, in the order in which it is printed.
+    pub compute: Vec<Function>,
+}
+
+/// An aggregate function.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Function {
+    /// How many readings; an integer.
+    Count,
+    /// The compensated sum (Neumaier 1974).
+    Sum,
+    /// The sum divided by the count.
+    Mean,
+    /// The least value.
+    Min,
+    /// The greatest value.
+    Max,
+    /// The value of the earliest reading.
+    First,
+    /// The value of the latest reading.
+    Last,
+}
+
+impl Function {
+    /// Every function.
+    pub const ALL: [Self; 7] = [Self::Count, Self::Sum, Self::Mean, Self::Min, Self::Max, Self::First, Self::Last];
+
+    /// The name in the configuration and in JSON.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Count => "count",
+            Self::Sum => "sum",
+            Self::Mean => "mean",
+            Self::Min => "min",
+            Self::Max => "max",
+            Self::First => "first",
+            Self::Last => "last",
+        }
+    }
+
+    /// Whether it has a meaning for bools and text; the others are absent from their aggregates.
+    pub const fn takes_any_value(self) -> bool {
+        matches!(self, Self::Count | Self::First | Self::Last)
+    }
+}
+
+/// How much an alert matters.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Severity {
+    /// Good to know.
+    Info,
+    /// Look at it.
+    #[default]
+    Warning,
+    /// Act now.
+    Critical,
+}
+
+/// A rule: a condition over series that raises and clears an alert.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct RulePlan {
+    /// Its name.
+    pub name: Arc<str>,
+    /// The names that its expressions use, in the order of the configuration.
+    pub bindings: Vec<Binding>,
+    /// Raises when it becomes true.
+    pub when: Expression,
+    /// Clears when it becomes true; absent: when `when` becomes false.
+    pub clear: Option<Expression>,
+    /// How much it matters.
+    pub severity: Severity,
+    /// The text of the alert, with the bindings' names as places: `boiler at {t}`.
+    pub message: Option<Template>,
+}
+
+/// One `let`: a name for the newest value of a series.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Binding {
+    /// The name in expressions.
+    pub name: Arc<str>,
+    /// The series: a template over the levels of the series that made the instance (`meters/{1}/current`), or, for the binding
+    /// that makes the instances, the filter itself.
+    pub source: BindingSource,
+}
+
+/// Where a binding's value comes from.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub enum BindingSource {
+    /// One series; `{n}` is level n of the series that made the instance.
+    Series(Template),
+    /// Each series that the filter selects makes an instance.
+    Each(Selector),
+}
+
+impl Plan {
+    /// The input with this name.
+    pub fn input_named(&self, name: &str) -> Option<InputId> {
+        let place = self.inputs.iter().position(|input| &*input.name == name)?;
+        u16::try_from(place).ok().map(InputId)
+    }
+
+    /// The stream with this name.
+    pub fn stream_named(&self, name: &str) -> Option<StreamId> {
+        let place = self.streams.iter().position(|stream| &*stream.name == name)?;
+        u16::try_from(place).ok().map(StreamId)
+    }
+}

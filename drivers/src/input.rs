@@ -1,0 +1,75 @@
+//! What a driver is to the rest of the program.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::time::Duration;
+
+use rtlive_config::reference::Reference;
+use rtlive_config::table::Table;
+
+use crate::outlet::Session;
+
+/// A kind of source, as the registry lists it.
+pub struct Driver {
+    /// The word for `driver = "…"`.
+    pub name: &'static str,
+    /// What it reads, in one line.
+    pub summary: &'static str,
+    /// An `[inputs.NAME]` table that works as it stands once its port is right; printed by `rtlive drivers NAME --example`.
+    pub example: &'static str,
+    /// Its options, from their doc comments.
+    pub options: fn() -> Reference,
+    /// Checks an input's table. Every mistake is noted in the table; `None` if there was one.
+    pub check: fn(&Table<'_>) -> Option<CheckedInput>,
+}
+
+/// An input that was checked, and what the rest of the program must know of it.
+pub struct CheckedInput {
+    /// What runs.
+    pub input: Box<dyn Input>,
+    /// Whether the agent asks (`out_of_order` is 0 by default), or the source speaks by itself (2 s).
+    pub polled: bool,
+    /// The shortest interval at which the source is polled, for `idle` and for the plan.
+    pub every: Option<Duration>,
+    /// Whether the source keeps what was not acknowledged.
+    pub can_be_asked_again: bool,
+    /// How many series it will have, where that is known beforehand.
+    pub series_count: Option<usize>,
+    /// Readings per second, where that is known beforehand.
+    pub readings_per_second: Option<f64>,
+}
+
+/// A future of a driver.
+pub type Running<'a> = Pin<Box<dyn Future<Output = Result<(), InputError>> + Send + 'a>>;
+
+/// An input that can be run, again and again.
+pub trait Input: Send + Sync {
+    /// Reads the source and hands over what it says, until it fails or [`Session::stopping`] resolves.
+    ///
+    /// Called by the supervisor, which calls again with backoff after an error. `Ok` means that the source is at its end (a
+    /// capture that was read through) or that the program stops. It may be dropped at any await.
+    fn run<'a>(&'a self, session: &'a mut Session) -> Running<'a>;
+
+    /// Decodes the bytes of a capture instead of a live source, for `rtlive try --from`; `None` where a driver cannot.
+    fn decoder(&self) -> Option<Box<dyn Decoder>> {
+        None
+    }
+}
+
+/// A pure decoder of a byte stream.
+pub trait Decoder: Send {
+    /// Takes the next bytes of the source, which arrived at `session`'s now, and adds what they complete to `session`.
+    fn take(&mut self, bytes: &[u8], session: &mut Session);
+}
+
+/// Why an input stopped.
+#[derive(Debug, thiserror::Error)]
+#[error("{doing}: {cause}{}", hint.as_ref().map(|hint| format!(" ({hint})")).unwrap_or_default())]
+pub struct InputError {
+    /// The operation and the object: `open /dev/ttyUSB0`.
+    pub doing: String,
+    /// What the system or the peer said.
+    pub cause: String,
+    /// What the user can do.
+    pub hint: Option<String>,
+}

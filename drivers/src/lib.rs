@@ -1,0 +1,9 @@
+//! The drivers of rtlive: one file for each kind of source, and the registry.
+//!
+//! A driver is one file: wiring notes, `pub const DRIVER`, its options (their doc comments are the reference), a pure `decode`,
+//! the I/O loop, tests; and one line in [`registry::DRIVERS`]. It hands [`outlet::Delivery`] values to the engine and hears back
+//! only two things: "slow down", as a full channel, and "this is committed".
+
+pub mod input;
+pub mod outlet;
+pub mod registry;

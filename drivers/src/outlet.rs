@@ -1,0 +1,249 @@
+//! The way out of a driver: what crosses to the engine, and what comes back.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use rtlive_core::event::{Batch, Declared, Outage, Rejected};
+use rtlive_core::reading::{ClockState, InputId, Quality, Reading, SeriesId, SeriesInfo, Value};
+use rtlive_core::time::Timestamp;
+use tokio::sync::{mpsc, watch};
+
+/// What a driver hands over at once. The engine takes it whole, and a commit covers it whole.
+#[derive(Debug, PartialEq)]
+pub struct Delivery {
+    /// The input.
+    pub input: InputId,
+    /// Counts an input's deliveries from 1 within this process; [`Session::committed`] speaks of it.
+    pub number: u64,
+    /// Series that appear with this delivery. The n-th series that an input ever declared in this process is `SeriesId(n)` in its batches.
+    pub declared: Vec<Declared>,
+    /// The readings, with series numbered as declared by this input.
+    pub batch: Batch,
+    /// What the driver must find again after a restart (an offset, a packet id), committed together with the readings: key and
+    /// new value, `None` to forget it.
+    pub state: Vec<(String, Option<Vec<u8>>)>,
+    /// A stretch in which the source could not be heard.
+    pub outage: Option<Outage>,
+    /// Asks for a commit at once: the peer holds back until it hears one.
+    pub urgent: bool,
+}
+
+/// Tells the time to drivers; tests move it by hand.
+pub trait Clock: Send + Sync {
+    /// Now, by the wall clock.
+    fn now(&self) -> Timestamp;
+}
+
+/// What `rtlive status` shows of an input beside the ledger.
+#[derive(Clone, Debug, Default)]
+pub struct InputHealth {
+    /// `starting`, `running`, `waiting`, `stopped`.
+    pub state: &'static str,
+    /// The last error, in the words of the log.
+    pub error: Option<String>,
+    /// How often the supervisor started it again.
+    pub restarts: u64,
+    /// What is counted and is no reading: `timeouts`, `polls_missed`, `retries`, `retained_ignored`.
+    pub counters: BTreeMap<&'static str, u64>,
+}
+
+/// A shared [`InputHealth`].
+pub type SharedHealth = Arc<Mutex<InputHealth>>;
+
+/// A driver's side of the channel; lives as long as the input, through restarts of its driver.
+pub struct Session {
+    input: InputId,
+    prefix: Arc<str>,
+    clock: Arc<dyn Clock>,
+    deliveries: mpsc::Sender<Delivery>,
+    committed: watch::Receiver<u64>,
+    stop: watch::Receiver<bool>,
+    health: SharedHealth,
+    state: BTreeMap<String, Vec<u8>>,
+    trace: Option<mpsc::Sender<TracedBytes>>,
+    series: HashMap<String, SeriesId>,
+    last_number: u64,
+    next: Pending,
+}
+
+/// Bytes as they crossed a port, for `rtlive try --trace`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TracedBytes {
+    /// Whether the agent sent them.
+    pub sent: bool,
+    /// The bytes.
+    pub bytes: Vec<u8>,
+}
+
+/// The delivery that is being put together.
+#[derive(Default)]
+struct Pending {
+    declared: Vec<Declared>,
+    readings: Vec<Reading>,
+    rejected: BTreeMap<&'static str, u64>,
+    state: Vec<(String, Option<Vec<u8>>)>,
+    outage: Option<Outage>,
+}
+
+/// The engine is gone; the program stops.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the engine has stopped")]
+pub struct EngineStopped;
+
+/// What a [`Session`] is made of.
+pub struct SessionParts {
+    /// The input.
+    pub input: InputId,
+    /// The first levels of its series.
+    pub prefix: Arc<str>,
+    /// The time.
+    pub clock: Arc<dyn Clock>,
+    /// To the engine.
+    pub deliveries: mpsc::Sender<Delivery>,
+    /// The number of the last delivery that is on disk.
+    pub committed: watch::Receiver<u64>,
+    /// `true` when the program stops.
+    pub stop: watch::Receiver<bool>,
+    /// What status shows.
+    pub health: SharedHealth,
+    /// What the driver had stored when the last commit before this process was made.
+    pub state: BTreeMap<String, Vec<u8>>,
+    /// Where the bytes go, with `try --trace`.
+    pub trace: Option<mpsc::Sender<TracedBytes>>,
+}
+
+impl Session {
+    /// Puts a session together.
+    pub fn new(parts: SessionParts) -> Self {
+        let SessionParts { input, prefix, clock, deliveries, committed, stop, health, state, trace } = parts;
+        Self {
+            input,
+            prefix,
+            clock,
+            deliveries,
+            committed,
+            stop,
+            health,
+            state,
+            trace,
+            series: HashMap::new(),
+            last_number: 0,
+            next: Pending::default(),
+        }
+    }
+
+    /// Now, by the wall clock.
+    pub fn now(&self) -> Timestamp {
+        self.clock.now()
+    }
+
+    /// The number of the series `<prefix>/<rest>`, declared at its first use. `rest` may have several levels; each must have gone
+    /// through [`series_level`](rtlive_core::reading::series_level) where it comes from outside. `source` is the device or topic whose watermark it shares.
+    pub fn series(&mut self, rest: &str, unit: Option<&str>, source: &str) -> SeriesId {
+        if let Some(&id) = self.series.get(rest) {
+            return id;
+        }
+        let id = SeriesId(u32::try_from(self.series.len()).unwrap_or(u32::MAX));
+        self.series.insert(rest.to_owned(), id);
+        let info = SeriesInfo { name: format!("{}/{rest}", self.prefix).into(), unit: unit.map(Into::into) };
+        self.next.declared.push(Declared { input: self.input, source: source.into(), info });
+        id
+    }
+
+    /// How many series the input has declared.
+    pub fn series_count(&self) -> usize {
+        self.series.len()
+    }
+
+    /// Adds a good reading to the next delivery.
+    pub fn read(&mut self, series: SeriesId, time: Timestamp, value: Value) {
+        let reading = Reading { series, time, value, quality: Quality::Good, check: None, clock: ClockState::Synced };
+        self.next.readings.push(reading);
+    }
+
+    /// Adds a reading that the driver itself has something to say about.
+    pub fn read_marked(&mut self, reading: Reading) {
+        self.next.readings.push(reading);
+    }
+
+    /// Counts something that was taken and could not be made a reading: a word of the ledger, and how many.
+    pub fn reject(&mut self, reason: &'static str, count: u64) {
+        *self.next.rejected.entry(reason).or_default() += count;
+    }
+
+    /// Counts something that is no reading: `timeouts`, `polls_missed`.
+    pub fn count(&self, counter: &'static str, count: u64) {
+        *self.health().counters.entry(counter).or_default() += count;
+    }
+
+    /// Stores something for after a restart, committed together with the next delivery.
+    pub fn keep(&mut self, key: &str, value: Option<Vec<u8>>) {
+        match &value {
+            Some(value) => self.state.insert(key.to_owned(), value.clone()),
+            None => self.state.remove(key),
+        };
+        self.next.state.push((key.to_owned(), value));
+    }
+
+    /// What was kept, as of the last call of [`Session::keep`] or the last commit before this process.
+    pub fn kept(&self) -> &BTreeMap<String, Vec<u8>> {
+        &self.state
+    }
+
+    /// Notes a stretch in which the source could not be heard.
+    pub fn outage(&mut self, start: Option<Timestamp>, end: Timestamp, count: Option<u64>, reason: &str) {
+        self.next.outage = Some(Outage { input: self.input, start, end, count, reason: reason.into() });
+    }
+
+    /// Hands over what was added since the last call, as one delivery that arrived at `arrival`; waits while the engine has no room.
+    /// Returns the delivery's number; without anything to hand over, the last one's.
+    ///
+    /// # Errors
+    /// [`EngineStopped`] when there is nobody to hand it to.
+    pub async fn deliver(&mut self, arrival: Timestamp, urgent: bool) -> Result<u64, EngineStopped> {
+        match self.take(arrival, urgent) {
+            Some(delivery) => {
+                let number = delivery.number;
+                self.deliveries.send(delivery).await.map_err(|_| EngineStopped)?;
+                Ok(number)
+            }
+            None => Ok(self.last_number),
+        }
+    }
+
+    /// The delivery that [`Session::deliver`] would hand over; for tests and for `try`.
+    pub fn take(&mut self, arrival: Timestamp, urgent: bool) -> Option<Delivery> {
+        let Pending { declared, readings, rejected, state, outage } = std::mem::take(&mut self.next);
+        if declared.is_empty() && readings.is_empty() && rejected.is_empty() && state.is_empty() && outage.is_none() {
+            return None;
+        }
+        self.last_number += 1;
+        let rejected = rejected.into_iter().map(|(reason, count)| Rejected { reason: reason.into(), count }).collect();
+        let batch = Batch { input: self.input, arrival, readings, rejected };
+        Some(Delivery { input: self.input, number: self.last_number, declared, batch, state, outage, urgent })
+    }
+
+    /// The number of the last delivery that is on disk; changes wake the receiver.
+    pub fn committed(&self) -> watch::Receiver<u64> {
+        self.committed.clone()
+    }
+
+    /// Resolves when the program stops.
+    pub async fn stopping(&self) {
+        let mut stop = self.stop.clone();
+        // An error means that the sender is gone, which is a stop as well.
+        let _ = stop.wait_for(|stop| *stop).await;
+    }
+
+    /// Shows bytes that crossed a port to `try --trace`; dropped when nobody looks or looking is too slow.
+    pub fn trace(&self, sent: bool, bytes: &[u8]) {
+        if let Some(trace) = &self.trace {
+            let _ = trace.try_send(TracedBytes { sent, bytes: bytes.to_vec() });
+        }
+    }
+
+    /// What status shows of this input.
+    pub fn health(&self) -> std::sync::MutexGuard<'_, InputHealth> {
+        self.health.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

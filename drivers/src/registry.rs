@@ -1,0 +1,11 @@
+//! The registry: every driver, by name.
+
+use crate::input::Driver;
+
+/// Every driver of this build, by name.
+pub const DRIVERS: &[&Driver] = &[];
+
+/// The driver with this name.
+pub fn driver_named(name: &str) -> Option<&'static Driver> {
+    DRIVERS.iter().copied().find(|driver| driver.name == name)
+}
