@@ -1,1 +1,3 @@
+//! `rtlive`, the program.
+
 fn main() {}

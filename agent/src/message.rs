@@ -1,0 +1,212 @@
+//! Every type that crosses a channel between the stages of the agent.
+//!
+//! ```text
+//! driver task ──Delivery──▶ engine task ──Commit──▶ store thread ◀──take / acknowledge── uplink task ◀── link events ── broker
+//! ```
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use rtlive_core::event::Event;
+use rtlive_core::plan::{Plan, Priority};
+use rtlive_core::record::{Emitted, Epoch};
+use rtlive_core::time::Timestamp;
+use tokio::sync::{mpsc, oneshot, watch};
+
+pub use rtlive_drivers::outlet::Delivery;
+
+/// How many requests may wait for the store: a commit, a take, a few acknowledgements, a status. More would only hide that it is slow.
+pub const STORE_REQUESTS_MAX: usize = 8;
+
+/// One instant of the engine, to be made durable in one transaction.
+#[derive(Clone, Debug)]
+pub struct Commit {
+    /// When, by the wall clock.
+    pub at: Timestamp,
+    /// Every event that the engine took since the last commit, in order, with the instant at which it took it.
+    pub events: Vec<(Timestamp, Event)>,
+    /// Every record that these events emitted, in order. The store numbers them.
+    pub records: Vec<Emitted>,
+    /// What drivers must find again after a restart: input name, key, new value or `None` to forget it.
+    pub state: Vec<(Arc<str>, String, Option<Vec<u8>>)>,
+    /// The engine's state after the last of the events, when the store asked for it, at a reload and at stop.
+    pub snapshot: Option<Snapshot>,
+}
+
+/// The engine's whole state at a commit.
+#[derive(Clone, Debug)]
+pub struct Snapshot {
+    /// The plan that it computes; a new one takes effect with this commit.
+    pub plan: Arc<Plan>,
+    /// The state, as `rtlive_core::engine::Engine::snapshot` wrote it.
+    pub engine: Vec<u8>,
+}
+
+/// What a commit came to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Committed {
+    /// The number of the commit; counts from 1 within a store.
+    pub number: u64,
+    /// Whether the next commit should bring a snapshot: the journal has grown to 4 times the size of the last one.
+    pub wants_snapshot: bool,
+}
+
+/// The number of a stored frame: its row in the store. Never used twice within a store.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct FrameId(pub i64);
+
+/// A frame, committed and ready to be sent.
+#[derive(Clone, Debug)]
+pub struct StoredFrame {
+    /// Its number.
+    pub id: FrameId,
+    /// The stream's name.
+    pub stream: Arc<str>,
+    /// The class of its records.
+    pub class: Arc<str>,
+    /// The epoch that its numbers count in.
+    pub epoch: Epoch,
+    /// What goes before it.
+    pub priority: Priority,
+    /// Whether `bytes` is a JSON message (`format = "json"`), sent as it is, or a frame, sent in messages with a header.
+    pub json: bool,
+    /// When its first record was committed; backlog is what is older than 60 s when it is sent.
+    pub committed_at: Timestamp,
+    /// How many records.
+    pub records: u32,
+    /// The sealed bytes; they never change.
+    pub bytes: Arc<[u8]>,
+}
+
+/// What the link looks like to the store: how prompt and how dense frames should be.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct LinkHint {
+    /// Whether there is a connection.
+    pub connected: bool,
+    /// Whether frames are waiting for the link rather than the other way round.
+    pub congested: bool,
+}
+
+/// What status tells of the store.
+#[derive(Clone, Debug, Default)]
+pub struct StoreStatus {
+    /// The current epoch.
+    pub epoch: Option<Epoch>,
+    /// The file's size with its log, in bytes.
+    pub bytes: u64,
+    /// Commits since the start.
+    pub commits: u64,
+    /// The accounts of each (stream, class).
+    pub streams: BTreeMap<(Arc<str>, Arc<str>), StreamAccount>,
+}
+
+/// The account of a stream, over all epochs of the store: `numbered = acknowledged + stored + in_gaps`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct StreamAccount {
+    /// Records that were given a number.
+    pub numbered: u64,
+    /// Records whose frame was acknowledged.
+    pub acknowledged: u64,
+    /// Records in frames that are stored, and in the tail that is not yet a frame.
+    pub stored: u64,
+    /// Records that a gap speaks of.
+    pub in_gaps: u64,
+    /// The bytes of stored frames.
+    pub stored_bytes: u64,
+    /// When the oldest stored record was committed.
+    pub oldest: Option<Timestamp>,
+}
+
+/// What is asked of the store thread.
+#[derive(Debug)]
+pub enum StoreRequest {
+    /// Make an instant durable. From the engine only, one at a time.
+    Commit(Box<Commit>, oneshot::Sender<Result<Committed, StoreError>>),
+    /// The next frame to send, the highest priority first; each frame is given out once until [`StoreRequest::Requeue`].
+    Take(oneshot::Sender<Option<StoredFrame>>),
+    /// These frames were delivered; they are deleted with the next commit, which comes within a second.
+    Acknowledge(Vec<FrameId>),
+    /// The connection is gone: every frame that was given out and not acknowledged is to be given out again, in order.
+    Requeue,
+    /// What the link looks like.
+    Hint(LinkHint),
+    /// The accounts.
+    Status(oneshot::Sender<StoreStatus>),
+    /// Write what is left (acknowledged frames, tails), checkpoint, close.
+    Stop(oneshot::Sender<()>),
+}
+
+/// Why the store could not do what was asked.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// SQLite refused.
+    #[error("{doing} in {path}")]
+    Sqlite {
+        /// The operation.
+        doing: &'static str,
+        /// The file.
+        path: String,
+        /// What SQLite said.
+        source: rusqlite::Error,
+    },
+    /// The store thread is gone.
+    #[error("the store has stopped")]
+    Stopped,
+}
+
+/// The way to the store thread, for the engine and the uplink.
+#[derive(Clone, Debug)]
+pub struct StoreHandle {
+    /// Requests, in order.
+    pub requests: mpsc::Sender<StoreRequest>,
+    /// Changes whenever there may be a frame to take that was not there before.
+    pub frames: watch::Receiver<u64>,
+}
+
+impl StoreHandle {
+    /// See [`StoreRequest::Commit`].
+    ///
+    /// # Errors
+    /// What the store said, or that it has stopped.
+    pub async fn commit(&self, commit: Commit) -> Result<Committed, StoreError> {
+        self.ask(|reply| StoreRequest::Commit(Box::new(commit), reply)).await?
+    }
+
+    /// See [`StoreRequest::Take`].
+    ///
+    /// # Errors
+    /// The store has stopped.
+    pub async fn take(&self) -> Result<Option<StoredFrame>, StoreError> {
+        self.ask(StoreRequest::Take).await
+    }
+
+    /// See [`StoreRequest::Status`].
+    ///
+    /// # Errors
+    /// The store has stopped.
+    pub async fn status(&self) -> Result<StoreStatus, StoreError> {
+        self.ask(StoreRequest::Status).await
+    }
+
+    /// See [`StoreRequest::Stop`].
+    ///
+    /// # Errors
+    /// The store has stopped already.
+    pub async fn stop(&self) -> Result<(), StoreError> {
+        self.ask(StoreRequest::Stop).await
+    }
+
+    /// Sends a request that has no answer.
+    ///
+    /// # Errors
+    /// The store has stopped.
+    pub async fn tell(&self, request: StoreRequest) -> Result<(), StoreError> {
+        self.requests.send(request).await.map_err(|_| StoreError::Stopped)
+    }
+
+    async fn ask<T>(&self, request: impl FnOnce(oneshot::Sender<T>) -> StoreRequest) -> Result<T, StoreError> {
+        let (reply, answer) = oneshot::channel();
+        self.tell(request(reply)).await?;
+        answer.await.map_err(|_| StoreError::Stopped)
+    }
+}
