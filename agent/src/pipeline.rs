@@ -30,7 +30,7 @@ use crate::recovery;
 use crate::stage::Kept;
 use crate::status::Status;
 use crate::store::{self, Boot, Store};
-use crate::tail::TailItem;
+use crate::tail::{Tail, TailItem};
 use crate::uplink::{self, UplinkHealth};
 
 /// How many deliveries may wait for the engine, of all inputs together. The engine takes them in turns of as many; what is behind
@@ -124,7 +124,7 @@ impl Pipeline {
             requests,
             store: store.clone(),
             committed,
-            tail: tail.clone(),
+            tail: Tail::new(tail.clone()),
             clock: clock.clone(),
             commit_every,
             beat: beat.clone(),
