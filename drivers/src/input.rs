@@ -2,7 +2,6 @@
 
 use std::future::Future;
 use std::pin::Pin;
-use std::time::Duration;
 
 use rtlive_config::reference::Reference;
 use rtlive_config::table::Table;
@@ -24,20 +23,7 @@ pub struct Driver {
 }
 
 /// An input that was checked, and what the rest of the program must know of it.
-pub struct CheckedInput {
-    /// What runs.
-    pub input: Box<dyn Input>,
-    /// Whether the agent asks (`out_of_order` is 0 by default), or the source speaks by itself (2 s).
-    pub polled: bool,
-    /// The shortest interval at which the source is polled, for `idle` and for the plan.
-    pub every: Option<Duration>,
-    /// Whether the source keeps what was not acknowledged.
-    pub can_be_asked_again: bool,
-    /// How many series it will have, where that is known beforehand.
-    pub series_count: Option<usize>,
-    /// Readings per second, where that is known beforehand.
-    pub readings_per_second: Option<f64>,
-}
+pub type CheckedInput = rtlive_config::catalogue::CheckedInput<Box<dyn Input>>;
 
 /// A future of a driver.
 pub type Running<'a> = Pin<Box<dyn Future<Output = Result<(), InputError>> + Send + 'a>>;

@@ -1,0 +1,141 @@
+//! Endpoints: where a peer is reached over the network.
+
+use std::fmt;
+
+use crate::table::Value;
+use crate::value::{Setting, or_wrong, parse};
+
+/// The port of MQTT over TCP (IANA: `mqtt`).
+const MQTT_PORT: u16 = 1883;
+
+/// The port of MQTT over TLS (IANA: `secure-mqtt`).
+const MQTTS_PORT: u16 = 8883;
+
+/// A host and a port: `"10.0.0.5:502"`, `"plc.example:502"`, `"[fe80::1]:502"`.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct HostPort {
+    /// A name or an address, without brackets.
+    pub host: String,
+    /// The port; not 0.
+    pub port: u16,
+}
+
+/// An MQTT broker: `"mqtt://127.0.0.1"`, `"mqtts://broker.example.net:8883"`.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Broker {
+    /// Whether TLS is spoken (`mqtts`).
+    pub tls: bool,
+    /// Where.
+    pub address: HostPort,
+}
+
+impl fmt::Display for HostPort {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.host.contains(':') {
+            true => write!(f, "[{}]:{}", self.host, self.port),
+            false => write!(f, "{}:{}", self.host, self.port),
+        }
+    }
+}
+
+impl fmt::Display for Broker {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}://{}", if self.tls { "mqtts" } else { "mqtt" }, self.address)
+    }
+}
+
+impl Setting for HostPort {
+    fn expected() -> String {
+        "a host and a port such as \"10.0.0.5:502\"".into()
+    }
+
+    fn read(value: &Value<'_>) -> Option<Self> {
+        parse(value, |text| parse_host_port(text, None))
+    }
+}
+
+impl Setting for Broker {
+    fn expected() -> String {
+        "a broker such as \"mqtt://127.0.0.1:1883\" or \"mqtts://broker.example.net:8883\"".into()
+    }
+
+    fn read(value: &Value<'_>) -> Option<Self> {
+        // What stands before an @ may be a password, which a message must not repeat.
+        if value.as_text().is_some_and(|text| text.contains('@')) {
+            value.mistake(
+                "a broker without a login (`username` and `password` are keys of their own)",
+                "one with an @ in it",
+            );
+            return None;
+        }
+        or_wrong(value, value.as_text().and_then(parse_broker))
+    }
+}
+
+fn parse_broker(text: &str) -> Option<Broker> {
+    let (scheme, rest) = text.split_once("://")?;
+    let (tls, port) = match scheme {
+        "mqtt" => (false, MQTT_PORT),
+        "mqtts" => (true, MQTTS_PORT),
+        _ => return None,
+    };
+    let address = parse_host_port(rest.strip_suffix('/').unwrap_or(rest), Some(port))?;
+    Some(Broker { tls, address })
+}
+
+/// A host and a port; the port may be absent where there is a `default_port`.
+fn parse_host_port(text: &str, default_port: Option<u16>) -> Option<HostPort> {
+    let (host, port) = match text.strip_prefix('[') {
+        Some(bracketed) => {
+            let (host, after) = bracketed.split_once(']')?;
+            host.parse::<std::net::Ipv6Addr>().ok()?;
+            (host, after)
+        }
+        None => {
+            let end = text.find(':').unwrap_or(text.len());
+            let (host, after) = text.split_at(end);
+            let allowed = |c: char| c.is_alphanumeric() || matches!(c, '.' | '-' | '_');
+            if host.is_empty() || !host.chars().all(allowed) {
+                return None;
+            }
+            (host, after)
+        }
+    };
+    let port = match port.strip_prefix(':') {
+        Some(digits) if digits.bytes().all(|b| b.is_ascii_digit()) => digits.parse().ok().filter(|&port| port > 0)?,
+        None if port.is_empty() => default_port?,
+        _ => return None,
+    };
+    Some(HostPort { host: host.to_owned(), port })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn hosts_and_ports() {
+        for text in ["10.0.0.5:502", "plc.example:1", "[fe80::1]:65535", "a_b-c:80"] {
+            assert_eq!(parse_host_port(text, None).unwrap().to_string(), text);
+        }
+        for text in
+            ["", ":502", "a", "a:", "a:0", "a:65536", "a:+5", "fe80::1:502", "[x]:5", "a b:5", "a/b:5", "[::1]5"]
+        {
+            assert_eq!(parse_host_port(text, None), None, "{text}");
+        }
+    }
+
+    #[test]
+    fn brokers() {
+        for (text, written) in [
+            ("mqtt://127.0.0.1", "mqtt://127.0.0.1:1883"),
+            ("mqtts://b.example.net", "mqtts://b.example.net:8883"),
+            ("mqtts://[::1]:1/", "mqtts://[::1]:1"),
+        ] {
+            assert_eq!(parse_broker(text).unwrap().to_string(), written);
+        }
+        for text in ["127.0.0.1:1883", "tcp://a:1", "mqtt://", "mqtt://a:b", "mqtt://a/path"] {
+            assert_eq!(parse_broker(text), None, "{text}");
+        }
+    }
+}
