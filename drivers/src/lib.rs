@@ -7,8 +7,11 @@
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::panic))]
 
 pub mod input;
+pub mod mqtt;
 pub mod outlet;
 pub mod payload;
 pub mod registry;
+#[cfg(test)]
+mod rig;
 pub mod supervisor;
 pub mod tls;

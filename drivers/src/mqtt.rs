@@ -15,6 +15,7 @@ mod topics;
 mod unacknowledged;
 
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
 
 use rtlive_config::endpoint::Broker;
@@ -27,14 +28,14 @@ use rtlive_core::reading::series_level;
 use rtlive_core::selector::Selector;
 use rtlive_core::template::{Piece, Template};
 use rtlive_core::time::Timestamp;
-use rumqttc_quality::MESSAGE_QOS_TAKEN;
+use tokio::sync::watch;
 use tokio::time::timeout;
 
 use crate::input::{CheckedInput, Driver, Input, InputError, Running};
 use crate::outlet::Session;
 use crate::payload::{Format, Kind, Pointer, TimeUnit};
 use crate::tls::{Identity, TlsFiles};
-use connection::{Arrived, Connection, Peer};
+use connection::{Arrived, Connection, Message, Peer};
 use topics::{Place, Topic, Topics};
 use unacknowledged::{Arrival, Unacknowledged};
 
@@ -177,6 +178,7 @@ fn check(table: &Table<'_>) -> Option<CheckedInput> {
         topics,
         inflight: options.inflight.get(),
         series_max: options.max_series.get(),
+        heard: AtomicI64::new(0),
     };
     right.then(|| CheckedInput {
         input: Box::new(input),
@@ -244,6 +246,8 @@ struct MqttInput {
     topics: Vec<Topic>,
     inflight: usize,
     series_max: usize,
+    /// When the last message came, in nanoseconds since the epoch; for the beginning of an outage. 0 before the first.
+    heard: AtomicI64,
 }
 
 impl Input for MqttInput {
@@ -264,6 +268,14 @@ struct Run<'r> {
 }
 
 impl MqttInput {
+    fn heard(&self, now: Timestamp) {
+        self.heard.store(now.as_nanos(), Ordering::Relaxed);
+    }
+
+    fn last_heard(&self) -> Option<Timestamp> {
+        Some(self.heard.load(Ordering::Relaxed)).filter(|nanos| *nanos != 0).map(Timestamp::from_nanos)
+    }
+
     async fn run(&self, session: &mut Session) -> Result<(), InputError> {
         // What an earlier run was putting together goes first, so that all that is kept is on disk once the last delivery is.
         if session.deliver(session.now(), false).await.is_err() {
@@ -301,5 +313,138 @@ impl MqttInput {
         }
         let topics = Topics::new(&self.topics, self.series_max);
         Run { input: self, session, connection, topics, unacknowledged, unasked: 0 }.serve().await
+    }
+}
+
+/// What a run waits for.
+enum Next {
+    Arrived(Arrived),
+    Committed,
+    Stop,
+}
+
+async fn stopped(stop: &mut watch::Receiver<bool>) {
+    // An error means that the sender is gone, which is a stop as well.
+    let _ = stop.wait_for(|stop| *stop).await;
+}
+
+/// Whether to go on.
+enum Flow {
+    On,
+    Stop,
+}
+
+impl Run<'_> {
+    /// Takes and acknowledges until the connection breaks or the program stops.
+    async fn serve(mut self) -> Result<(), InputError> {
+        let mut committed = self.session.committed();
+        let mut stop = self.session.stop_signal();
+        loop {
+            let next = tokio::select! {
+                biased;
+                () = stopped(&mut stop) => Next::Stop,
+                changed = committed.changed() => if changed.is_ok() { Next::Committed } else { Next::Stop },
+                arrived = self.connection.next() => Next::Arrived(arrived?),
+            };
+            let flow = match next {
+                Next::Arrived(first) => self.take(first).await?,
+                Next::Committed => Flow::On,
+                Next::Stop => Flow::Stop,
+            };
+            let number = *committed.borrow_and_update();
+            self.acknowledge(number).await?;
+            if matches!(flow, Flow::Stop) {
+                break;
+            }
+        }
+        // Nothing new is taken. What was handed over is acknowledged once it is on disk, so that it need not come again.
+        let last = self.session.last_number();
+        let _ = timeout(LAST_COMMIT_WAIT, committed.wait_for(|number| *number >= last)).await;
+        let number = *committed.borrow();
+        self.acknowledge(number).await?;
+        self.connection.close().await;
+        Ok(())
+    }
+
+    /// Takes what has arrived, up to a full delivery, and hands it over.
+    async fn take(&mut self, first: Arrived) -> Result<Flow, InputError> {
+        let mut next = Some(first);
+        let mut messages = 0;
+        while let Some(arrived) = next {
+            match arrived {
+                Arrived::Message(message) => {
+                    messages += 1;
+                    self.message(&message);
+                }
+                Arrived::PingAnswered => self.unacknowledged.answered(),
+                Arrived::PingSent => self.unacknowledged.pinged(),
+            }
+            next = if messages < MESSAGES_PER_DELIVERY_MAX { self.connection.next_ready().await? } else { None };
+        }
+        if messages == 0 {
+            return Ok(Flow::On);
+        }
+        let changes = self.unacknowledged.changes();
+        if let Some((key, record)) = changes.keep {
+            self.session.keep(&key, Some(record));
+        }
+        for key in changes.forget {
+            self.session.keep(&key, None);
+        }
+        // The broker holds back when its window is full; half of it is left for what comes until the commit is done.
+        let urgent = self.unasked * 2 >= self.input.inflight;
+        if urgent {
+            self.unasked = 0;
+        }
+        match self.session.deliver(self.session.now(), urgent).await {
+            Ok(number) => {
+                self.unacknowledged.handed_over(number);
+                Ok(Flow::On)
+            }
+            Err(_) => Ok(Flow::Stop),
+        }
+    }
+
+    fn message(&mut self, message: &Message) {
+        let now = self.session.now();
+        self.input.heard(now);
+        self.session.trace(false, message.payload());
+        match message.id() {
+            Some(id) if message.retained() => self.unacknowledged.ignored(id),
+            Some(id) => {
+                let hash = unacknowledged::hash_of(message.topic(), message.payload());
+                if self.unacknowledged.arrived(id, message.dup(), hash) == Arrival::Again {
+                    return self.session.count("redelivered", 1);
+                }
+                self.unasked += 1;
+            }
+            None => {}
+        }
+        if message.retained() {
+            // Its time is unknown: it may be years old, and it comes again with every subscription.
+            return self.session.count("retained_ignored", 1);
+        }
+        self.topics.read(message.topic(), message.payload(), now, self.session);
+    }
+
+    /// Acknowledges what may be.
+    async fn acknowledge(&mut self, committed: u64) -> Result<(), InputError> {
+        let ids = self.unacknowledged.release(committed);
+        let ping = self.unacknowledged.wants_ping();
+        if ids.is_empty() && !ping {
+            return Ok(());
+        }
+        self.connection.acknowledge(&ids, ping).await?;
+        if ping {
+            self.unacknowledged.pinged();
+        }
+        Ok(())
+    }
+}
+
+/// Keeps a value where it is not kept already: what is kept is written with the next commit.
+fn keep_if_changed(session: &mut Session, key: &str, value: String) {
+    if session.kept().get(key).is_none_or(|kept| kept != value.as_bytes()) {
+        session.keep(key, Some(value.into_bytes()));
     }
 }

@@ -53,6 +53,7 @@ pub type SharedHealth = Arc<Mutex<InputHealth>>;
 /// A driver's side of the channel; lives as long as the input, through restarts of its driver.
 pub struct Session {
     input: InputId,
+    name: Arc<str>,
     agent: Arc<str>,
     prefix: Arc<str>,
     clock: Arc<dyn Clock>,
@@ -102,6 +103,8 @@ pub struct EngineStopped;
 pub struct SessionParts {
     /// The input.
     pub input: InputId,
+    /// Its name in the configuration.
+    pub name: Arc<str>,
     /// The agent's id, for names that a peer must tell apart: an MQTT client id.
     pub agent: Arc<str>,
     /// The first levels of its series.
@@ -125,9 +128,10 @@ pub struct SessionParts {
 impl Session {
     /// Puts a session together.
     pub fn new(parts: SessionParts) -> Self {
-        let SessionParts { input, agent, prefix, clock, deliveries, committed, stop, health, state, trace } = parts;
+        let SessionParts { input, name, agent, prefix, clock, deliveries, committed, stop, health, state, trace } = parts;
         Self {
             input,
+            name,
             agent,
             prefix,
             clock,
@@ -146,6 +150,11 @@ impl Session {
     /// Now, by the wall clock.
     pub fn now(&self) -> Timestamp {
         self.clock.now()
+    }
+
+    /// The input's name in the configuration.
+    pub fn name(&self) -> &str {
+        &self.name
     }
 
     /// The agent's id.

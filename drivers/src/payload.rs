@@ -82,6 +82,13 @@ pub struct Pointer {
 #[error("expected a JSON pointer such as /temperature or /values/0, found {0:?}")]
 pub struct PointerError(String);
 
+impl Pointer {
+    /// The whole document.
+    pub const fn whole() -> Self {
+        Self { tokens: Vec::new() }
+    }
+}
+
 impl FromStr for Pointer {
     type Err = PointerError;
 

@@ -118,7 +118,8 @@ async fn run_once(input: &dyn Input, session: &mut Session) -> End {
 
 /// The driver's run, with a panic as a value. The session stays usable: what was added to it goes with the next delivery.
 async fn contained(input: &dyn Input, session: &mut Session) -> Result<Result<(), InputError>, Box<dyn Any + Send>> {
-    let mut running: Running<'_> = catch_unwind(AssertUnwindSafe(move || input.run(session)))?;
+    // The call itself is within the future too, so that a panic in it is caught.
+    let mut running: Running<'_> = Box::pin(async move { input.run(session).await });
     poll_fn(|context| match catch_unwind(AssertUnwindSafe(|| running.as_mut().poll(context))) {
         Ok(Poll::Pending) => Poll::Pending,
         Ok(Poll::Ready(ended)) => Poll::Ready(Ok(ended)),

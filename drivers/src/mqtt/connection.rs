@@ -11,8 +11,8 @@ use std::time::Duration;
 use rtlive_config::endpoint::Broker;
 use rtlive_config::secret::{Secret, SecretText};
 use rumqttc::{
-    ConnectReturnCode, ConnectionError, Disconnect, Event, EventLoop, Incoming, MqttOptions, NetworkOptions, Outgoing,
-    Packet, PingReq, PubAck, Publish, QoS, StateError, Subscribe, SubscribeFilter, SubscribeReasonCode,
+    ConnectReturnCode, ConnectionError, Event, EventLoop, Incoming, MqttOptions, NetworkOptions, Outgoing,
+    Packet, PubAck, Publish, QoS, StateError, Subscribe, SubscribeFilter, SubscribeReasonCode,
     TlsConfiguration, Transport, Unsubscribe,
 };
 use tokio::time::timeout;
@@ -43,10 +43,38 @@ pub(super) struct Peer {
     pub(super) packet_bytes_max: usize,
 }
 
+/// A message, as the broker sent it.
+pub(super) struct Message(Publish);
+
+impl Message {
+    pub(super) fn topic(&self) -> &str {
+        &self.0.topic
+    }
+
+    pub(super) fn payload(&self) -> &[u8] {
+        &self.0.payload
+    }
+
+    /// Whether the broker sent it before, as far as it knows.
+    pub(super) fn dup(&self) -> bool {
+        self.0.dup
+    }
+
+    /// Whether it is what the broker keeps for new subscribers.
+    pub(super) fn retained(&self) -> bool {
+        self.0.retain
+    }
+
+    /// The packet id by which it is acknowledged; `None` at QoS 0.
+    pub(super) fn id(&self) -> Option<u16> {
+        (self.0.qos != QoS::AtMostOnce).then_some(self.0.pkid)
+    }
+}
+
 /// What arrives.
 pub(super) enum Arrived {
-    /// A message, with its packet id, except at QoS 0.
-    Message(Publish),
+    /// A message.
+    Message(Message),
     /// The broker has read everything that was written before a ping; see [`Connection::pinged`].
     PingAnswered,
     /// The library sent a ping of its own.
@@ -115,10 +143,11 @@ impl Connection {
 
     async fn subscribe(&mut self, filters: &[String], obsolete: Vec<String>) -> Result<(), InputError> {
         if !obsolete.is_empty() {
-            self.write([Packet::Unsubscribe(Unsubscribe { pkid: UNSUBSCRIBE_ID, topics: obsolete })]).await?;
+            self.write(&[], Some(Packet::Unsubscribe(Unsubscribe { pkid: UNSUBSCRIBE_ID, topics: obsolete }))).await?;
         }
-        let wanted = filters.iter().map(|path| SubscribeFilter { path: path.clone(), qos: QoS::AtLeastOnce });
-        self.write([Packet::Subscribe(Subscribe { pkid: SUBSCRIBE_ID, filters: wanted.collect() })]).await?;
+        let wanted = |path: &String| SubscribeFilter { path: path.clone(), qos: QoS::AtLeastOnce };
+        let subscribe = Subscribe { pkid: SUBSCRIBE_ID, filters: filters.iter().map(wanted).collect() };
+        self.write(&[], Some(Packet::Subscribe(subscribe))).await?;
         loop {
             let event = self.events.poll().await.map_err(|error| self.failed("subscribe at", &error))?;
             if let Event::Incoming(Incoming::SubAck(answer)) = &event {
@@ -187,22 +216,25 @@ impl Connection {
     /// # Errors
     /// The connection is broken.
     pub(super) async fn acknowledge(&mut self, ids: &[u16], ping: bool) -> Result<(), InputError> {
-        let pings = ping.then_some(Packet::PingReq(PingReq));
-        self.write(ids.iter().map(|id| Packet::PubAck(PubAck::new(*id))).chain(pings)).await
+        self.write(ids, ping.then_some(Packet::PingReq)).await
     }
 
     /// Says goodbye; the broker keeps the session.
     pub(super) async fn close(mut self) {
         // The program stops; a broker that does not read the goodbye finds out by itself.
-        let _ = self.write([Packet::Disconnect(Disconnect)]).await;
+        let _ = self.write(&[], Some(Packet::Disconnect)).await;
     }
 
-    async fn write(&mut self, packets: impl IntoIterator<Item = Packet>) -> Result<(), InputError> {
+    /// Writes acknowledgements and then another packet, and flushes once.
+    async fn write(&mut self, acknowledged: &[u16], last: Option<Packet>) -> Result<(), InputError> {
         let Some(network) = self.events.network.as_mut() else {
             return Err(self.unexpected("the connection is gone"));
         };
         let written = timeout(WRITE_TIMEOUT, async {
-            for packet in packets {
+            for id in acknowledged {
+                network.write(Packet::PubAck(PubAck::new(*id))).await?;
+            }
+            if let Some(packet) = last {
                 network.write(packet).await?;
             }
             network.flush().await
@@ -226,7 +258,7 @@ impl Connection {
 
 fn arrived(event: Event) -> Option<Arrived> {
     match event {
-        Event::Incoming(Packet::Publish(message)) => Some(Arrived::Message(message)),
+        Event::Incoming(Packet::Publish(message)) => Some(Arrived::Message(Message(message))),
         Event::Incoming(Packet::PingResp) => Some(Arrived::PingAnswered),
         Event::Outgoing(Outgoing::PingReq) => Some(Arrived::PingSent),
         _ => None,

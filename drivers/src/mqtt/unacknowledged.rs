@@ -199,11 +199,6 @@ impl Unacknowledged {
         keys.into_iter().for_each(|key| self.close(key));
     }
 
-    /// How many acknowledgements are owed.
-    pub(super) fn len(&self) -> usize {
-        self.owed.len()
-    }
-
     fn close_handed(&mut self, id: u16) {
         if let Some(handed) = self.handed_before.remove(&id) {
             self.close(handed.key);
