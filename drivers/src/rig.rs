@@ -120,6 +120,15 @@ impl Rig {
         self.process().taken.push(delivery);
     }
 
+    /// Takes the next delivery, if it comes within `wait`.
+    pub(crate) async fn take_within(&mut self, wait: Duration) -> bool {
+        match tokio::time::timeout(wait, self.process().deliveries.recv()).await {
+            Ok(delivery) => self.process().taken.push(delivery.unwrap()),
+            Err(_) => return false,
+        }
+        true
+    }
+
     /// How many readings were taken and not committed.
     pub(crate) fn uncommitted(&mut self) -> usize {
         self.process().taken.iter().map(|delivery| delivery.batch.readings.len()).sum()
