@@ -4,6 +4,8 @@
 //! readings: readings per CPU second (median of the runs) and bytes of state per series and open window. The emitted records are
 //! made and dropped within the measured time.
 
+#![allow(clippy::expect_used)]
+
 use std::sync::Arc;
 use std::time::Duration;
 

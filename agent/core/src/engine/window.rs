@@ -355,6 +355,18 @@ impl Windows {
         self.chain(slot).filter_map(|place| self.panes.get(place as usize))
     }
 
+    /// Whether the accounts' open readings are those in open windows that are not finished. For state from outside.
+    pub(super) fn agree_with(&self, accounts: &[WindowAccount]) -> bool {
+        let mut open = vec![0u64; accounts.len()];
+        for (place, slot) in self.slots.iter().enumerate() {
+            let unfinished = self.panes(place).filter(|pane| !pane.is_finished);
+            if let Some(open) = open.get_mut(usize::from(slot.window)) {
+                *open = unfinished.fold(*open, |open, pane| open.saturating_add(pane.values.count()));
+            }
+        }
+        accounts.iter().zip(open).all(|(account, open)| account.open == open)
+    }
+
     /// The length of a slot's window, in nanoseconds.
     pub(super) fn every(&self, slot: usize) -> Option<i64> {
         Some(self.windows.get(usize::from(self.slots.get(slot)?.window))?.every)
