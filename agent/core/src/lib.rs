@@ -7,15 +7,21 @@
 //! The way of a reading through the core:
 //!
 //! ```text
-//! event::Event ──▶ engine::Engine ──▶ record::Record ──▶ journal::Chunk ──▶ frame::Frame ──▶ uplink::Sender
+//! event::Event ──▶ engine::Engine ──▶ record::Record ──▶ journal::Chunk ──▶ frame ──▶ message ──▶ uplink::Sender
 //!                    (plan::Plan says what to compute)
 //! ```
 //!
 //! **Architecture invariant:** no module of this crate uses `std::time::SystemTime`, `std::time::Instant`, the file system, the
 //! network, threads, or a hash map whose order can be seen. A test in `rtlive-tests` reads the sources and says so.
 
+#![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::panic))]
+
+pub mod columns;
 pub mod event;
 pub mod expr;
+pub mod frame;
+pub mod json;
+pub mod message;
 pub mod plan;
 pub mod reading;
 pub mod record;
