@@ -260,14 +260,12 @@ pub(crate) fn quoted(key: &str) -> String {
 
 /// Where the key at `span`, which is defined twice, was defined first.
 ///
-/// The parser names the second place only. What stands before that line parses by itself, and holds the first.
+/// The parser names the second place only. What stands before that line can be parsed by itself, and holds the first.
 fn first_definition(text: &str, span: Range<usize>) -> Option<usize> {
     let line_start = text.get(..span.start)?.rfind('\n').map_or(0, |newline| newline + 1);
     let line = text.get(line_start..)?.lines().next()?;
-    let (before, errors) = DeTable::parse_recoverable(text.get(..line_start)?);
-    if !errors.is_empty() {
-        return None;
-    }
+    // It may hold other mistakes, which are told by themselves.
+    let (before, _) = DeTable::parse_recoverable(text.get(..line_start)?);
     if line.trim_start().starts_with('[') {
         // A header: follow its path.
         let header = DeTable::parse(line).ok()?;

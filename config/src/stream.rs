@@ -168,7 +168,7 @@ fn function(item: &Value<'_>) -> Option<Function> {
 }
 
 /// Checks `[streams.*]` and `[windows.*]`; the reserved streams first, then the others by name.
-pub(crate) fn check(root: &Table<'_>, labels: &BTreeMap<String, String>) -> Vec<StreamPlan> {
+pub(crate) fn check(root: &Table<'_>, labels: Option<&BTreeMap<String, String>>) -> Vec<StreamPlan> {
     let mut reserved: Vec<StreamPlan> =
         RESERVED_STREAMS.iter().map(|&(name, _, priority)| reserved(name, priority)).collect();
     let mut configured: Vec<StreamPlan> = Vec::new();
@@ -226,7 +226,7 @@ struct Lane {
 }
 
 impl Lane {
-    fn read(table: &Table<'_>, labels: &BTreeMap<String, String>) -> Option<Self> {
+    fn read(table: &Table<'_>, labels: Option<&BTreeMap<String, String>>) -> Option<Self> {
         let LaneOptions { priority, format, batch, topic } = LaneOptions::read_part(table)?;
         let topic_is_right = topic.as_ref().is_none_or(|topic| topic::check(table, "topic", topic, labels));
         let batch = batch.map_or(BatchLimit::Auto, |batch| batch.0);
@@ -264,17 +264,17 @@ fn everything() -> StreamPlan {
     blank("raw", StreamKind::Raw { select })
 }
 
-fn reserved_lane(table: &Table<'_>, labels: &BTreeMap<String, String>) -> Option<Lane> {
+fn reserved_lane(table: &Table<'_>, labels: Option<&BTreeMap<String, String>>) -> Option<Lane> {
     let lane = Lane::read(table, labels);
     if table.has("select") {
         table.mistake("select", "no `select` in a stream that the program itself writes", "one");
-        table.mark_read("select");
+        table.dealt_with("select");
     }
     table.close();
     lane
 }
 
-fn stream(name: &str, table: &Table<'_>, labels: &BTreeMap<String, String>) -> Option<StreamPlan> {
+fn stream(name: &str, table: &Table<'_>, labels: Option<&BTreeMap<String, String>>) -> Option<StreamPlan> {
     let lane = Lane::read(table, labels);
     let options = StreamOptions::read(table);
     let mut stream = blank(name, StreamKind::Raw { select: options?.select.into_vec() });
@@ -282,7 +282,7 @@ fn stream(name: &str, table: &Table<'_>, labels: &BTreeMap<String, String>) -> O
     Some(stream)
 }
 
-fn window(name: &str, table: &Table<'_>, labels: &BTreeMap<String, String>) -> Option<StreamPlan> {
+fn window(name: &str, table: &Table<'_>, labels: Option<&BTreeMap<String, String>>) -> Option<StreamPlan> {
     let lane = Lane::read(table, labels);
     let options = WindowOptions::read(table);
     let WindowOptions { select, every: Period(every), lateness: Span(lateness), compute } = options?;

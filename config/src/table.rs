@@ -88,8 +88,8 @@ impl<'a> Table<'a> {
         }
     }
 
-    /// Marks a key as read that was dealt with by itself.
-    pub(crate) fn mark_read(&self, key: &str) {
+    /// Marks a key as read that was dealt with by other means than [`Table::read`].
+    pub fn dealt_with(&self, key: &str) {
         if let Some(entry) = self.entry(key) {
             entry.read.set(true);
         }
@@ -113,10 +113,13 @@ impl<'a> Table<'a> {
 
     /// Notes every key that nobody asked for as unknown. Calling it again does nothing.
     pub fn close(&self) {
-        let known = self.known.borrow();
+        let mut known = self.known.borrow().clone();
+        known.sort_unstable();
+        known.dedup();
         for entry in self.entries.iter().filter(|entry| !entry.read.replace(true)) {
             let nearest = nearest(&entry.key, known.iter().copied()).map(Into::into);
-            self.document.note(entry.spot, join(&self.path, &entry.key), Problem::UnknownKey { nearest });
+            let known = known.iter().copied().map(Into::into).collect();
+            self.document.note(entry.spot, join(&self.path, &entry.key), Problem::UnknownKey { nearest, known });
         }
     }
 
@@ -205,8 +208,7 @@ impl<'a> Table<'a> {
         let path = if self.path.is_empty() { key.to_owned() } else { format!("{}.{key}", self.path) };
         let mut spot = self.spot;
         let mut entries = self.entries;
-        for part in key.split('.') {
-            let (name, indices) = part.split_once('[').unwrap_or((part, ""));
+        for (name, indices) in parts(key) {
             let Some(entry) = entries.iter().find(|entry| entry.key == name) else { break };
             spot = entry.spot;
             let mut node = &entry.node;
@@ -354,5 +356,33 @@ impl<'a> Value<'a> {
             Kind::List(_) => "a list".into(),
             Kind::Table(_) => "a table".into(),
         }
+    }
+}
+
+/// The parts of a path, `devices[1]."a b".x`: names without their quotes, each with the indices that follow it.
+fn parts(path: &str) -> Vec<(&str, &str)> {
+    let mut parts = Vec::new();
+    let mut rest = path;
+    while !rest.is_empty() {
+        let (name, after) = match rest.strip_prefix('"').and_then(|rest| rest.split_once('"')) {
+            Some(quoted) => quoted,
+            None => rest.split_at(rest.find(['.', '[']).unwrap_or(rest.len())),
+        };
+        let (indices, next) = after.split_once('.').unwrap_or((after, ""));
+        parts.push((name, indices));
+        rest = next;
+    }
+    parts
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn paths_have_parts() {
+        assert_eq!(parts("devices[1].registers[2].series"), [("devices", "[1]"), ("registers", "[2]"), ("series", "")]);
+        assert_eq!(parts("\"a.b\".c"), [("a.b", ""), ("c", "")]);
+        assert_eq!(parts("x"), [("x", "")]);
     }
 }
