@@ -4,6 +4,7 @@ use crate::input::Driver;
 
 /// Every driver of this build, by name.
 pub const DRIVERS: &[&Driver] = &[
+    &crate::file::DRIVER,
     &crate::mqtt::DRIVER,
 ];
 
