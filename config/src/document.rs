@@ -246,11 +246,16 @@ fn merge(table: &mut Vec<Entry>, more: Vec<Entry>, path: &str, twice: &mut Vec<(
     }
 }
 
-/// The path of a key in a table. A key that is no bare word of TOML is quoted, as it would be written.
+/// The path of a key in a table.
 pub(crate) fn join(path: &str, key: &str) -> String {
-    let bare = !key.is_empty() && key.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '_' | '-'));
-    let key = if bare { key.to_owned() } else { format!("{key:?}") };
+    let key = quoted(key);
     if path.is_empty() { key } else { format!("{path}.{key}") }
+}
+
+/// A key as it would be written: quoted unless it is a bare word of TOML.
+pub(crate) fn quoted(key: &str) -> String {
+    let bare = !key.is_empty() && key.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '_' | '-'));
+    if bare { key.to_owned() } else { format!("{key:?}") }
 }
 
 /// Where the key at `span`, which is defined twice, was defined first.

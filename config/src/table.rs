@@ -80,6 +80,26 @@ impl<'a> Table<'a> {
         absent
     }
 
+    /// The value of a key, if it was written and is right; no mistake is noted if not, since somebody else reads it too.
+    pub(crate) fn text(&self, key: &str) -> Option<&'a str> {
+        match &self.entry(key)?.node.kind {
+            Kind::Text(text) => Some(text),
+            _ => None,
+        }
+    }
+
+    /// Marks a key as read that was dealt with by itself.
+    pub(crate) fn mark_read(&self, key: &str) {
+        if let Some(entry) = self.entry(key) {
+            entry.read.set(true);
+        }
+    }
+
+    /// Tells the keys that are read by other ways than [`Table::read`], for the nearest one to a mistaken key.
+    pub fn knows(&self, keys: &[&'static str]) {
+        self.known.borrow_mut().extend(keys);
+    }
+
     /// Refuses keys of the documented configuration that this version does not do.
     pub fn refuse_later(&self, keys: &[&'static str]) {
         for &key in keys {
@@ -112,6 +132,15 @@ impl<'a> Table<'a> {
         None
     }
 
+    /// The table at this key, or one without keys where it is absent; its mistakes then stand at this table.
+    pub fn table_or_empty(&self, key: &str) -> Option<Table<'a>> {
+        if self.has(key) {
+            return self.table(key);
+        }
+        let path = join(&self.path, key);
+        Some(Table { document: self.document, entries: &[], spot: self.spot, path, known: RefCell::default() })
+    }
+
     /// Every table in this one, by name, in the order of the files; anything else in it is a mistake.
     pub fn tables(&self) -> Vec<(&'a str, Table<'a>)> {
         let keys: Vec<&str> = self.keys().collect();
@@ -133,6 +162,18 @@ impl<'a> Table<'a> {
     pub fn mistake(&self, key: &str, expected: impl Display, found: impl Display) {
         let (spot, path) = self.locate(key);
         self.document.note(spot, path, Problem::Wrong { expected: expected.to_string(), found: found.to_string() });
+    }
+
+    /// As [`Table::mistake`], at byte `offset` of the text at `key`, where the file has that text without escapes.
+    pub fn mistake_in_text(&self, key: &str, offset: usize, expected: impl Display, found: impl Display) {
+        match self.entry(key) {
+            Some(entry) => {
+                let path = join(&self.path, key);
+                let value = Value { document: self.document, node: &entry.node, path: &path };
+                value.mistake_in_text(offset, expected, found);
+            }
+            None => self.mistake(key, expected, found),
+        }
     }
 
     /// Refuses a word of the documented configuration that this version does not do: `"gap"` of `mode = "gap"`.
@@ -282,10 +323,10 @@ impl<'a> Value<'a> {
         let problem = Problem::Wrong { expected: expected.to_string(), found: found.to_string() };
         let mut spot = self.node.spot;
         if let Kind::Text(text) = &self.node.kind
-            && self.document.written(self.node).get(1..).is_some_and(|written| written.starts_with(text))
-            && offset <= text.len()
+            && !text.is_empty()
+            && let Some(start) = self.document.written(self.node).find(text.as_str())
         {
-            spot.offset += 1 + offset;
+            spot.offset += start + offset.min(text.len());
         }
         self.document.note(spot, self.path.to_owned(), problem);
     }
