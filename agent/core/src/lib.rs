@@ -25,3 +25,4 @@ pub mod record;
 pub mod selector;
 pub mod template;
 pub mod time;
+pub mod uplink;
