@@ -100,13 +100,6 @@ impl Refusals {
         }
     }
 
-    /// Notes that what was sent to find out is not on its way any more, without a verdict on the whole.
-    pub(super) fn forget_trial(&mut self, stream: &str) {
-        if let Some(entry) = self.streams.get_mut(stream) {
-            entry.tried = false;
-        }
-    }
-
     /// Whether no frame of the stream may be sent now.
     pub(super) fn holds(&self, stream: &str, now: Duration) -> bool {
         self.streams.get(stream).is_some_and(|entry| entry.tried || now < entry.until)

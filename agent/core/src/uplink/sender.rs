@@ -89,6 +89,8 @@ pub struct Sender {
     backoff: Backoff,
     split: Split,
     supply: Supply,
+    /// The streams that the store was last asked to leave out.
+    excepted: Arc<[Arc<str>]>,
     actions: VecDeque<Action>,
     /// Whether frames are out that only a requeue brings back.
     owes_requeue: bool,
@@ -111,6 +113,7 @@ impl Sender {
             backoff: Backoff::new(RECONNECT_WAIT_MIN, RECONNECT_WAIT_MAX, seed),
             split,
             supply: Supply::Possible,
+            excepted: Arc::default(),
             actions: VecDeque::new(),
             // A sender before this one may have left frames behind.
             owes_requeue: true,
@@ -158,6 +161,10 @@ impl Sender {
             if let Some(action) = self.poll_stop(now) {
                 return Some(action);
             }
+        }
+        if std::mem::take(&mut self.owes_requeue) {
+            self.retry_supply();
+            return Some(Action::Requeue);
         }
         match self.state {
             State::Waiting { until } if until <= now.steady => {
@@ -306,19 +313,19 @@ impl Sender {
             self.disconnected(now, Loss::Broken);
             return Some(Action::Disconnect(Farewell::Stalled));
         }
-        if self.owes_requeue {
-            self.owes_requeue = false;
-            self.retry_supply();
-            return Some(Action::Requeue);
-        }
         if self.may_send() {
             if let Some(publication) = self.flight.send(now.steady) {
                 return Some(Action::Publish(publication));
             }
         }
+        if self.excepted.iter().any(|stream| !self.refusals.holds(stream, now.steady)) {
+            self.excepted = Arc::default();
+            self.retry_supply();
+        }
         if self.has_room() && self.supply == Supply::Possible {
             self.supply = Supply::Asked { more: false };
-            return Some(Action::Take { except: self.refusals.held(now.steady) });
+            self.excepted = self.refusals.held(now.steady);
+            return Some(Action::Take { except: self.excepted.clone() });
         }
         None
     }
@@ -356,15 +363,9 @@ impl Sender {
             _ => {}
         }
         let before = std::mem::replace(&mut self.state, State::Stopped);
+        // What is owed after this is paid with the next polls, so that whoever sends next finds every frame.
         self.land();
-        if std::mem::take(&mut self.owes_requeue) {
-            // Whoever sends next finds every frame.
-            self.actions.push_back(Action::Requeue);
-        }
-        match before {
-            State::Waiting { .. } => self.actions.pop_front(),
-            _ => Some(Action::Disconnect(Farewell::Stopping)),
-        }
+        (!matches!(before, State::Waiting { .. })).then_some(Action::Disconnect(Farewell::Stopping))
     }
 }
 
