@@ -40,10 +40,14 @@ struct Model {
     connecting: bool,
     /// Unacknowledged messages of this connection, in order.
     unacknowledged: VecDeque<Publication>,
-    /// Acknowledged bytes of each frame within this connection.
+    /// The first token that belongs to a frame's present attempt; earlier ones are of an attempt that was given up.
+    attempt_since: BTreeMap<FrameId, Token>,
+    /// Acknowledged bytes of each frame's present attempt.
     taken_bytes: BTreeMap<FrameId, usize>,
-    /// The last frame of each stream that was published in this connection; forgotten at a refusal.
+    /// The last frame of each stream that was published in this connection.
     newest: BTreeMap<Arc<str>, FrameId>,
+    /// Whether a frame was given back in this connection: it goes again behind later ones.
+    retried: bool,
     takes: usize,
     requeue_due: bool,
 }
@@ -61,8 +65,10 @@ impl Model {
             connected: false,
             connecting: false,
             unacknowledged: VecDeque::new(),
+            attempt_since: BTreeMap::new(),
             taken_bytes: BTreeMap::new(),
             newest: BTreeMap::new(),
+            retried: false,
             takes: 0,
             requeue_due: false,
         }
@@ -115,8 +121,9 @@ impl Model {
                 let packet = publication.payload.len() + publication.topic.len() + PUBLISH_OVERHEAD_BYTES;
                 assert!(packet <= self.limits.packet_bytes_max as usize);
                 let newest = self.newest.entry(parcel.stream.clone()).or_insert(publication.frame);
-                assert!(*newest <= publication.frame, "a stream goes in order");
+                assert!(self.retried || *newest <= publication.frame, "a stream goes in order");
                 *newest = publication.frame;
+                self.attempt_since.entry(publication.frame).or_insert(publication.token);
                 self.unacknowledged.push_back(publication);
                 let bytes: usize = self.unacknowledged.iter().map(|sent| sent.payload.len()).sum();
                 assert!(self.unacknowledged.len() <= usize::from(self.limits.messages_max.max(1)));
@@ -130,8 +137,9 @@ impl Model {
                 self.delivered.push(id);
             }
             Action::Return(id) => {
-                self.newest.clear();
+                self.retried = true;
                 assert!(self.given_out.remove(&id));
+                self.attempt_since.remove(&id);
                 self.taken_bytes.remove(&id);
             }
             Action::Requeue => {
@@ -147,8 +155,10 @@ impl Model {
         self.connected = false;
         self.connecting = false;
         self.unacknowledged.clear();
+        self.attempt_since.clear();
         self.taken_bytes.clear();
         self.newest.clear();
+        self.retried = false;
         self.requeue_due = !self.given_out.is_empty();
     }
 
@@ -161,7 +171,8 @@ impl Model {
 
     fn acknowledge(&mut self, place: usize, verdict: Verdict) {
         let Some(sent) = self.unacknowledged.remove(place) else { return };
-        if verdict == Verdict::Taken {
+        let current = self.attempt_since.get(&sent.frame).is_some_and(|&since| since <= sent.token);
+        if current && verdict == Verdict::Taken {
             *self.taken_bytes.entry(sent.frame).or_default() += sent.payload.len();
         }
         self.handle(Event::Acknowledged { token: sent.token, verdict: verdict.clone() });
