@@ -11,14 +11,14 @@ use std::time::Duration;
 use rtlive_core::plan::Plan;
 use rtlive_core::reading::InputId;
 use rtlive_drivers::outlet::Clock;
-use tokio::sync::{broadcast, mpsc, oneshot, watch};
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::Instant;
 
 use crate::message::{Committed, Delivery, StoreError, StoreHandle};
 use crate::progress::Beat;
 use crate::stage::{Kept, Stage};
 use crate::status::EngineStatus;
-use crate::tail::TailItem;
+use crate::tail::Tail;
 
 /// How many deliveries are taken between two looks at the clock: enough that the look is not felt, few enough that a commit is on time.
 const DELIVERIES_PER_TURN_MAX: usize = 64;
@@ -69,7 +69,7 @@ pub struct EngineTask {
     /// To each input: the number of its last delivery that is on disk.
     pub committed: BTreeMap<InputId, watch::Sender<u64>>,
     /// To those who look on.
-    pub tail: broadcast::Sender<TailItem>,
+    pub tail: Tail,
     /// The wall clock.
     pub clock: Arc<dyn Clock>,
     /// The longest time between a reading and the commit that covers it.
@@ -97,7 +97,8 @@ impl EngineTask {
             let due = inputs_gone || self.stage.is_urgent() || !reloads.is_empty() || Instant::now() >= next_commit;
             if commit.is_none() && due {
                 next_commit = Instant::now() + self.commit_every;
-                self.show();
+                let (events, records) = self.stage.uncommitted();
+                self.tail.show(self.stage.engine(), events, records);
                 if let Some(cut) = self.stage.cut(self.clock.now(), wants_snapshot || inputs_gone) {
                     reloads_under_way.append(&mut reloads);
                     let store = self.store.clone();

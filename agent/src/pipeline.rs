@@ -9,26 +9,29 @@
 //! snapshot and ends; the uplink sends what is sealed, within a bound; the store closes last.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
-use rtlive_core::engine::Engine;
+use rtlive_config::UplinkConfig;
 use rtlive_core::plan::Plan;
 use rtlive_core::reading::InputId;
 use rtlive_core::time::Timestamp;
 use rtlive_drivers::outlet::{Clock, Session, SessionParts, SharedHealth};
 use rtlive_drivers::supervisor;
-use tokio::sync::{broadcast, mpsc, watch};
+use tokio::sync::{broadcast, mpsc, oneshot, watch};
 use tokio::task::{JoinHandle, JoinSet};
 
+use crate::clock::{boot_id, random};
 use crate::command::Config;
-use crate::engine::{EngineRequest, EngineTask};
-use crate::message::{StoreError, StoreHandle};
+use crate::engine::{EngineRequest, EngineTask, Reload};
+use crate::message::{Delivery, StoreError, StoreHandle};
 use crate::progress::Beat;
-use crate::stage::Stage;
-use crate::store::{self, Recovered, Store};
-use crate::tail::TailItem;
-use crate::uplink;
+use crate::recovery;
+use crate::stage::Kept;
+use crate::status::Status;
+use crate::store::{self, Boot, Store};
+use crate::tail::{Tail, TailItem};
+use crate::uplink::{self, UplinkHealth};
 
 /// How many deliveries may wait for the engine, of all inputs together. The engine takes them in turns of as many; what is behind
 /// waits in its driver, which is what slows a source down.
@@ -39,9 +42,6 @@ const ENGINE_REQUESTS_MAX: usize = 4;
 
 /// How many records a client of `rtlive tail` may be behind before it misses some, which it is told.
 const TAIL_ITEMS_MAX: usize = 4096;
-
-/// How long drivers may take to end: to have their last readings committed and acknowledged.
-const DRIVERS_STOP_WITHIN: Duration = Duration::from_secs(10);
 
 /// How long the uplink may take to send what is sealed. What it does not send stays in the store.
 const UPLINK_STOP_WITHIN: Duration = Duration::from_secs(5);
@@ -101,7 +101,7 @@ impl Pipeline {
     ///
     /// # Errors
     /// The store cannot be opened: another agent holds it, or its folder cannot be written.
-    pub fn start(config: Config, clock: Arc<dyn Clock>) -> Result<Self, PipelineError> {
+    pub fn start(mut config: Config, clock: Arc<dyn Clock>) -> Result<Self, PipelineError> {
         let boot = Boot { id: boot_id(), now: clock.now(), random: random() };
         let (store, recovered) = Store::open(store::Options::of(&config), boot)?;
         let (stage, kept) = recovery::restore(recovered, &config.plan, clock.now());
@@ -112,18 +112,19 @@ impl Pipeline {
         let (tail, _) = broadcast::channel(TAIL_ITEMS_MAX);
         let beat = Beat::default();
         let (agent, commit_every) = (config.plan.agent.clone(), config.store.commit_every);
-        let uplink = config.uplink.map(|options| Uplink::start(options, &config.plan, &store, &clock));
+        let uplink = config.uplink.take().map(|options| Uplink::start(options, &config.plan, &store, &clock));
         if uplink.is_none() {
             tracing::warn!("no [uplink] is configured: records are stored, and go nowhere");
         }
-        let (inputs, committed) = Inputs::start(config.inputs, &agent, kept, &deliveries, &clock);
+        let (committed, receivers) = committed_channels(config.inputs.len());
+        let inputs = Inputs::start(&mut config, kept, receivers, &deliveries, &clock);
         let task = EngineTask {
             stage,
             deliveries: from_drivers,
             requests,
             store: store.clone(),
             committed,
-            tail: tail.clone(),
+            tail: Tail::new(tail.clone()),
             clock: clock.clone(),
             commit_every,
             beat: beat.clone(),
@@ -159,25 +160,21 @@ impl Pipeline {
     ///
     /// # Errors
     /// A stage has stopped.
-    pub async fn reload(&mut self, config: Config) -> Result<String, PipelineError> {
+    pub async fn reload(&mut self, mut config: Config) -> Result<String, PipelineError> {
         let stopped = || PipelineError::StageEnded("engine");
-        let inputs_changed = config.inputs_fingerprint() != self.inputs.fingerprint;
         let mut changed = vec!["streams, windows and rules are as configured now"];
-        let (mut inputs, mut committed) = (None, None);
-        let (stopped_inputs, deliveries) = (inputs_changed, self.deliveries.clone());
-        if stopped_inputs {
+        let (mut senders, mut receivers) = (None, None);
+        if config.inputs_fingerprint != self.inputs.fingerprint {
             self.inputs.stop().await;
-            let (senders, receivers) = committed_channels(config.inputs.len());
-            committed = Some(senders);
-            inputs = Some(receivers);
+            let channels = committed_channels(config.inputs.len());
+            (senders, receivers) = (Some(channels.0), Some(channels.1));
         }
         let (reply, answer) = oneshot::channel();
-        let reload = Reload { plan: config.plan.clone(), committed };
+        let reload = Reload { plan: config.plan.clone(), committed: senders };
         self.engine.send(EngineRequest::Reload(reload, reply)).await.map_err(|_| stopped())?;
         let kept = answer.await.map_err(|_| stopped())?;
-        if let Some(receivers) = inputs {
-            let agent = &config.plan.agent;
-            self.inputs = Inputs::start(config.inputs, agent, kept, receivers, &deliveries, &self.clock);
+        if let Some(receivers) = receivers {
+            self.inputs = Inputs::start(&mut config, kept, receivers, &self.deliveries, &self.clock);
             changed.push("all inputs were started again");
         }
         if self.uplink.as_ref().map(|uplink| &uplink.options) != config.uplink.as_ref() {
@@ -226,8 +223,7 @@ fn committed_channels(inputs: usize) -> (CommittedSenders, Vec<watch::Receiver<u
 
 impl Inputs {
     fn start(
-        inputs: Vec<InputConfig<Box<dyn Input>>>,
-        agent: &Arc<str>,
+        config: &mut Config,
         mut kept: Kept,
         committed: Vec<watch::Receiver<u64>>,
         deliveries: &mpsc::Sender<Delivery>,
@@ -236,12 +232,12 @@ impl Inputs {
         let (stop, stopping) = watch::channel(false);
         let mut health = BTreeMap::new();
         let mut tasks = JoinSet::new();
-        for ((id, input), committed) in (0..).map(InputId).zip(inputs).zip(committed) {
+        for ((id, input), committed) in (0..).map(InputId).zip(config.inputs.drain(..)).zip(committed) {
             let shared = SharedHealth::default();
             health.insert(input.name.clone(), shared.clone());
             let session = Session::new(SessionParts {
                 input: id,
-                agent: agent.clone(),
+                agent: config.plan.agent.clone(),
                 prefix: input.prefix,
                 clock: clock.clone(),
                 deliveries: deliveries.clone(),
@@ -253,7 +249,7 @@ impl Inputs {
             });
             tasks.spawn(supervisor::supervise(input.name, input.input, session));
         }
-        Self { health, stop, tasks, fingerprint: String::new() }
+        Self { health, stop, tasks, fingerprint: config.inputs_fingerprint.clone() }
     }
 
     /// Ends the drivers: each may have its last readings committed and acknowledged first. The supervisor bounds how long that takes.

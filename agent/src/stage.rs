@@ -8,8 +8,8 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use rtlive_core::engine::Engine;
-use rtlive_core::event::{Event, Outage};
+use rtlive_core::engine::{Engine, UNKNOWN_SERIES};
+use rtlive_core::event::{Declared, Event, Outage};
 use rtlive_core::plan::{Plan, StreamId};
 use rtlive_core::reading::{InputId, SeriesId};
 use rtlive_core::record::Emitted;
@@ -29,7 +29,6 @@ pub struct Stage {
     open: Uncommitted,
     under_way: Option<BTreeMap<InputId, u64>>,
     plan_changed: bool,
-    names: BTreeMap<Arc<str>, SeriesId>,
     kept: Kept,
 }
 
@@ -61,14 +60,13 @@ impl Stage {
     /// A stage around an engine that was restored, or is new, and what its drivers had kept. `last_commit_at` is the last instant that
     /// the store knows: the readings of inputs that cannot be asked again are missing from there on, and their first reading says so.
     pub fn new(engine: Engine, kept: Kept, last_commit_at: Option<Timestamp>) -> Self {
-        let names = engine.series().iter().zip(0..).map(|(info, id)| (info.name.clone(), SeriesId(id))).collect();
         let mut stage = Self {
             engine,
             inputs: Vec::new(),
             open: Uncommitted::default(),
             under_way: None,
-            plan_changed: false,
-            names,
+            // The first commit brings the plan, so that a replay of the journal never lacks one.
+            plan_changed: true,
             kept,
         };
         let side = |input: &rtlive_core::plan::InputPlan| InputSide {
@@ -87,17 +85,17 @@ impl Stage {
     /// Takes what a driver delivered.
     pub fn deliver(&mut self, now: Timestamp, delivery: Delivery) {
         let Delivery { input, number, declared, mut batch, state, outage, urgent } = delivery;
-        let Some(side) = self.inputs.get_mut(usize::from(input.0)) else { return };
-        let mut events = Vec::with_capacity(declared.len() + 2);
+        if usize::from(input.0) >= self.inputs.len() {
+            return;
+        }
         for declared in declared {
-            // A series that the engine knows from before a restart keeps its number, its windows and its rules.
-            let next = SeriesId(u32::try_from(self.names.len()).unwrap_or(u32::MAX));
-            let id = *self.names.entry(declared.info.name.clone()).or_insert(next);
-            side.series.push(id);
-            if id == next {
-                events.push(Event::Series(declared));
+            let id = self.declare(now, declared);
+            if let Some(side) = self.inputs.get_mut(usize::from(input.0)) {
+                side.series.push(id);
             }
         }
+        let Some(side) = self.inputs.get_mut(usize::from(input.0)) else { return };
+        let mut events = Vec::with_capacity(2);
         if !batch.readings.is_empty()
             && let Some(start) = side.silent_since.take()
         {
@@ -107,7 +105,7 @@ impl Stage {
         events.extend(outage.map(Event::Outage));
         for reading in &mut batch.readings {
             // A driver that uses a series which it did not declare has a defect; its reading goes nowhere rather than elsewhere.
-            reading.series = side.series.get(reading.series.index()).copied().unwrap_or(SeriesId(u32::MAX));
+            reading.series = side.series.get(reading.series.index()).copied().unwrap_or(UNKNOWN_SERIES);
         }
         self.open.readings += batch.readings.len();
         if !batch.readings.is_empty() || !batch.rejected.is_empty() {
@@ -128,6 +126,17 @@ impl Stage {
         for event in events {
             self.take(now, event);
         }
+    }
+
+    /// The engine's number of a series that a driver declares. One that the engine knows from before a restart keeps its number, its
+    /// windows and its rules, and need not be journalled again unless its unit changed.
+    fn declare(&mut self, now: Timestamp, declared: Declared) -> SeriesId {
+        let name = declared.info.name.clone();
+        let known = self.engine.series_named(&name).and_then(|id| self.engine.series().get(id.index()));
+        if known != Some(&declared.info) {
+            self.take(now, Event::Series(declared));
+        }
+        self.engine.series_named(&name).unwrap_or(UNKNOWN_SERIES)
     }
 
     /// Lets time pass. Only steps that change something are journalled.

@@ -4,8 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::PoisonError;
 
-use rtlive_core::engine::Engine;
-use rtlive_core::engine::ledger::{InputAccount, Ledger, WindowAccount};
+use rtlive_core::engine::{Engine, InputAccount, InputTime, Ledger, RaisedAlert, WindowAccount};
 use rtlive_core::time::Timestamp;
 use rtlive_drivers::outlet::InputHealth;
 use serde::{Deserialize, Serialize};
@@ -18,8 +17,10 @@ use crate::uplink::UplinkHealth;
 pub struct EngineStatus {
     /// The accounts of inputs and windows.
     pub ledger: Ledger,
-    /// The newest event time of each input, in the order of the plan.
-    pub newest: Vec<Option<Timestamp>>,
+    /// Where the inputs are in time, in the order of the plan.
+    pub times: Vec<InputTime>,
+    /// The alerts that are raised now.
+    pub alerts: Vec<RaisedAlert>,
     /// How many windows are open.
     pub windows_open: usize,
     /// How many series are known.
@@ -31,7 +32,8 @@ impl EngineStatus {
     pub fn of(engine: &Engine) -> Self {
         Self {
             ledger: engine.ledger().clone(),
-            newest: engine.newest(),
+            times: engine.input_times(),
+            alerts: engine.alerts_raised(),
             windows_open: engine.windows_open(),
             series: engine.series().len(),
         }
@@ -57,6 +59,8 @@ pub struct Status {
     pub windows_open: usize,
     /// How many series are known.
     pub series: usize,
+    /// The alerts that are raised now, as `rule` or `rule instance`.
+    pub alerts: Vec<String>,
     /// Every stream that has records.
     pub streams: Vec<StreamStatus>,
     /// The store.
@@ -82,6 +86,8 @@ pub struct InputStatus {
     pub counters: BTreeMap<String, u64>,
     /// The newest event time, RFC 3339.
     pub newest: Option<String>,
+    /// The event time up to which it is believed complete, RFC 3339.
+    pub watermark: Option<String>,
     /// How far the newest event time is behind now, in seconds.
     pub lag_s: Option<f64>,
     /// Everything that it took.
@@ -165,10 +171,10 @@ impl Status {
         store: &StoreStatus,
         uplink: Option<UplinkHealth>,
     ) -> Self {
-        let accounts = engine.ledger.inputs.iter().zip(&engine.newest);
-        let inputs = accounts.map(|(account, newest)| {
+        let accounts = engine.ledger.inputs.iter().zip(&engine.times);
+        let inputs = accounts.map(|(account, time)| {
             let health = health.get(&account.input).map(|health| health.lock().unwrap_or_else(PoisonError::into_inner));
-            InputStatus::of(account, *newest, health.as_deref(), now)
+            InputStatus::of(account, time, health.as_deref(), now)
         });
         let inputs = inputs.collect();
         let mut imbalances: Vec<String> = engine.ledger.check().iter().map(ToString::to_string).collect();
@@ -182,6 +188,7 @@ impl Status {
             windows: engine.ledger.windows.iter().map(WindowStatus::of).collect(),
             windows_open: engine.windows_open,
             series: engine.series,
+            alerts: engine.alerts.iter().map(|alert| format!("{} {}", alert.rule, alert.instance).trim_end().into()).collect(),
             streams: store.streams.iter().map(|((name, class), account)| StreamStatus::of(name, class, account, now)).collect(),
             store: StoreLine { epoch: store.epoch.map(|epoch| epoch.to_string()), bytes: store.bytes, commits: store.commits },
             uplink,
@@ -191,7 +198,7 @@ impl Status {
 }
 
 impl InputStatus {
-    fn of(account: &InputAccount, newest: Option<Timestamp>, health: Option<&InputHealth>, now: Timestamp) -> Self {
+    fn of(account: &InputAccount, time: &InputTime, health: Option<&InputHealth>, now: Timestamp) -> Self {
         let counters = health.map(|health| health.counters.iter().map(|(&name, &count)| (name.into(), count)).collect());
         Self {
             name: account.input.to_string(),
@@ -199,8 +206,9 @@ impl InputStatus {
             error: health.and_then(|health| health.error.clone()),
             restarts: health.map_or(0, |health| health.restarts),
             counters: counters.unwrap_or_default(),
-            newest: newest.map(|time| time.to_string()),
-            lag_s: newest.map(|time| now.since(time).as_secs_f64()),
+            newest: time.newest.map(|time| time.to_string()),
+            watermark: time.watermark.map(|time| time.to_string()),
+            lag_s: time.newest.map(|time| now.since(time).as_secs_f64()),
             taken: account.taken,
             accepted: account.accepted,
             dropped: account.dropped.iter().map(|(reason, &count)| (reason.to_string(), count)).collect(),
@@ -260,6 +268,9 @@ impl fmt::Display for Status {
         match &self.uplink {
             Some(uplink) => writeln!(f, "link     {uplink}")?,
             None => writeln!(f, "link     none is configured")?,
+        }
+        if !self.alerts.is_empty() {
+            writeln!(f, "alerts   {}", self.alerts.join(", "))?;
         }
         if self.ledger.closes {
             writeln!(f, "ledger   closes")

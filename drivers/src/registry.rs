@@ -3,7 +3,9 @@
 use crate::input::Driver;
 
 /// Every driver of this build, by name.
-pub const DRIVERS: &[&Driver] = &[];
+pub const DRIVERS: &[&Driver] = &[
+    &crate::mqtt::DRIVER,
+];
 
 /// The driver with this name.
 pub fn driver_named(name: &str) -> Option<&'static Driver> {

@@ -29,7 +29,8 @@ impl Mosquitto {
         fs::create_dir_all(folder)?;
         let port = free_port()?;
         let configuration = folder.join("mosquitto.conf");
-        let base = format!("user root\nlistener {port} 127.0.0.1\nallow_anonymous true\nset_tcp_nodelay true\n");
+        let anonymous = if lines.contains("allow_anonymous") { "" } else { "allow_anonymous true\n" };
+        let base = format!("user root\nlistener {port} 127.0.0.1\n{anonymous}set_tcp_nodelay true\n");
         fs::write(&configuration, base + lines)?;
         let mut broker = Self { port, program, configuration, process: None };
         broker.restart()?;
