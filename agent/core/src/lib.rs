@@ -29,3 +29,4 @@ pub mod record;
 pub mod selector;
 pub mod template;
 pub mod time;
+pub mod uplink;
