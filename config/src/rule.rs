@@ -19,7 +19,7 @@ pub const RULES_MAX: usize = 10_000;
 /// The most names that a rule binds.
 pub const BINDINGS_MAX: usize = 64;
 
-/// Words of expressions, which cannot be names in them (contract of expressions in docs/configuration.md).
+/// Words of expressions, which cannot be names in them.
 const WORDS: [&str; 12] = ["and", "or", "not", "true", "false", "if", "min", "max", "abs", "clamp", "prev", "rate"];
 
 /// Places of a message beside the rule's own names.

@@ -125,9 +125,12 @@ impl<'a> Table<'a> {
 
     /// The table at this key. Absent: `None`; something else there: a mistake and `None`.
     pub fn table(&self, key: &str) -> Option<Table<'a>> {
-        let entry = self.entry(key)?;
+        self.table_of(self.entry(key)?)
+    }
+
+    fn table_of(&self, entry: &'a Entry) -> Option<Table<'a>> {
         entry.read.set(true);
-        let path = join(&self.path, key);
+        let path = join(&self.path, &entry.key);
         if let Kind::Table(_) = entry.node.kind {
             return Some(Table::new(self.document, &entry.node, entry.spot, path));
         }
@@ -146,8 +149,7 @@ impl<'a> Table<'a> {
 
     /// Every table in this one, by name, in the order of the files; anything else in it is a mistake.
     pub fn tables(&self) -> Vec<(&'a str, Table<'a>)> {
-        let keys: Vec<&str> = self.keys().collect();
-        keys.into_iter().filter_map(|key| Some((key, self.table(key)?))).collect()
+        self.entries.iter().filter_map(|entry| Some((entry.key.as_str(), self.table_of(entry)?))).collect()
     }
 
     /// A table of the outermost level, such as `maps`, to look something up in it. Does not mark what is in it as read.
