@@ -29,6 +29,14 @@ pub struct Broker {
     pub address: HostPort,
 }
 
+impl HostPort {
+    /// Whether it is reached without leaving this machine.
+    pub fn is_this_machine(&self) -> bool {
+        let address = self.host.parse::<std::net::IpAddr>();
+        self.host == "localhost" || address.is_ok_and(|address| address.is_loopback())
+    }
+}
+
 impl fmt::Display for HostPort {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.host.contains(':') {

@@ -11,13 +11,29 @@
 
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::panic))]
 
+pub mod agent;
 pub mod catalogue;
+pub mod check;
 pub mod document;
 pub mod endpoint;
+pub mod forecast;
+pub mod input;
+pub mod load;
+pub mod markdown;
 pub mod mistake;
+pub mod name;
 pub mod options;
 pub mod quantity;
 pub mod reference;
+pub mod report;
+pub mod rule;
 pub mod secret;
+pub mod store;
+pub mod stream;
 pub mod table;
+mod topic;
+pub mod uplink;
 pub mod value;
+
+pub use check::Config;
+pub use load::load;

@@ -14,6 +14,9 @@
 //! **Architecture invariant:** no module of this crate uses `std::time::SystemTime`, `std::time::Instant`, the file system, the
 //! network, threads, or a hash map whose order can be seen. A test in `rtlive-tests` reads the sources and says so.
 
+#![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::panic))]
+
+pub mod engine;
 pub mod event;
 pub mod expr;
 pub mod plan;

@@ -1,5 +1,7 @@
 //! Readings: what a driver hands over, and what every later stage computes with.
 
+use std::cmp::Ordering;
+use std::fmt;
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
@@ -48,6 +50,85 @@ impl Value {
             Self::Float(value) => Some(value),
             Self::Int(value) => Some(value as f64),
             Self::Bool(_) | Self::Text(_) => None,
+        }
+    }
+}
+
+/// A borrowed [`Value`]: what expressions compute with, and what aggregates compare.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Scalar<'a> {
+    /// See [`Value::Float`].
+    Float(f64),
+    /// See [`Value::Int`].
+    Int(i64),
+    /// See [`Value::Bool`].
+    Bool(bool),
+    /// See [`Value::Text`].
+    Text(&'a str),
+}
+
+impl Value {
+    /// The value, borrowed.
+    pub fn as_scalar(&self) -> Scalar<'_> {
+        match self {
+            Self::Float(value) => Scalar::Float(*value),
+            Self::Int(value) => Scalar::Int(*value),
+            Self::Bool(value) => Scalar::Bool(*value),
+            Self::Text(value) => Scalar::Text(value),
+        }
+    }
+}
+
+impl Scalar<'_> {
+    /// The number; `None` for bools and text.
+    pub fn as_number(self) -> Option<f64> {
+        match self {
+            Self::Float(value) => Some(value),
+            Self::Int(value) => Some(value as f64),
+            Self::Bool(_) | Self::Text(_) => None,
+        }
+    }
+
+    /// A total order over all values, so that the least and the greatest of a set do not depend on the order in which it is
+    /// seen: bools, then numbers, then text by its bytes. Numbers compare by magnitude; an integer stands before the float that
+    /// it equals, −0.0 before 0.0, and integers that round to the same float compare exactly.
+    pub fn total_cmp(self, other: Self) -> Ordering {
+        match (self, other) {
+            (Self::Float(a), Self::Float(b)) => a.total_cmp(&b),
+            (Self::Int(a), Self::Int(b)) => a.cmp(&b),
+            // `as f64` is monotonic, so this agrees with the exact order of integers wherever it decides. −0.0 stands before
+            // the integer 0, and that before 0.0: transitive all the same.
+            (Self::Int(a), Self::Float(b)) => (a as f64).total_cmp(&b).then(Ordering::Less),
+            (Self::Float(a), Self::Int(b)) => a.total_cmp(&(b as f64)).then(Ordering::Greater),
+            (Self::Bool(a), Self::Bool(b)) => a.cmp(&b),
+            (Self::Text(a), Self::Text(b)) => a.cmp(b),
+            (a, b) => a.rank().cmp(&b.rank()),
+        }
+    }
+
+    const fn rank(self) -> u8 {
+        match self {
+            Self::Bool(_) => 0,
+            Self::Float(_) | Self::Int(_) => 1,
+            Self::Text(_) => 2,
+        }
+    }
+}
+
+impl fmt::Display for Value {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.as_scalar().fmt(f)
+    }
+}
+
+impl fmt::Display for Scalar<'_> {
+    /// As in a message to a person: the shortest decimal that reads back as the same number, `true`, text without quotes.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Float(value) => value.fmt(f),
+            Self::Int(value) => value.fmt(f),
+            Self::Bool(value) => value.fmt(f),
+            Self::Text(value) => f.write_str(value),
         }
     }
 }

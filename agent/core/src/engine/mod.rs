@@ -1,0 +1,411 @@
+//! The engine: takes events, keeps windows and rules, emits records.
+//!
+//! ```text
+//! Batch ──▶ account ──▶ quality ──▶ watermark ──▶ raw streams, rules, windows       at the end of the event: windows that ended
+//! ```
+//!
+//! What is true after every event, and what tests hold:
+//! - **Deterministic**: the same plan and events emit the same records, bit for bit; an engine restored from a snapshot between any
+//!   two events goes on as if nothing had happened.
+//! - **The ledger closes** ([`Ledger::check`]).
+//! - **Order within the lateness does not count**: the newest revision of each aggregate is the same whatever order its readings took.
+//!
+//! The order of what one event emits is fixed: readings and alerts as they come, then aggregates by end, stream and
+//! series. A window is looked at once per event, so that a burst of late readings makes one revision; but whether a reading is late
+//! is decided reading by reading, so that the way in which readings are cut into batches does not count either.
+//!
+//! Bad readings, NaN and infinities among them, stay in raw streams and are missing to rules and windows; their time still moves the
+//! watermark. A reading further ahead of its arrival than `max_ahead` goes to `quarantine` alone and moves nothing.
+//!
+//! An input that was silent for `idle` emits its open windows early (`is_final` false) at the next [`Event::Tick`], and ends none.
+
+mod aggregate;
+mod ledger;
+mod reload;
+mod rule;
+mod series;
+mod snapshot;
+mod watermark;
+mod window;
+
+use std::collections::BTreeMap;
+use std::ops::Range;
+use std::sync::Arc;
+
+use serde::Serialize;
+
+use crate::event::{Batch, Declared, Event, Outage};
+use crate::expr::Sample;
+use crate::plan::{Plan, StreamId, StreamKind};
+use crate::reading::{Check, ClockState, InputId, Quality, Reading, SeriesId, SeriesInfo, Value};
+use crate::record::{Emitted, OutageRecord, Record};
+use crate::time::{Timestamp, nanos};
+
+pub use ledger::{Imbalance, InputAccount, Ledger, WindowAccount};
+pub use series::{SERIES_MAX, UNKNOWN_SERIES};
+pub use snapshot::{SNAPSHOT_VERSION, SnapshotError};
+
+use rule::Rules;
+use series::SeriesTable;
+use watermark::Source;
+use window::{Due, Placed, Window, Windows};
+
+/// Computes a plan over events. See the module's documentation.
+#[derive(Debug)]
+pub struct Engine {
+    plan: Arc<Plan>,
+    inputs: Vec<Input>,
+    sources: Vec<Source>,
+    source_names: BTreeMap<(InputId, Arc<str>), u32>,
+    series: SeriesTable,
+    windows: Windows,
+    rules: Rules,
+    ledger: Ledger,
+    unknown_series: Arc<str>,
+    /// Sources whose watermark has passed something in this event.
+    queued: Vec<u32>,
+    /// Scratch of an event; empty between events.
+    due: Vec<Due>,
+}
+
+/// An input of the plan.
+#[derive(Debug, Default)]
+struct Input {
+    /// When readings of it last arrived.
+    heard: Option<Timestamp>,
+    /// Whether open windows may hold what was not emitted.
+    is_unsettled: bool,
+    sources: Vec<u32>,
+}
+
+/// What a status shows of an input's time.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct InputTime {
+    /// The input's name.
+    pub input: Arc<str>,
+    /// When readings of it last arrived.
+    pub heard: Option<Timestamp>,
+    /// The newest event time.
+    pub newest: Option<Timestamp>,
+    /// The least watermark of its sources; `None` while one of them has none.
+    pub watermark: Option<Timestamp>,
+}
+
+/// An alert that is raised now.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct RaisedAlert {
+    /// The rule's name.
+    pub rule: Arc<str>,
+    /// The series that made the instance; empty for a rule without instances.
+    pub instance: Arc<str>,
+}
+
+impl Engine {
+    /// An engine that has seen nothing.
+    pub fn new(plan: Arc<Plan>) -> Self {
+        let mut windows = Vec::new();
+        let mut ledger = Ledger::default();
+        for (i, stream) in plan.streams.iter().enumerate() {
+            if let StreamKind::Window(window) = &stream.kind {
+                windows.push(Window {
+                    stream: StreamId(i as u16),
+                    every: nanos(window.every).max(1),
+                    lateness: nanos(window.lateness),
+                    compute: window.compute.clone(),
+                });
+                ledger.windows.push(WindowAccount { window: Arc::clone(&stream.name), ..WindowAccount::default() });
+            }
+        }
+        for input in &plan.inputs {
+            ledger.inputs.push(InputAccount { input: Arc::clone(&input.name), ..InputAccount::default() });
+        }
+        Self {
+            inputs: plan.inputs.iter().map(|_| Input::default()).collect(),
+            sources: Vec::new(),
+            source_names: BTreeMap::new(),
+            series: SeriesTable::default(),
+            windows: Windows::new(windows),
+            rules: Rules::new(&plan),
+            ledger,
+            unknown_series: UNKNOWN_SERIES.into(),
+            queued: Vec::new(),
+            due: Vec::new(),
+            plan,
+        }
+    }
+
+    /// What it computes.
+    pub fn plan(&self) -> &Arc<Plan> {
+        &self.plan
+    }
+
+    /// The series that were declared, by [`SeriesId`].
+    pub fn series(&self) -> &[SeriesInfo] {
+        &self.series.infos
+    }
+
+    /// The number of a series that was declared.
+    pub fn series_named(&self, name: &str) -> Option<SeriesId> {
+        self.series.id(name)
+    }
+
+    /// Takes an event at an instant of the wall clock, and appends what it emits to `out`.
+    ///
+    /// Time steps only with [`Event::Tick`]: who drives the engine hands one over when [`Engine::wake_at`] has come, before any
+    /// later event. Events of inputs that the plan does not have do nothing.
+    pub fn handle(&mut self, now: Timestamp, event: &Event, out: &mut Vec<Emitted>) {
+        match event {
+            Event::Series(declared) => self.declare(declared),
+            Event::Batch(batch) => self.take(batch, out),
+            Event::Tick => self.step(now, out),
+            Event::Outage(outage) => self.report_outage(outage, out),
+        }
+    }
+
+    /// When an [`Event::Tick`] would next change something; `None` while only other events would.
+    pub fn wake_at(&self) -> Option<Timestamp> {
+        let wakes = self.inputs.iter().zip(&self.plan.inputs).filter(|(input, _)| input.is_unsettled);
+        wakes.filter_map(|(input, plan)| Some(input.heard?.saturating_add(plan.idle))).min()
+    }
+
+    /// Ends the input, as at the end of a replay: every open window is final and closes. Readings that still come are late.
+    pub fn close(&mut self, _now: Timestamp, out: &mut Vec<Emitted>) {
+        for (place, source) in self.sources.iter_mut().enumerate() {
+            source.watermark = Timestamp::MAX;
+            if !source.is_queued {
+                source.is_queued = true;
+                self.queued.push(place as u32);
+            }
+        }
+        for input in &mut self.inputs {
+            input.is_unsettled = false;
+        }
+        self.settle(out);
+    }
+
+    /// What became of everything that was taken.
+    pub fn ledger(&self) -> &Ledger {
+        &self.ledger
+    }
+
+    /// How many windows are open, each counted once per series.
+    pub fn windows_open(&self) -> usize {
+        self.windows.open_count()
+    }
+
+    /// The bytes that the tables of open windows take, spare room included.
+    pub fn window_bytes(&self) -> usize {
+        self.windows.bytes()
+    }
+
+    /// Where the inputs are in time, in the order of the plan.
+    pub fn input_times(&self) -> Vec<InputTime> {
+        let times = self.plan.inputs.iter().zip(&self.inputs).map(|(plan, input)| {
+            let sources = || input.sources.iter().filter_map(|&source| self.sources.get(source as usize));
+            let watermark = sources().map(|source| source.watermark).min();
+            InputTime {
+                input: Arc::clone(&plan.name),
+                heard: input.heard,
+                newest: sources().filter_map(|source| source.newest).max(),
+                watermark: watermark.filter(|&watermark| watermark > Timestamp::MIN),
+            }
+        });
+        times.collect()
+    }
+
+    /// The alerts that are raised now, by rule.
+    pub fn alerts_raised(&self) -> Vec<RaisedAlert> {
+        let mut raised: Vec<_> = self.rules.raised().collect();
+        raised.sort_by_key(|instance| instance.rule);
+        let alert = |instance: &rule::Instance| {
+            let rule = self.plan.rules.get(usize::from(instance.rule))?;
+            Some(RaisedAlert { rule: Arc::clone(&rule.name), instance: Arc::clone(&instance.name) })
+        };
+        raised.into_iter().filter_map(alert).collect()
+    }
+
+    /// A series appears. One that was declared before keeps its number and takes the new unit.
+    fn declare(&mut self, declared: &Declared) {
+        let Declared { input, source, info } = declared;
+        if let Some(id) = self.series.id(&info.name) {
+            if let Some(known) = self.series.infos.get_mut(id.index()) {
+                known.unit.clone_from(&info.unit);
+            }
+            self.adopt(id, *input, source);
+            return;
+        }
+        self.add_series(info.clone(), Some((*input, source)));
+    }
+
+    /// Adds a series that is not known yet; `None` beyond [`SERIES_MAX`].
+    fn add_series(&mut self, info: SeriesInfo, origin: Option<(InputId, &Arc<str>)>) -> Option<SeriesId> {
+        if self.series.infos.len() >= SERIES_MAX {
+            return None;
+        }
+        let id = SeriesId(self.series.infos.len() as u32);
+        let name = Arc::clone(&info.name);
+        let origin = origin.filter(|(input, _)| usize::from(input.0) < self.inputs.len());
+        let place = origin.map(|(input, source)| self.source(input, source));
+        let slots = self.subscribe(id, &name, place);
+        let plan = Arc::clone(&self.plan);
+        let raw = plan.streams.iter().enumerate().filter_map(|(i, stream)| match &stream.kind {
+            StreamKind::Raw { select } if select.iter().any(|filter| filter.matches(&name)) => Some(StreamId(i as u16)),
+            _ => None,
+        });
+        self.series.push(info, origin.map(|(input, _)| input), place.unwrap_or(u32::MAX), raw, slots);
+        let table = &self.series;
+        self.rules.declare(&plan, &name, id, |name| table.id(name));
+        for (place, series) in self.rules.newly_watched() {
+            if let Some(route) = self.series.routes.get_mut(series.index()) {
+                route.recent = Some(place);
+            }
+        }
+        Some(id)
+    }
+
+    /// Makes the slots of a series in the windows that select it; none where it has no source.
+    fn subscribe(&mut self, id: SeriesId, name: &str, source: Option<u32>) -> Range<usize> {
+        let start = self.windows.slots.len();
+        let windows = self.plan.streams.iter().filter_map(|stream| match &stream.kind {
+            StreamKind::Window(window) => Some(window),
+            _ => None,
+        });
+        if let Some(source) = source.and_then(|place| self.sources.get_mut(place as usize)) {
+            for (place, window) in windows.enumerate() {
+                if window.select.iter().any(|filter| filter.matches(name)) {
+                    self.windows.subscribe(place as u16, id, source);
+                }
+            }
+        }
+        start..self.windows.slots.len()
+    }
+
+    /// The place of a source, made where it is new.
+    fn source(&mut self, input: InputId, name: &Arc<str>) -> u32 {
+        if let Some(&place) = self.source_names.get(&(input, Arc::clone(name))) {
+            return place;
+        }
+        let place = self.sources.len() as u32;
+        self.sources.push(Source::new(Arc::clone(name)));
+        self.source_names.insert((input, Arc::clone(name)), place);
+        if let Some(input) = self.inputs.get_mut(usize::from(input.0)) {
+            input.sources.push(place);
+        }
+        place
+    }
+
+    /// Takes the readings of a batch.
+    fn take(&mut self, batch: &Batch, out: &mut Vec<Emitted>) {
+        let place = usize::from(batch.input.0);
+        let Self { plan, inputs, sources, series: table, windows, rules, ledger, queued, unknown_series, .. } = self;
+        let (Some(input_plan), Some(input), Some(account)) =
+            (plan.inputs.get(place), inputs.get_mut(place), ledger.inputs.get_mut(place))
+        else {
+            return;
+        };
+        for rejected in &batch.rejected {
+            account.taken += rejected.count;
+            account.drop(&rejected.reason, rejected.count);
+        }
+        if batch.readings.is_empty() {
+            return;
+        }
+        account.taken += batch.readings.len() as u64;
+        input.heard = Some(batch.arrival);
+        let horizon = batch.arrival.saturating_add(input_plan.max_ahead);
+        let out_of_order = nanos(input_plan.out_of_order);
+        let mut unknown = 0;
+        for reading in &batch.readings {
+            let Some(route) = table.routes.get(reading.series.index()).filter(|route| route.input == Some(batch.input))
+            else {
+                unknown += 1;
+                continue;
+            };
+            let Some(source) = sources.get_mut(route.source as usize) else { continue };
+            let checked;
+            let reading = match reading.value {
+                Value::Float(value) if !value.is_finite() && reading.quality != Quality::Bad => {
+                    checked = Reading { quality: Quality::Bad, check: Some(Check::NotFinite), ..reading.clone() };
+                    &checked
+                }
+                _ => reading,
+            };
+            if reading.time > horizon && reading.clock == ClockState::Synced {
+                account.quarantined += 1;
+                out.push(Emitted { stream: StreamId::QUARANTINE, record: Record::Reading(reading.clone()) });
+                continue;
+            }
+            for &stream in table.raw(route) {
+                out.push(Emitted { stream, record: Record::Reading(reading.clone()) });
+            }
+            source.observe(reading.time, out_of_order);
+            let is_bad = reading.quality == Quality::Bad;
+            if let Some(place) = route.recent {
+                let sample = Sample { time: reading.time, value: (!is_bad).then(|| reading.value.clone()) };
+                rules.observe(plan, place, sample, out);
+            }
+            if is_bad {
+                account.bad += 1;
+            } else {
+                let mut is_late = false;
+                for slot in route.slots() {
+                    let placed = windows.add(slot, reading.time, &reading.value, source, &mut ledger.windows);
+                    is_late |= placed == Placed::Late;
+                    input.is_unsettled |= placed == Placed::Open;
+                }
+                if is_late {
+                    account.late += 1;
+                    out.push(Emitted { stream: StreamId::LATE, record: Record::Reading(reading.clone()) });
+                }
+            }
+            if source.has_due() && !source.is_queued {
+                source.is_queued = true;
+                queued.push(route.source);
+            }
+        }
+        account.accepted += batch.readings.len() as u64 - unknown;
+        if unknown > 0 {
+            account.drop(unknown_series, unknown);
+        }
+        rules.evaluate(plan, out);
+        self.settle(out);
+    }
+
+    /// Emits what the watermarks of the queued sources have passed and what was revised, then lets go of what has closed.
+    fn settle(&mut self, out: &mut Vec<Emitted>) {
+        let Self { sources, windows, ledger, queued, due, .. } = self;
+        windows.collect_revised(due);
+        for source in queued.iter().filter_map(|&place| sources.get(place as usize)) {
+            windows.collect_finished(source, due);
+        }
+        windows.emit(due, true, &mut ledger.windows, out);
+        for place in queued.drain(..) {
+            if let Some(source) = sources.get_mut(place as usize) {
+                source.is_queued = false;
+                windows.sweep(source);
+            }
+        }
+    }
+
+    /// Emits the open windows of inputs that have been silent for long.
+    fn step(&mut self, now: Timestamp, out: &mut Vec<Emitted>) {
+        let Self { plan, inputs, sources, windows, ledger, due, .. } = self;
+        for (input, plan) in inputs.iter_mut().zip(&plan.inputs) {
+            let is_idle = input.heard.is_some_and(|heard| now >= heard.saturating_add(plan.idle));
+            if is_idle && input.is_unsettled {
+                input.is_unsettled = false;
+                for source in input.sources.iter().filter_map(|&place| sources.get(place as usize)) {
+                    windows.collect_early(source, due);
+                }
+            }
+        }
+        windows.emit(due, false, &mut ledger.windows, out);
+    }
+
+    fn report_outage(&self, outage: &Outage, out: &mut Vec<Emitted>) {
+        let Some(input) = self.plan.inputs.get(usize::from(outage.input.0)) else { return };
+        let Outage { start, end, count, ref reason, .. } = *outage;
+        let record = OutageRecord { input: Arc::clone(&input.name), start, end, count, reason: Arc::clone(reason) };
+        out.push(Emitted { stream: StreamId::GAPS, record: Record::Outage(record) });
+    }
+}

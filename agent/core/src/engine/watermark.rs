@@ -1,0 +1,58 @@
+//! Watermarks: the event time up to which a source is believed complete.
+//!
+//! Each source has its own: what an input multiplexes (a device, a topic), or the whole input. `watermark = newest event time −
+//! out_of_order`; it never goes back. A window ends when `watermark ≥ end`, and takes readings until `watermark ≥ end + lateness`.
+//!
+//! Flink subtracts a millisecond more (`W = newest − bound − 1 ms`) and fires a window at `W ≥ end − 1 ms`, the last millisecond
+//! that belongs to it; it drops at `W ≥ end − 1 ms + lateness`. The two milliseconds cancel, so that at its resolution
+//! both rules divide readings alike; ours needs no resolution.
+
+use std::sync::Arc;
+
+use crate::time::Timestamp;
+
+/// What shares a watermark.
+#[derive(Debug)]
+pub(super) struct Source {
+    /// What the input multiplexes by; empty where it does not.
+    pub(super) name: Arc<str>,
+    pub(super) newest: Option<Timestamp>,
+    /// [`Timestamp::MIN`] until there is a reading.
+    pub(super) watermark: Timestamp,
+    /// The least watermark at which a window of this source ends or closes.
+    pub(super) due: Timestamp,
+    /// Whether it waits in the engine's list of sources that have something due.
+    pub(super) is_queued: bool,
+    /// Its windows' groups, as places in the table of groups.
+    pub(super) groups: Vec<u32>,
+}
+
+impl Source {
+    pub(super) fn new(name: Arc<str>) -> Self {
+        Self {
+            name,
+            newest: None,
+            watermark: Timestamp::MIN,
+            due: Timestamp::MAX,
+            is_queued: false,
+            groups: Vec::new(),
+        }
+    }
+
+    /// Takes note of an event time; `out_of_order` in nanoseconds.
+    #[inline]
+    pub(super) fn observe(&mut self, time: Timestamp, out_of_order: i64) {
+        if self.newest.is_none_or(|newest| time > newest) {
+            self.newest = Some(time);
+            let watermark = Timestamp::from_nanos(time.as_nanos().saturating_sub(out_of_order));
+            // Only a longer `out_of_order` after a reload could move it back.
+            self.watermark = self.watermark.max(watermark);
+        }
+    }
+
+    /// Whether windows end or close now.
+    #[inline]
+    pub(super) fn has_due(&self) -> bool {
+        self.watermark >= self.due
+    }
+}

@@ -1,0 +1,133 @@
+//! The check: from what was written to what runs, with every mistake on the way.
+
+use std::sync::Arc;
+
+use rtlive_core::plan::{Plan, StreamKind};
+use rtlive_core::selector::Selector;
+
+use crate::agent::{self, AgentConfig};
+use crate::catalogue::Catalogue;
+use crate::document::Document;
+use crate::input::{self, InputConfig};
+use crate::mistake::{Mistake, Mistakes};
+use crate::name::named_tables;
+use crate::rule::{self, looked_at};
+use crate::store::{self, StoreConfig};
+use crate::stream::{self, selection};
+use crate::table::Table;
+use crate::uplink::{self, UplinkConfig};
+
+/// The tables of the outermost level.
+const TABLES: [&str; 8] = ["agent", "inputs", "maps", "streams", "windows", "rules", "store", "uplink"];
+
+/// The tables of the documented configuration that this version does not do.
+pub(crate) const TABLES_LATER: [&str; 3] = ["quality", "derived", "ladders"];
+
+/// A configuration without mistakes. `I` is what runs of an input.
+#[derive(Clone, Debug)]
+pub struct Config<I> {
+    /// The agent itself.
+    pub agent: AgentConfig,
+    /// The inputs, by [`InputId`](rtlive_core::reading::InputId), which is the order of their names.
+    pub inputs: Vec<InputConfig<I>>,
+    /// What the engine computes.
+    pub plan: Arc<Plan>,
+    /// The store.
+    pub store: StoreConfig,
+    /// The broker at the centre; without it the agent stores, and sends nothing.
+    pub uplink: Option<UplinkConfig>,
+    /// What is probably not what was meant.
+    pub warnings: Vec<Mistake>,
+}
+
+/// Checks a document against the drivers of a catalogue. `machine_id` is what `/etc/machine-id` says, where it says something.
+///
+/// # Errors
+/// All mistakes, in the order of files and lines.
+pub fn check<I>(
+    document: &Document,
+    catalogue: &dyn Catalogue<I>,
+    machine_id: Option<&str>,
+) -> Result<Config<I>, Mistakes> {
+    let root = document.root();
+    let config = check_root(&root, catalogue, machine_id);
+    root.close();
+    let mistakes = document.mistakes();
+    match config {
+        Some(config) if mistakes.0.is_empty() => Ok(Config { warnings: document.warnings().0, ..config }),
+        _ => Err(mistakes),
+    }
+}
+
+fn check_root<I>(root: &Table<'_>, catalogue: &dyn Catalogue<I>, machine_id: Option<&str>) -> Option<Config<I>> {
+    root.knows(&TABLES);
+    root.refuse_later(&TABLES_LATER);
+    // Every part is checked before the first that is wrong counts, so that the mistakes of all are noted.
+    let agent = root.table_or_empty("agent").and_then(|table| agent::check(&table, machine_id));
+    let labels = agent.as_ref().map(|agent| &agent.labels);
+    let (inputs, input_plans): (Vec<_>, Vec<_>) = input::check(root, catalogue).into_iter().unzip();
+    check_maps(root);
+    let streams = stream::check(root, labels);
+    let rules = rule::check(root, labels);
+    let store = root.table_or_empty("store").and_then(|table| store::check(&table));
+    let id = agent.as_ref().map(|agent| &*agent.id);
+    let uplink = match root.has("uplink") {
+        true => root.table("uplink").and_then(|table| uplink::check(&table, id, labels)).map(Some),
+        false => Some(None),
+    };
+    let agent = agent?;
+    let labels = agent.labels.clone();
+    let plan = Plan { agent: Arc::clone(&agent.id), labels, inputs: input_plans, streams, rules };
+    advise(root, &plan, uplink.as_ref().is_some_and(Option::is_none));
+    Some(Config { agent, inputs, plan: Arc::new(plan), store: store?, uplink: uplink?, warnings: Vec::new() })
+}
+
+/// Maps are checked by the drivers that use them; one that none uses is checked by nobody.
+fn check_maps(root: &Table<'_>) {
+    let Some(maps) = root.table("maps") else { return };
+    for (name, was_read) in maps.keys().map(|key| (key, maps.was_read(key))).collect::<Vec<_>>() {
+        if !was_read {
+            maps.warn(&crate::document::quoted(name), "no device uses this map, so nothing in it was checked");
+        }
+    }
+    named_tables(&maps, "a map");
+}
+
+/// Notes what is allowed and probably not meant.
+fn advise(root: &Table<'_>, plan: &Plan, is_alone: bool) {
+    if is_alone {
+        root.warn("", "no [uplink]: what is read is stored on this machine and goes nowhere");
+    }
+    if plan.streams.iter().all(|stream| matches!(stream.kind, StreamKind::Reserved)) {
+        root.warn("", "no stream and no window selects readings: only alerts and gaps are stored and sent");
+    }
+    if plan.inputs.is_empty() {
+        // What remains is a configuration for `rtlive replay`, whose inputs are in the file that it reads.
+        if !root.has("inputs") {
+            root.warn("", "no [inputs]: nothing is read");
+        }
+        return;
+    }
+    let readable: Vec<Selector> =
+        plan.inputs.iter().filter_map(|input| format!("{}/+/#", input.prefix).parse().ok()).collect();
+    let nobody_makes = |filter: &Selector| !readable.iter().any(|made| filter.overlaps(made));
+    for stream in &plan.streams {
+        let parent = match stream.kind {
+            StreamKind::Window(_) => "windows",
+            _ => "streams",
+        };
+        let filters = selection(stream).map(|(filters, _)| filters).unwrap_or_default();
+        for (i, filter) in filters.iter().enumerate().filter(|(_, filter)| nobody_makes(filter)) {
+            let key = format!("{parent}.{}.select[{i}]", stream.name);
+            root.warn(&key, format_args!("no input makes a series that \"{filter}\" selects"));
+        }
+    }
+    for rule in &plan.rules {
+        for binding in &rule.bindings {
+            if let Some(filter) = looked_at(rule, binding).filter(|filter| nobody_makes(filter)) {
+                let key = format!("rules.{}.let.{}", rule.name, binding.name);
+                root.warn(&key, format_args!("no input makes the series \"{filter}\""));
+            }
+        }
+    }
+}

@@ -1,0 +1,318 @@
+//! The forecast: what a configuration will read, send and write, and what a power cut can lose.
+//!
+//! Estimates from what is known before anything runs; every assumption is a constant here and is told with the numbers. An input
+//! whose rate nobody can know beforehand (a topic, a log file) is named and left out of the sums.
+
+use std::fmt;
+use std::time::Duration;
+
+use rtlive_core::plan::{BatchLimit, Format, Priority, StreamKind, StreamPlan};
+use rtlive_core::selector::Selector;
+use serde::Serialize;
+
+use crate::check::Config;
+use crate::quantity::write_span;
+use crate::stream::selection;
+
+/// Bytes of a value in a frame with its share of the time stamp: columns and zstd on sensor series of 60 to 600 readings.
+const FRAME_BYTES_PER_VALUE: f64 = 4.0;
+
+/// Bytes of a frame's envelope, of the message around it with its topic, and of TCP, IP and the acknowledgement.
+const BYTES_PER_MESSAGE: f64 = 300.0;
+
+/// Bytes of a series in a frame's own table of names and units, compressed.
+const FRAME_BYTES_PER_SERIES: f64 = 8.0;
+
+/// Bytes of what every record has in JSON: agent, epoch, stream, number, series, time.
+const JSON_BYTES_PER_RECORD: f64 = 170.0;
+
+/// Bytes of a value in JSON with its name.
+const JSON_BYTES_PER_VALUE: f64 = 20.0;
+
+/// Bytes that a commit costs on the device whatever it holds: SQLite's log and checkpoint, and the file system's own journal (ext4).
+const FLASH_BYTES_PER_COMMIT: f64 = 45_000.0;
+
+/// How often a stored byte is written: log, checkpoint, and once more as a frame.
+const FLASH_WRITES_PER_BYTE: f64 = 3.0;
+
+const SECONDS_PER_DAY: f64 = 86_400.0;
+
+/// The assumptions, as they are told.
+const ASSUMPTIONS: [&str; 5] = [
+    "4 bytes a value in a frame, and 8 bytes for each series that the frame names",
+    "170 bytes a record in JSON, and 20 bytes a value",
+    "300 bytes a message for envelope, topic, TCP/IP and acknowledgement; a message a commit unless `batch` says otherwise",
+    "on flash 45 kB a commit, and what is stored written 3 times",
+    "a good link: no backlog, nothing sent twice",
+];
+
+/// What a configuration will do.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Forecast {
+    /// The agent's id.
+    pub agent: String,
+    /// The inputs by name.
+    pub inputs: Vec<InputForecast>,
+    /// The streams: first the reserved ones.
+    pub streams: Vec<StreamForecast>,
+    /// The rules by name.
+    pub rules: Vec<String>,
+    /// The broker, where there is one.
+    pub uplink: Option<String>,
+    /// Bytes a day on the link, without the inputs of `rate_unknown`; `None` without an uplink.
+    pub link_bytes_per_day: Option<u64>,
+    /// Bytes a day that the device of the store is asked to write, without the inputs of `rate_unknown`.
+    pub flash_bytes_per_day: u64,
+    /// The inputs whose rate cannot be known beforehand.
+    pub rate_unknown: Vec<String>,
+    /// What a power cut can lose, in words.
+    pub power_cut: String,
+    /// What the estimates assume.
+    pub assumptions: Vec<&'static str>,
+}
+
+/// What an input will do.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct InputForecast {
+    /// Its name.
+    pub name: String,
+    /// The driver's name.
+    pub driver: String,
+    /// What its series begin with.
+    pub prefix: String,
+    /// Whether the agent asks.
+    pub polled: bool,
+    /// How many series, where that is known.
+    pub series: Option<usize>,
+    /// Readings per second, where that is known.
+    pub readings_per_second: Option<f64>,
+    /// The readings of how many milliseconds a power cut can lose; 0 where the source sends again what was not committed.
+    pub power_cut_loss_ms: u64,
+}
+
+/// What a stream will carry.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct StreamForecast {
+    /// Its name.
+    pub name: String,
+    /// `reserved`, `raw` or `window`.
+    pub kind: &'static str,
+    /// What goes before what.
+    pub priority: Priority,
+    /// How records are written on the wire.
+    pub format: Format,
+    /// Series that it takes, of those known; the upper bound where a filter takes a part of an input.
+    pub series: usize,
+    /// Records per second; likewise. `None` where no rate is known, and for the reserved streams, which carry what happens.
+    pub records_per_second: Option<f64>,
+    /// Bytes a day on the link; likewise.
+    pub link_bytes_per_day: Option<u64>,
+}
+
+/// What a selection gets from the inputs.
+#[derive(Clone, Copy, Debug, Default)]
+struct Flow {
+    series: f64,
+    readings_per_second: f64,
+    /// Whether it gets something, and of all of it the rate is not known.
+    is_unknown: bool,
+}
+
+impl Forecast {
+    /// The forecast of a configuration.
+    pub fn of<I>(config: &Config<I>) -> Self {
+        let commit_every = config.store.commit_every;
+        let inputs: Vec<InputForecast> = config
+            .inputs
+            .iter()
+            .map(|input| InputForecast {
+                name: input.name.to_string(),
+                driver: input.driver.clone(),
+                prefix: input.prefix.to_string(),
+                polled: input.checked.polled,
+                series: input.checked.series_count,
+                readings_per_second: input.checked.readings_per_second.or_else(|| {
+                    let every = input.checked.every.filter(|every| !every.is_zero())?;
+                    Some(input.checked.series_count? as f64 / every.as_secs_f64())
+                }),
+                power_cut_loss_ms: match input.checked.can_be_asked_again {
+                    true => 0,
+                    false => u64::try_from(commit_every.as_millis()).unwrap_or(u64::MAX),
+                },
+            })
+            .collect();
+        let streams: Vec<StreamForecast> =
+            config.plan.streams.iter().map(|stream| stream_forecast(stream, &inputs, commit_every)).collect();
+        let sent: u64 = streams.iter().filter_map(|stream| stream.link_bytes_per_day).sum();
+        let rate_unknown = inputs.iter().filter(|input| input.readings_per_second.is_none());
+        Self {
+            agent: config.agent.id.to_string(),
+            rules: config.plan.rules.iter().map(|rule| rule.name.to_string()).collect(),
+            uplink: config.uplink.as_ref().map(|uplink| uplink.broker.to_string()),
+            link_bytes_per_day: config.uplink.is_some().then_some(sent),
+            flash_bytes_per_day: flash_bytes_per_day(&inputs, &streams, commit_every),
+            rate_unknown: rate_unknown.map(|input| input.name.clone()).collect(),
+            power_cut: power_cut(&inputs, commit_every),
+            assumptions: ASSUMPTIONS.to_vec(),
+            inputs,
+            streams,
+        }
+    }
+}
+
+fn stream_forecast(stream: &StreamPlan, inputs: &[InputForecast], commit_every: Duration) -> StreamForecast {
+    let blank = StreamForecast {
+        name: stream.name.to_string(),
+        kind: "reserved",
+        priority: stream.priority,
+        format: stream.format,
+        series: 0,
+        records_per_second: None,
+        link_bytes_per_day: None,
+    };
+    let Some((filters, every)) = selection(stream) else { return blank };
+    let flow = flow(filters, inputs);
+    let (records_per_second, values_per_record) = match &stream.kind {
+        StreamKind::Window(window) => {
+            let aggregates = flow.series / window.every.as_secs_f64();
+            // A series that is read more seldom than once a window makes no more aggregates than readings.
+            (aggregates.min(flow.readings_per_second), window.compute.len() as f64)
+        }
+        _ => (flow.readings_per_second, 1.0),
+    };
+    let bytes = link_bytes_per_second(stream, flow.series, records_per_second, values_per_record, every, commit_every);
+    StreamForecast {
+        kind: if every.is_some() { "window" } else { "raw" },
+        series: flow.series as usize,
+        records_per_second: (!flow.is_unknown).then_some(records_per_second),
+        link_bytes_per_day: (!flow.is_unknown).then_some((bytes * SECONDS_PER_DAY) as u64),
+        ..blank
+    }
+}
+
+/// The series and readings of all inputs of which some filter may select something.
+fn flow(filters: &[Selector], inputs: &[InputForecast]) -> Flow {
+    let selected = inputs.iter().filter(|input| {
+        let made = format!("{}/+/#", input.prefix).parse::<Selector>();
+        made.is_ok_and(|made| filters.iter().any(|filter| filter.overlaps(&made)))
+    });
+    let (known, unknown): (Vec<_>, Vec<_>) = selected.partition(|input| input.readings_per_second.is_some());
+    Flow {
+        series: known.iter().filter_map(|input| input.series).sum::<usize>() as f64,
+        readings_per_second: known.iter().filter_map(|input| input.readings_per_second).sum(),
+        is_unknown: known.is_empty() && !unknown.is_empty(),
+    }
+}
+
+fn link_bytes_per_second(
+    stream: &StreamPlan,
+    series: f64,
+    records_per_second: f64,
+    values_per_record: f64,
+    every: Option<Duration>,
+    commit_every: Duration,
+) -> f64 {
+    if records_per_second == 0.0 {
+        return 0.0;
+    }
+    let at_most_every = commit_every.max(every.unwrap_or_default()).as_secs_f64();
+    let messages_per_second = match stream.batch {
+        BatchLimit::Auto => records_per_second.min(1.0 / at_most_every),
+        BatchLimit::Time(time) => records_per_second.min(1.0 / at_most_every.max(time.as_secs_f64())),
+        BatchLimit::Count(count) => records_per_second / f64::from(count),
+    };
+    let series_per_message = series.min(records_per_second / messages_per_second);
+    let values_per_second = records_per_second * values_per_record;
+    messages_per_second * BYTES_PER_MESSAGE
+        + match stream.format {
+            Format::Frame => {
+                values_per_second * FRAME_BYTES_PER_VALUE
+                    + messages_per_second * series_per_message * FRAME_BYTES_PER_SERIES
+            }
+            Format::Json => records_per_second * JSON_BYTES_PER_RECORD + values_per_second * JSON_BYTES_PER_VALUE,
+        }
+}
+
+fn flash_bytes_per_day(inputs: &[InputForecast], streams: &[StreamForecast], commit_every: Duration) -> u64 {
+    let readings_per_second: f64 = inputs.iter().filter_map(|input| input.readings_per_second).sum();
+    let commits_per_second = readings_per_second.min(1.0 / commit_every.as_secs_f64());
+    let sent_per_second: f64 =
+        streams.iter().filter_map(|stream| stream.link_bytes_per_day).map(|bytes| bytes as f64 / SECONDS_PER_DAY).sum();
+    let stored_per_second = readings_per_second * FRAME_BYTES_PER_VALUE + sent_per_second;
+    ((commits_per_second * FLASH_BYTES_PER_COMMIT + stored_per_second * FLASH_WRITES_PER_BYTE) * SECONDS_PER_DAY) as u64
+}
+
+fn power_cut(inputs: &[InputForecast], commit_every: Duration) -> String {
+    let names = |lost: bool| {
+        let named = inputs.iter().filter(|input| (input.power_cut_loss_ms > 0) == lost);
+        named.map(|input| input.name.as_str()).collect::<Vec<_>>().join(", ")
+    };
+    let (lost, kept) = (names(true), names(false));
+    let mut sentences = Vec::new();
+    if !lost.is_empty() {
+        sentences.push(format!("at most {} of readings of {lost}", write_span(commit_every)));
+    }
+    if !kept.is_empty() {
+        sentences.push(format!("nothing of {kept}, whose source keeps what was not committed"));
+    }
+    if sentences.is_empty() {
+        sentences.push("nothing: there is no input".into());
+    }
+    sentences.join("; ")
+}
+
+/// A number of bytes with three digits and a decimal unit.
+fn write_bytes(bytes: u64) -> String {
+    let units = [(1e9, "GB"), (1e6, "MB"), (1e3, "kB")];
+    let bytes = bytes as f64;
+    match units.into_iter().find(|(unit, _)| bytes >= *unit) {
+        Some((unit, name)) => format!("{} {name}", three_digits(bytes / unit)),
+        None => format!("{bytes} B"),
+    }
+}
+
+fn three_digits(number: f64) -> String {
+    match number {
+        number if number >= 100.0 => format!("{number:.0}"),
+        number if number >= 10.0 => format!("{number:.1}"),
+        number => format!("{number:.2}"),
+    }
+}
+
+impl fmt::Display for Forecast {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "agent {}", self.agent)?;
+        writeln!(f, "inputs:")?;
+        for input in &self.inputs {
+            let asked = if input.polled { "polled" } else { "speaks by itself" };
+            let series = input.series.map_or("number of series not known".into(), |series| format!("{series} series"));
+            let rate = input
+                .readings_per_second
+                .map_or("rate not known".into(), |rate| format!("{} readings/s", three_digits(rate)));
+            writeln!(f, "  {} ({}, {asked}): {series}, {rate}", input.name, input.driver)?;
+        }
+        writeln!(f, "streams, beside alerts, gaps, late and quarantine:")?;
+        for stream in self.streams.iter().filter(|stream| stream.kind != "reserved") {
+            match (stream.records_per_second, stream.link_bytes_per_day) {
+                (Some(rate), Some(bytes)) => {
+                    let (rate, bytes) = (three_digits(rate), write_bytes(bytes));
+                    writeln!(f, "  {} ({}): {rate} records/s, {bytes} a day", stream.name, stream.kind)?;
+                }
+                _ => writeln!(f, "  {} ({}): rate not known", stream.name, stream.kind)?,
+            }
+        }
+        if !self.rules.is_empty() {
+            writeln!(f, "rules: {}", self.rules.join(", "))?;
+        }
+        match (&self.uplink, self.link_bytes_per_day) {
+            (Some(broker), Some(bytes)) => writeln!(f, "link: about {} a day to {broker}", write_bytes(bytes))?,
+            _ => writeln!(f, "link: none; what is read is stored on this machine")?,
+        }
+        writeln!(f, "flash: about {} a day", write_bytes(self.flash_bytes_per_day))?;
+        if !self.rate_unknown.is_empty() {
+            writeln!(f, "not counted, since their rate is not known: {}", self.rate_unknown.join(", "))?;
+        }
+        writeln!(f, "a power cut can lose: {}", self.power_cut)?;
+        write!(f, "assumed: {}", self.assumptions.join("; "))
+    }
+}

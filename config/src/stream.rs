@@ -1,0 +1,316 @@
+//! Streams and windows: what goes to the centre, as readings or as aggregates.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use rtlive_core::plan::{BatchLimit, Format, Function, Priority, StreamId, StreamKind, StreamPlan, WindowPlan};
+use rtlive_core::selector::Selector;
+use rtlive_core::template::Template;
+
+use crate::name::{RESERVED, named_tables};
+use crate::options::words;
+use crate::quantity::{Period, Span, parse_span};
+use crate::table::{Table, Value};
+use crate::topic;
+use crate::value::{OneOrMany, Setting};
+use crate::{choices, options};
+
+/// The most streams, windows included. Each has a tail in memory and an account in the store.
+pub const STREAMS_MAX: usize = 1_000;
+
+/// How many windows of one series may be open before check advises: each holds its state in memory.
+const OPEN_WINDOWS_ADVISED: u128 = 1_000;
+
+/// The class of all records: what a machine does, and nothing about people.
+const CLASS: &str = "process";
+
+/// The reserved streams of this version, in the order of [`StreamId`], with what goes before what on the link: a gap must be known
+/// before the data behind it is believed complete.
+const RESERVED_STREAMS: [(&str, StreamId, Priority); 4] = [
+    ("gaps", StreamId::GAPS, Priority::Alert),
+    ("alerts", StreamId::ALERTS, Priority::Alert),
+    ("late", StreamId::LATE, Priority::Live),
+    ("quarantine", StreamId::QUARANTINE, Priority::Live),
+];
+
+choices! {
+    for Priority {
+        /// At once, before all else.
+        Alert = "alert",
+        /// As it comes.
+        Live = "live",
+        /// When there is room.
+        Bulk = "bulk",
+    }
+}
+
+choices! {
+    for Format {
+        /// Compressed, checksummed frames.
+        Frame = "frame",
+        /// One JSON array of records a message; with `batch = 1` a bare object.
+        Json = "json",
+    }
+}
+
+options! {
+    /// How a stream goes to the centre. A window takes these keys too.
+    pub struct LaneOptions {
+        /// What goes before what on the link.
+        pub priority: Option<Priority>,
+        /// How records are written on the wire.
+        pub format: Format = "frame",
+        /// How much is gathered before it is sent: a span since the first record (`"10s"`), or a number of records (`100`). Absent: as
+        /// the link suggests.
+        pub batch: Option<Batch>,
+        /// The topic, where it differs from the uplink's.
+        pub topic: Option<Template>,
+        later: ["order", "deadband", "on_change", "heartbeat", "max_bytes", "max_age", "class"],
+    }
+}
+
+options! {
+    /// Readings as they are.
+    pub struct StreamOptions {
+        /// The series, by filters: a series goes along when one of them selects it.
+        pub select: OneOrMany<Selector>,
+    }
+}
+
+options! {
+    /// Aggregates over windows of event time. The table's name is the stream's.
+    pub struct WindowOptions {
+        /// The series, by filters: a series is aggregated when one of them selects it.
+        pub select: OneOrMany<Selector>,
+        /// The length of a window. Windows are [start, end), aligned to 1970-01-01T00:00:00Z; an empty one emits nothing.
+        pub every: Period,
+        /// How long an emitted window is still revised by readings that come late; after that they go to the stream `late`.
+        pub lateness: Span = "10s",
+        /// What is computed. Of text and bools only count, first and last. Not yet in this version: percentiles such as p95, std, rms,
+        /// range, rate, increase.
+        pub compute: Compute = ["count", "min", "max", "mean", "last"],
+        later: ["over", "gap", "offset", "zone", "emit_every"],
+    }
+}
+
+/// How much is gathered before sending.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Batch(pub BatchLimit);
+
+/// What a window computes, each function once.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Compute(pub Vec<Function>);
+
+impl Setting for Batch {
+    fn expected() -> String {
+        "a span such as \"10s\", or a number of records, 1 or more".into()
+    }
+
+    fn read(value: &Value<'_>) -> Option<Self> {
+        let count = value.as_integer().and_then(|count| u32::try_from(count).ok()).filter(|&count| count > 0);
+        let time = value.as_text().and_then(parse_span).filter(|span| !span.is_zero());
+        let limit = count.map(BatchLimit::Count).or_else(|| time.map(BatchLimit::Time));
+        if limit.is_none() {
+            value.wrong(Self::expected());
+        }
+        limit.map(Self)
+    }
+}
+
+impl Setting for Compute {
+    fn expected() -> String {
+        format!("a list of {}", words(&Function::ALL.map(Function::name)))
+    }
+
+    fn read(value: &Value<'_>) -> Option<Self> {
+        if value.list_len().is_none_or(|len| len == 0) {
+            value.wrong(Self::expected());
+            return None;
+        }
+        let mut seen = Vec::new();
+        let functions = value.each(|item| {
+            let function = function(item)?;
+            if seen.contains(&function) {
+                item.mistake("each function once", format!("{:?} again", function.name()));
+                return None;
+            }
+            seen.push(function);
+            Some(function)
+        });
+        functions.map(Self)
+    }
+
+    fn choices() -> Vec<(&'static str, &'static str)> {
+        vec![
+            ("count", "How many readings; an integer."),
+            ("sum", "Their sum, compensated (Neumaier 1974)."),
+            ("mean", "The sum divided by the count."),
+            ("min", "The least value."),
+            ("max", "The greatest value."),
+            ("first", "The value of the earliest reading."),
+            ("last", "The value of the latest reading."),
+        ]
+    }
+}
+
+fn function(item: &Value<'_>) -> Option<Function> {
+    const LATER: [&str; 5] = ["std", "rms", "range", "rate", "increase"];
+    let text = item.as_text();
+    let found = text.and_then(|text| Function::ALL.into_iter().find(|function| function.name() == text));
+    if found.is_none() {
+        let quantile = |text: &str| text.strip_prefix('p').is_some_and(|rest| rest.parse::<u8>().is_ok());
+        match text {
+            Some(text) if quantile(text) || LATER.contains(&text) => item.not_yet(format_args!("{text:?}")),
+            _ => crate::options::wrong_word(item, text, &Function::ALL.map(Function::name)),
+        }
+    }
+    found
+}
+
+/// Checks `[streams.*]` and `[windows.*]`; the reserved streams first, then the others by name.
+pub(crate) fn check<'a>(root: &Table<'a>, labels: Option<&BTreeMap<String, String>>) -> Vec<StreamPlan> {
+    let mut reserved: Vec<StreamPlan> =
+        RESERVED_STREAMS.iter().map(|&(name, _, priority)| reserved(name, priority)).collect();
+    let mut configured: Vec<StreamPlan> = Vec::new();
+    let streams = root.table("streams");
+    let windows = root.table("windows");
+    if !root.has("streams") && !root.has("windows") {
+        configured.push(everything());
+    }
+    let named = |parent: &Option<Table<'a>>, what| {
+        parent.iter().flat_map(|parent| named_tables(parent, what)).collect::<Vec<_>>()
+    };
+    let (stream_tables, window_tables) = (named(&streams, "a stream"), named(&windows, "a window"));
+    let count = stream_tables.len() + window_tables.len();
+    if count > STREAMS_MAX {
+        root.mistake("", format!("at most {STREAMS_MAX} streams and windows"), count);
+        return reserved;
+    }
+    for (name, table) in &stream_tables {
+        if let Some(place) = RESERVED_STREAMS.iter().position(|(reserved, ..)| reserved == name) {
+            if let (Some(lane), Some(stream)) = (reserved_lane(table, labels), reserved.get_mut(place)) {
+                lane.apply(stream);
+            }
+        } else if is_free(name, table, None) {
+            configured.extend(stream(name, table, labels));
+        }
+    }
+    for (name, table) in &window_tables {
+        if is_free(name, table, streams.as_ref()) {
+            configured.extend(window(name, table, labels));
+        }
+    }
+    configured.sort_by(|a, b| a.name.cmp(&b.name));
+    reserved.append(&mut configured);
+    reserved
+}
+
+/// Whether a name of a stream or window is not taken; notes a mistake if it is.
+fn is_free(name: &str, table: &Table<'_>, streams: Option<&Table<'_>>) -> bool {
+    if matches!(name, "unsynced" | "audit") && streams.is_none() {
+        table.not_yet("", format_args!("the stream {name}"));
+        return false;
+    }
+    if RESERVED.contains(&name) {
+        table.mistake("", format!("a name that is not reserved ({})", RESERVED.join(", ")), format!("{name:?}"));
+        return false;
+    }
+    if let Some(streams) = streams.filter(|streams| streams.has(name)) {
+        let place = streams.place_of(name);
+        table.mistake("", "a name that no stream has, since a window is one", format!("{name:?} also at {place}"));
+        return false;
+    }
+    true
+}
+
+/// How a stream goes to the centre, checked.
+struct Lane {
+    priority: Option<Priority>,
+    format: Format,
+    batch: BatchLimit,
+    topic: Option<Template>,
+}
+
+impl Lane {
+    fn read(table: &Table<'_>, labels: Option<&BTreeMap<String, String>>) -> Option<Self> {
+        let LaneOptions { priority, format, batch, topic } = LaneOptions::read_part(table)?;
+        let topic_is_right = topic.as_ref().is_none_or(|topic| topic::check(table, "topic", topic, labels));
+        let batch = batch.map_or(BatchLimit::Auto, |batch| batch.0);
+        topic_is_right.then_some(Self { priority, format, batch, topic })
+    }
+
+    fn apply(self, stream: &mut StreamPlan) {
+        let Self { priority, format, batch, topic } = self;
+        stream.priority = priority.unwrap_or(stream.priority);
+        stream.format = format;
+        stream.batch = batch;
+        stream.topic = topic;
+    }
+}
+
+fn blank(name: &str, kind: StreamKind) -> StreamPlan {
+    StreamPlan {
+        name: Arc::from(name),
+        kind,
+        priority: Priority::default(),
+        format: Format::default(),
+        batch: BatchLimit::Auto,
+        topic: None,
+        class: CLASS.into(),
+    }
+}
+
+fn reserved(name: &str, priority: Priority) -> StreamPlan {
+    StreamPlan { priority, ..blank(name, StreamKind::Reserved) }
+}
+
+/// The stream that there is when nothing is written: all readings.
+fn everything() -> StreamPlan {
+    let select = "#".parse::<Selector>().into_iter().collect();
+    blank("raw", StreamKind::Raw { select })
+}
+
+fn reserved_lane(table: &Table<'_>, labels: Option<&BTreeMap<String, String>>) -> Option<Lane> {
+    let lane = Lane::read(table, labels);
+    if table.has("select") {
+        table.mistake("select", "no `select` in a stream that the program itself writes", "one");
+        table.dealt_with("select");
+    }
+    table.close();
+    lane
+}
+
+fn stream(name: &str, table: &Table<'_>, labels: Option<&BTreeMap<String, String>>) -> Option<StreamPlan> {
+    let lane = Lane::read(table, labels);
+    let options = StreamOptions::read(table);
+    let mut stream = blank(name, StreamKind::Raw { select: options?.select.into_vec() });
+    lane?.apply(&mut stream);
+    Some(stream)
+}
+
+fn window(name: &str, table: &Table<'_>, labels: Option<&BTreeMap<String, String>>) -> Option<StreamPlan> {
+    let lane = Lane::read(table, labels);
+    let options = WindowOptions::read(table);
+    let WindowOptions { select, every: Period(every), lateness: Span(lateness), compute } = options?;
+    let open = 1 + lateness.as_nanos() / every.as_nanos().max(1);
+    if open > OPEN_WINDOWS_ADVISED {
+        table.warn(
+            "lateness",
+            format_args!("keeps up to {open} windows of each series open, each with its state in memory; a shorter lateness or a longer `every` needs less"),
+        );
+    }
+    let mut stream =
+        blank(name, StreamKind::Window(WindowPlan { select: select.into_vec(), every, lateness, compute: compute.0 }));
+    lane?.apply(&mut stream);
+    Some(stream)
+}
+
+/// The filters of a stream, where it has some, and how often it makes a record of a series, where that is fixed.
+pub(crate) fn selection(stream: &StreamPlan) -> Option<(&[Selector], Option<Duration>)> {
+    match &stream.kind {
+        StreamKind::Reserved => None,
+        StreamKind::Raw { select } => Some((select, None)),
+        StreamKind::Window(window) => Some((&window.select, Some(window.every))),
+    }
+}

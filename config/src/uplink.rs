@@ -1,0 +1,238 @@
+//! The uplink: where everything goes.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use rtlive_core::template::Template;
+
+use crate::endpoint::Broker;
+use crate::quantity::Span;
+use crate::secret::Secret;
+use crate::table::{Table, Value};
+use crate::topic;
+use crate::value::{Setting, or_wrong, parse};
+use crate::{choices, options};
+
+/// The bounds of `keep_alive`: whole seconds in 16 bits on the wire, and 0 would switch it off (MQTT 5.0, section 3.1.2.10).
+const KEEP_ALIVE_MIN: Duration = Duration::from_secs(1);
+const KEEP_ALIVE_MAX: Duration = Duration::from_secs(65_535);
+
+/// The longest client id, in bytes; brokers must take 23 and all known ones take this.
+const CLIENT_ID_BYTES_MAX: usize = 128;
+
+choices! {
+    /// The version of MQTT that is spoken.
+    pub enum Protocol {
+        /// 5, falling back to 3.1.1 where the broker refuses it.
+        Auto = "auto",
+        /// MQTT 5.
+        V5 = "5",
+        /// MQTT 3.1.1, where a publish that was denied may look acknowledged.
+        V311 = "3.1.1",
+    }
+}
+
+choices! {
+    /// What must be known of a frame before it is deleted.
+    pub enum Delivery {
+        /// The broker acknowledged it.
+        Broker = "broker",
+        ; later: ["receiver"]
+    }
+}
+
+options! {
+    /// The broker at the centre. Without this table the agent stores, and sends nothing.
+    pub struct UplinkOptions {
+        /// The broker, `mqtt://` or, over TLS, `mqtts://`.
+        pub broker: OneBroker,
+        /// The name of the login.
+        pub username: Option<String>,
+        /// The password of the login.
+        pub password: Option<Secret>,
+        /// The topic of a stream; places are `{agent}`, `{stream}` and `{label.NAME}`.
+        pub topic: Template = "rtlive/{agent}/{stream}",
+        /// The version of MQTT.
+        pub protocol: Protocol = "auto",
+        /// How often the connection shows that it lives when there is nothing to send.
+        pub keep_alive: KeepAlive = "60s",
+        /// The client id. Absent: `rtlive-` and the agent's id.
+        pub client_id: Option<ClientId>,
+        /// What must be known of a frame before it is deleted.
+        pub delivery: Delivery = "broker",
+        /// The keys of TLS, with `mqtts://`.
+        pub tls: Option<TlsOptions>,
+        later: ["rate", "budget", "schedule", "links", "schema"],
+    }
+}
+
+options! {
+    /// How the broker is recognised, and how the agent proves who it is. The broker's certificate is always verified.
+    pub struct TlsOptions {
+        /// The certificates of the authorities that are trusted, PEM. Absent: the system's.
+        pub ca: Option<PathBuf>,
+        /// The agent's own certificate with its chain, PEM.
+        pub cert: Option<PathBuf>,
+        /// The key of the agent's certificate, PEM.
+        pub key: Option<PathBuf>,
+    }
+}
+
+/// One broker; a list, which would fail over, is not yet there.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct OneBroker(pub Broker);
+
+impl Setting for OneBroker {
+    fn expected() -> String {
+        Broker::expected()
+    }
+
+    fn read(value: &Value<'_>) -> Option<Self> {
+        if value.list_len().is_some() {
+            value.not_yet("a list of brokers");
+            return None;
+        }
+        Broker::read(value).map(Self)
+    }
+}
+
+/// An interval of whole seconds, as MQTT counts it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct KeepAlive(pub Duration);
+
+impl Setting for KeepAlive {
+    fn expected() -> String {
+        "a span of whole seconds from 1s to 65535s".into()
+    }
+
+    fn read(value: &Value<'_>) -> Option<Self> {
+        let Span(span) = Span::read(value)?;
+        let is_right = (KEEP_ALIVE_MIN..=KEEP_ALIVE_MAX).contains(&span) && span.subsec_nanos() == 0;
+        or_wrong(value, is_right.then_some(Self(span)))
+    }
+}
+
+/// The name under which a broker knows a client.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ClientId(pub String);
+
+impl Setting for ClientId {
+    fn expected() -> String {
+        format!("a text of at most {CLIENT_ID_BYTES_MAX} bytes without control characters")
+    }
+
+    fn read(value: &Value<'_>) -> Option<Self> {
+        let fits = |text: &str| (1..=CLIENT_ID_BYTES_MAX).contains(&text.len()) && !text.chars().any(char::is_control);
+        parse(value, |text| fits(text).then(|| Self(text.to_owned())))
+    }
+}
+
+/// The uplink, checked.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct UplinkConfig {
+    /// The broker.
+    pub broker: Broker,
+    /// The login.
+    pub login: Option<Login>,
+    /// The topic of a stream that has none of its own.
+    pub topic: Template,
+    /// The version of MQTT.
+    pub protocol: Protocol,
+    /// How often the connection shows that it lives; whole seconds.
+    pub keep_alive: Duration,
+    /// The client id.
+    pub client_id: String,
+    /// The keys of TLS; all `None` where the broker is reached without.
+    pub tls: TlsConfig,
+}
+
+/// A login at a broker.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Login {
+    /// The name.
+    pub username: String,
+    /// The password, where there is one.
+    pub password: Option<Secret>,
+}
+
+/// The keys of TLS.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct TlsConfig {
+    /// The authorities that are trusted; `None` for the system's.
+    pub ca: Option<PathBuf>,
+    /// The agent's own certificate and its key.
+    pub identity: Option<TlsIdentity>,
+}
+
+/// The agent's own certificate and its key.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TlsIdentity {
+    /// The certificate with its chain, PEM.
+    pub cert: PathBuf,
+    /// Its key, PEM.
+    pub key: PathBuf,
+}
+
+/// Checks `[uplink]`.
+pub(crate) fn check(
+    table: &Table<'_>,
+    agent: Option<&str>,
+    labels: Option<&BTreeMap<String, String>>,
+) -> Option<UplinkConfig> {
+    let options = UplinkOptions::read(table)?;
+    let UplinkOptions { broker, username, password, topic, protocol, keep_alive, client_id, delivery, tls } = options;
+    let Delivery::Broker = delivery;
+    let broker = broker.0;
+    let topic_is_right = topic::check(table, "topic", &topic, labels);
+    let client_id = client_id.map(|id| id.0).or_else(|| agent.map(|agent| format!("rtlive-{agent}")));
+    let login = login(table, username, password, &broker);
+    let tls = tls_config(table, tls, &broker);
+    let keep_alive = keep_alive.0;
+    if !topic_is_right {
+        return None;
+    }
+    Some(UplinkConfig { broker, login: login?, topic, protocol, keep_alive, client_id: client_id?, tls: tls? })
+}
+
+/// The login; `None` after a mistake.
+fn login(
+    table: &Table<'_>,
+    username: Option<String>,
+    password: Option<Secret>,
+    broker: &Broker,
+) -> Option<Option<Login>> {
+    if password.is_some() && !broker.tls && !broker.address.is_this_machine() {
+        table.warn("password", format_args!("goes over the network unencrypted; mqtts:// would protect it"));
+    }
+    match (username, password) {
+        (Some(username), password) => Some(Some(Login { username, password })),
+        (None, None) => Some(None),
+        (None, Some(_)) => {
+            table.mistake("password", "a `username` beside it", "none");
+            None
+        }
+    }
+}
+
+/// The keys of TLS; `None` after a mistake.
+fn tls_config(table: &Table<'_>, tls: Option<TlsOptions>, broker: &Broker) -> Option<TlsConfig> {
+    let Some(TlsOptions { ca, cert, key }) = tls else { return Some(TlsConfig::default()) };
+    if !broker.tls {
+        table.mistake("tls", "a broker with mqtts:// beside it", format!("{broker}"));
+        return None;
+    }
+    let identity = match (cert, key) {
+        (Some(cert), Some(key)) => Some(TlsIdentity { cert, key }),
+        (None, None) => None,
+        (Some(_), None) => {
+            table.mistake("tls.cert", "the `key` of the certificate beside it", "none");
+            return None;
+        }
+        (None, Some(_)) => {
+            table.mistake("tls.key", "the `cert` that the key belongs to beside it", "none");
+            return None;
+        }
+    };
+    Some(TlsConfig { ca, identity })
+}
