@@ -308,7 +308,7 @@ mod tests {
     #[test]
     fn mistakes_in_the_options_are_named() {
         let rest = "format = 'json'\nfields = [{ series = 'n', pointer = '/n' }]";
-        for (options, mistake) in [("path = '/a***'", "path"), ("path = '/a'\nevery = '0s'", "every"), ("", "path"), ("path = '/a'\npth = 1", "pth")] {
+        for (options, mistake) in [("path = '/a['", "path"), ("path = '/a'\nevery = '0s'", "every"), ("", "path"), ("path = '/a'\npth = 1", "pth")] {
             let mistakes = checked(&DRIVER, &format!("{options}\n{rest}")).err().unwrap();
             assert!(mistakes.contains(mistake), "{options}: {mistakes}");
         }

@@ -8,6 +8,7 @@
 
 pub mod fields;
 pub mod file;
+pub mod gpio;
 pub mod input;
 pub mod mqtt;
 pub mod outlet;

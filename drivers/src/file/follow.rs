@@ -2,8 +2,9 @@
 //!
 //! A file is known by device and inode, so that a renamed one is read to its end under its new name, and by what stood before the
 //! place up to which it was read: the hash of its first bytes and of the last ones before that place. Where these differ, the file was emptied or
-//! replaced and is read from its start; where an unknown file has them at the same place, it is a copy (`copytruncate`) and only what
-//! follows is read, also what the original had not given before it was emptied.
+//! replaced and is read from its start. Where an unknown file has them at the same place, and the original was emptied, it is a
+//! copy (`copytruncate`), and only what follows is read: what the original had not given before it was emptied. While the original
+//! stands as it was, the file may be a copy in the making, and is left alone for [`SUSPECT_SCANS`].
 //!
 //! All calls block on the file system.
 
@@ -24,6 +25,8 @@ const PROBE_BYTES: u64 = 256;
 pub(super) const FILES_MAX: usize = 1000;
 /// How many entries of a folder are looked at for a file that was renamed while the program was not running.
 const ENTRIES_MAX: usize = 10_000;
+/// For how many scans a file that looks like a copy waits for its original to be emptied; logrotate takes milliseconds between the two.
+const SUSPECT_SCANS: u8 = 2;
 /// What the keys of the kept state begin with; device and inode in hexadecimal follow.
 const KEY_PREFIX: &str = "f";
 
@@ -43,7 +46,7 @@ struct Mark {
     skipping: bool,
     /// When the file was last seen, in seconds since the epoch.
     seen: u64,
-    /// Where it was.
+    /// Where it was first seen.
     path: PathBuf,
 }
 
@@ -83,6 +86,16 @@ pub(super) struct Scan {
     pub(super) state: Vec<(String, Option<Vec<u8>>)>,
 }
 
+/// What an unknown file has to do with the known ones.
+enum Likeness {
+    /// Nothing.
+    None,
+    /// It begins like a file that stands as it was.
+    Suspect,
+    /// It is a copy of a file that was read as far as this mark.
+    Copy(Mark),
+}
+
 /// The files of one input.
 pub(super) struct Follower {
     pattern: String,
@@ -92,6 +105,8 @@ pub(super) struct Follower {
     files: BTreeMap<Identity, Followed>,
     /// Of files that are not open: vanished, or not yet found after a restart.
     marks: BTreeMap<Identity, Mark>,
+    /// Files that look like copies of others that stand as they were, and for how many scans they did.
+    suspects: BTreeMap<Identity, u8>,
     /// Whether there was a scan, in this process or an earlier one.
     scanned: bool,
     /// Whether renamed files were looked for.
@@ -115,6 +130,7 @@ impl Follower {
             from_end,
             files: BTreeMap::new(),
             marks: marks.collect(),
+            suspects: BTreeMap::new(),
             scanned: !kept.is_empty(),
             searched: false,
         }
@@ -149,6 +165,9 @@ impl Follower {
             }
         }
         self.scanned = true;
+        if self.suspects.len() > FILES_MAX {
+            self.suspects.clear();
+        }
         self.forget(now, &mut scan);
         scan
     }
@@ -172,13 +191,21 @@ impl Follower {
                 return;
             }
         };
-        let known = self.marks.remove(&identity);
-        let mut mark = match known {
+        let mut mark = match self.marks.remove(&identity) {
             Some(mark) => mark,
-            None => self.mark_of_copy(&file).unwrap_or_else(|| self.first_mark(&file, metadata.len())),
+            None => match self.likeness(&file, path) {
+                Likeness::Copy(original) => Mark { path: path.to_owned(), ..original },
+                Likeness::Suspect if self.suspects.get(&identity).is_none_or(|scans| *scans < SUSPECT_SCANS) => {
+                    *self.suspects.entry(identity).or_default() += 1;
+                    return;
+                }
+                Likeness::Suspect | Likeness::None => {
+                    Mark { path: path.to_owned(), ..self.first_mark(&file, metadata.len()) }
+                }
+            },
         };
+        self.suspects.remove(&identity);
         mark.seen = now;
-        mark.path = path.to_owned();
         scan.state.push((key_of(identity), Some(mark.write())));
         let lines = if mark.skipping { Lines::skipping(self.line_bytes_max) } else { Lines::new(self.line_bytes_max) };
         self.files.insert(identity, Followed { file, read: mark.offset, mark, lines, listed: true });
@@ -193,10 +220,18 @@ impl Follower {
         mark
     }
 
-    /// The mark of a file that this one is a copy of.
-    fn mark_of_copy(&self, file: &File) -> Option<Mark> {
-        let marks = self.files.values().map(|followed| &followed.mark).chain(self.marks.values());
-        marks.filter(|mark| mark.offset > 0).find(|mark| mark.fits(file)).cloned()
+    /// Whether a file that is not known has what was read of another.
+    fn likeness(&self, file: &File, path: &Path) -> Likeness {
+        let mut likeness = Likeness::None;
+        for original in self.files.values().filter(|original| original.mark.offset > 0 && original.mark.fits(file)) {
+            if original.was_replaced() {
+                return Likeness::Copy(original.mark.clone());
+            }
+            likeness = Likeness::Suspect;
+        }
+        // An original that is gone was copied and deleted, unless this is the new file in its place.
+        let gone = self.marks.values().find(|mark| mark.offset > 0 && mark.path != path && mark.fits(file));
+        gone.map_or(likeness, |mark| Likeness::Copy(mark.clone()))
     }
 
     /// Finds files that were renamed to a name that is not followed, before this process: their end is still to be read.
@@ -471,6 +506,20 @@ mod tests {
     }
 
     #[test]
+    fn a_file_that_only_begins_alike_is_read_whole() {
+        let mut rig = Rig::new();
+        rig.append("a.log", "tick\n");
+        rig.round();
+        rig.append("b.log", "tick\ntick\n");
+        let lines: Vec<String> = (0..=SUSPECT_SCANS).flat_map(|_| rig.round()).collect();
+        assert_eq!(lines, ["tick", "tick"]);
+        rig.rename("a.log", "a.gz");
+        rig.append("a.log", "tick\ntick\ntick\n");
+        let lines: Vec<String> = (0..=SUSPECT_SCANS).flat_map(|_| rig.round()).collect();
+        assert_eq!(lines, ["tick"; 3]);
+    }
+
+    #[test]
     fn long_lines_are_skipped_also_over_a_restart() {
         let mut rig = Rig::new();
         rig.append("a.log", &format!("one\n{}", "x".repeat(150)));
@@ -543,7 +592,7 @@ mod tests {
                     Step::Rotate | Step::Copy => {}
                 }
             }
-            rig.round();
+            (0..=SUSPECT_SCANS).for_each(|_| { rig.round(); });
             let mut lines = rig.lines.clone();
             lines.sort();
             written.sort();
