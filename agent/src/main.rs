@@ -16,10 +16,12 @@ fn main() -> ExitCode {
             return if usage { command::usage() } else { ExitCode::SUCCESS };
         }
     };
-    let Some(what) = cli.command else { return {
-        command::version::print();
-        return ExitCode::SUCCESS;
-    } };
+    let Some(what) = cli.command else {
+        return {
+            command::version::print();
+            return ExitCode::SUCCESS;
+        };
+    };
     let result = match what {
         Command::Run => command::run::run(&cli.config),
         Command::Check { json } => command::check::check(&cli.config, json),

@@ -51,7 +51,7 @@ pub struct Committed {
     pub wants_snapshot: bool,
 }
 
-/// The number of a stored frame: its row in the store. Never used twice within a store.
+/// The number of a stored frame: its row in the store. Ascends within a priority.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct FrameId(pub i64);
 
@@ -98,6 +98,16 @@ pub struct StoreStatus {
     pub commits: u64,
     /// The accounts of each (stream, class).
     pub streams: BTreeMap<(Arc<str>, Arc<str>), StreamAccount>,
+}
+
+impl StoreStatus {
+    /// The accounts that do not close, in words; always a defect of the program.
+    pub fn check(&self) -> Vec<String> {
+        let open = self.streams.iter().filter(|(_, account)| {
+            account.acknowledged + account.stored + account.in_gaps != account.numbered
+        });
+        open.map(|((stream, class), account)| format!("the account of stream {stream} ({class}) does not close: {account:?}")).collect()
+    }
 }
 
 /// The account of a stream, over all epochs of the store: `numbered = acknowledged + stored + in_gaps`.
@@ -149,6 +159,44 @@ pub enum StoreError {
         /// What SQLite said.
         source: rusqlite::Error,
     },
+    /// The folder of the store cannot be used.
+    #[error("use {path}")]
+    Folder {
+        /// The folder or file.
+        path: String,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// Another agent runs on the same folder.
+    #[error("{path} is in use by the agent with process id {holder}; two agents cannot share a state_dir")]
+    InUse {
+        /// The folder.
+        path: String,
+        /// The process id that its lock names.
+        holder: String,
+    },
+    /// The file belongs to another program, or to another version of this one.
+    #[error("{path}: expected a store of this version, found application id {application:#x}, version {version}")]
+    Foreign {
+        /// The file.
+        path: String,
+        /// Whose it is.
+        application: i64,
+        /// The version of its tables.
+        version: i64,
+    },
+    /// A commit cannot be written as a chunk of the journal.
+    #[error("write the journal")]
+    Journal(#[from] rtlive_core::journal::JournalError),
+    /// A snapshot cannot be written.
+    #[error("write a snapshot")]
+    Snapshot(#[source] postcard::Error),
+    /// The first commit of a new store brought no plan.
+    #[error("the first commit of a store must bring a snapshot with the plan")]
+    NoPlan,
+    /// An error that was told to whoever asked.
+    #[error("{0}")]
+    Failed(String),
     /// The store thread is gone.
     #[error("the store has stopped")]
     Stopped,

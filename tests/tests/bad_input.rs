@@ -11,7 +11,8 @@ use serde_json::Value;
 
 fn publish(broker: &Mosquitto, publisher: &Path, topic: &str, message: &str) {
     let port = broker.port.to_string();
-    let status = Command::new(publisher).args(["-h", "127.0.0.1", "-p", &port, "-q", "1", "-t", topic, "-m", message]).status();
+    let status =
+        Command::new(publisher).args(["-h", "127.0.0.1", "-p", &port, "-q", "1", "-t", topic, "-m", message]).status();
     assert!(status.unwrap().success());
 }
 

@@ -61,7 +61,10 @@ fn code(path: &Path) -> String {
 fn packages_use_only_what_stands_left_of_them() {
     for (package, allowed) in USES {
         let manifest = fs::read_to_string(root().join(package).join("Cargo.toml")).unwrap();
-        let used = manifest.lines().filter_map(|line| line.split(['.', ' ', '=']).next()).filter(|name| name.starts_with("rtlive"));
+        let used = manifest
+            .lines()
+            .filter_map(|line| line.split(['.', ' ', '=']).next())
+            .filter(|name| name.starts_with("rtlive"));
         for name in used {
             assert!(allowed.contains(&name), "{package} must not use {name}");
         }

@@ -251,7 +251,10 @@ impl Follower {
 
     /// Closes what has no followed name any more and was read to its end; forgets what vanished long ago.
     fn forget(&mut self, now: u64, scan: &mut Scan) {
-        let gone = self.files.iter().filter(|(_, followed)| !followed.listed && followed.is_read() && now > followed.mark.seen);
+        let gone = self
+            .files
+            .iter()
+            .filter(|(_, followed)| !followed.listed && followed.is_read() && now > followed.mark.seen);
         let gone: Vec<Identity> = gone.map(|(identity, _)| *identity).collect();
         for identity in gone {
             if let Some(followed) = self.files.remove(&identity) {

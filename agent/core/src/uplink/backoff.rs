@@ -103,7 +103,8 @@ mod tests {
         };
         let after: Vec<Duration> = (0..1000).map(|seed| waits(seed).iter().sum()).collect();
         let second = Duration::from_secs(1);
-        let busiest = (0..1000).map(|n| after.iter().filter(|at| (second * n..second * (n + 1)).contains(at)).count()).max();
+        let busiest =
+            (0..1000).map(|n| after.iter().filter(|at| (second * n..second * (n + 1)).contains(at)).count()).max();
         assert!(busiest.unwrap() < 150, "{busiest:?} of 1000 connect within one second");
         assert_eq!(waits(7), waits(7));
     }

@@ -1,0 +1,75 @@
+//! The accounts of all streams, while the store is open.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use rtlive_core::journal::{Account, StreamKey};
+use rtlive_core::plan::StreamPlan;
+use rtlive_core::time::Timestamp;
+
+use super::Touched;
+use crate::message::StreamAccount;
+
+/// The accounts of all streams.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Accounts(BTreeMap<StreamKey, Account>);
+
+/// What a stream is numbered under.
+pub(super) fn key(stream: &StreamPlan) -> StreamKey {
+    StreamKey { stream: stream.name.clone(), class: stream.class.clone() }
+}
+
+impl Accounts {
+    pub(super) fn of(accounts: Vec<(StreamKey, Account)>) -> Self {
+        Self(accounts.into_iter().collect())
+    }
+
+    /// Takes the accounts of a chunk, which are newer.
+    pub(super) fn apply(&mut self, accounts: &[(StreamKey, Account)]) {
+        self.0.extend(accounts.iter().cloned());
+    }
+
+    pub(super) fn of_key(&mut self, key: &StreamKey) -> &mut Account {
+        self.0.entry(key.clone()).or_default()
+    }
+
+    pub(super) fn of_stream(&mut self, stream: &StreamPlan) -> &mut Account {
+        self.0.entry(key(stream)).or_default()
+    }
+
+    pub(super) fn all(&self) -> Vec<(StreamKey, Account)> {
+        self.0.iter().map(|(key, account)| (key.clone(), *account)).collect()
+    }
+
+    pub(super) fn named(&self, keys: &Touched) -> Vec<(StreamKey, Account)> {
+        keys.iter().filter_map(|key| Some((key.clone(), *self.0.get(key)?))).collect()
+    }
+
+    /// The last number of every stream that has one in this epoch.
+    pub(super) fn last_numbers(&self) -> Vec<(Arc<str>, Arc<str>, u64)> {
+        let numbered = self.0.iter().filter(|(_, account)| account.next > 1);
+        numbered.map(|(key, account)| (key.stream.clone(), key.class.clone(), account.next - 1)).collect()
+    }
+
+    /// Numbers start anew; sums over all epochs go on.
+    pub(super) fn begin_epoch(&mut self) -> Vec<StreamKey> {
+        for account in self.0.values_mut() {
+            account.next = 1;
+            account.sealed_to = 0;
+        }
+        self.0.keys().cloned().collect()
+    }
+
+    pub(super) fn status(
+        &self,
+        oldest: &BTreeMap<(Arc<str>, Arc<str>), Timestamp>,
+    ) -> BTreeMap<(Arc<str>, Arc<str>), StreamAccount> {
+        let status = |(key, account): (&StreamKey, &Account)| {
+            let name = (key.stream.clone(), key.class.clone());
+            let Account { numbered, acknowledged, stored, in_gaps, stored_bytes, .. } = *account;
+            let oldest = oldest.get(&name).copied();
+            (name, StreamAccount { numbered, acknowledged, stored, in_gaps, stored_bytes, oldest })
+        };
+        self.0.iter().map(status).collect()
+    }
+}

@@ -1,0 +1,387 @@
+//! The SQLite file: its tables, and every statement that touches it.
+//!
+//! ```text
+//! meta       one row: the epoch and the boot that it belongs to
+//! journal    number → chunk                     one row for each commit
+//! snapshots  number → body                      two rows
+//! frames     id → stream, numbers, bytes        ids ascend within a priority, so that the next to send is the next by key
+//! ```
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use rtlive_core::journal::{Chunk, StreamKey};
+use rtlive_core::plan::{Priority, StreamPlan};
+use rtlive_core::record::Epoch;
+use rtlive_core::time::Timestamp;
+use rusqlite::{Connection, OptionalExtension, Row, params};
+
+use super::seal::{NewFrame, Sealed};
+use super::snapshot::SavedSnapshot;
+use crate::message::{FrameId, StoreError, StoredFrame};
+
+/// Marks a file as a store of rtlive: "rtlv".
+const APPLICATION_ID: i64 = 0x7274_6c76;
+
+/// The version of the tables.
+const VERSION: i64 = 1;
+
+/// Write amplification of blobs of a few kB: 2.4 with pages of 8 KiB, 3.5 with pages of 4 KiB.
+const PAGE_BYTES: i64 = 8192;
+
+/// A checkpoint costs two syncs. At three to six pages a commit it comes every few hundred commits, so that syncs stay within 1.02 a
+/// commit; the log is then at most 8 MiB.
+const CHECKPOINT_PAGES: i64 = 1000;
+
+/// How many damaged files are kept beside the store.
+const SET_ASIDE_MAX: usize = 2;
+
+/// Frames of each priority have ids in a range of their own: 2^60 each.
+const PRIORITY_SHIFT: u32 = 60;
+
+/// How far `status` looks for the oldest frame of each stream, per priority: it must not scan a backlog.
+const OLDEST_FRAMES_LOOKED_AT: i64 = 256;
+
+const SCHEMA: &str = "
+    CREATE TABLE meta (only INTEGER PRIMARY KEY CHECK (only = 1), epoch INTEGER NOT NULL, boot_id TEXT NOT NULL) STRICT;
+    CREATE TABLE journal (number INTEGER PRIMARY KEY, chunk BLOB NOT NULL) STRICT;
+    CREATE TABLE snapshots (number INTEGER PRIMARY KEY, body BLOB NOT NULL) STRICT;
+    CREATE TABLE frames (
+        id INTEGER PRIMARY KEY, stream TEXT NOT NULL, class TEXT NOT NULL, epoch INTEGER NOT NULL, first INTEGER NOT NULL,
+        count INTEGER NOT NULL, committed_at INTEGER NOT NULL, json INTEGER NOT NULL, checksum INTEGER NOT NULL, bytes BLOB NOT NULL
+    ) STRICT;
+";
+
+/// The file.
+pub(super) struct File {
+    connection: Connection,
+    path: PathBuf,
+    /// The last id that was used, by the priority's place.
+    last_ids: [i64; 3],
+}
+
+/// A transaction that is open; forgetting it rolls back when the connection closes.
+#[must_use]
+pub(super) struct Open(());
+
+/// Whose numbers are counted now.
+pub(super) struct Meta {
+    pub(super) epoch: Epoch,
+    pub(super) boot_id: String,
+}
+
+/// A frame that was found.
+pub(super) enum Found {
+    Whole(StoredFrame, Sealed),
+    Damaged(FrameId, Sealed),
+}
+
+impl Found {
+    pub(super) fn id(&self) -> FrameId {
+        match self {
+            Self::Whole(frame, _) => frame.id,
+            Self::Damaged(id, _) => *id,
+        }
+    }
+}
+
+impl File {
+    /// Opens the file, or makes it. One that is not a store of this version is moved aside; the answer says whether that was so.
+    pub(super) fn open_or_replace(path: &Path) -> Result<(Self, bool), StoreError> {
+        match Self::open(path) {
+            Ok(file) => Ok((file, false)),
+            Err(error) => {
+                tracing::error!("the store cannot be read and is set aside: {}", describe(&error));
+                set_aside(path).map_err(|source| StoreError::Folder { path: path.display().to_string(), source })?;
+                Ok((Self::open(path)?, true))
+            }
+        }
+    }
+
+    fn open(path: &Path) -> Result<Self, StoreError> {
+        let failed = |doing| move |source| StoreError::Sqlite { doing, path: path.display().to_string(), source };
+        let connection = Connection::open(path).map_err(failed("open the store"))?;
+        connection.set_prepared_statement_cache_capacity(32);
+        let pragma = |name: &str, value: i64| connection.pragma_update(None, name, value);
+        pragma("page_size", PAGE_BYTES).map_err(failed("set the page size"))?;
+        // Freed pages can go back to the file system in small steps; this can only be chosen before the first table.
+        connection.pragma_update(None, "auto_vacuum", "INCREMENTAL").map_err(failed("set the vacuum"))?;
+        let mode = connection.pragma_update_and_check(None, "journal_mode", "WAL", |row| row.get::<_, String>(0));
+        mode.map_err(failed("open the log"))?;
+        connection.pragma_update(None, "synchronous", "FULL").map_err(failed("set the syncs"))?;
+        pragma("wal_autocheckpoint", CHECKPOINT_PAGES).map_err(failed("set the checkpoints"))?;
+        let read = |name: &str| connection.pragma_query_value(None, name, |row| row.get::<_, i64>(0));
+        let (application, version) =
+            (read("application_id").map_err(failed("read the header"))?, read("user_version").map_err(failed("read the header"))?);
+        match (application, version) {
+            (APPLICATION_ID, VERSION) => {}
+            (0, 0) => {
+                connection.execute_batch(SCHEMA).map_err(failed("make the tables"))?;
+                pragma("application_id", APPLICATION_ID).map_err(failed("mark the file"))?;
+                pragma("user_version", VERSION).map_err(failed("mark the file"))?;
+            }
+            (application, version) => {
+                return Err(StoreError::Foreign { path: path.display().to_string(), application, version });
+            }
+        }
+        let mut file = Self { connection, path: path.to_owned(), last_ids: [0; 3] };
+        for (place, priority) in PRIORITIES.into_iter().enumerate() {
+            let (from, to) = id_range(priority);
+            let last = file.connection.query_row(
+                "SELECT id FROM frames WHERE id >= ?1 AND id < ?2 ORDER BY id DESC LIMIT 1",
+                [from, to],
+                |row| row.get::<_, i64>(0),
+            );
+            let last = last.optional().map_err(failed("find the last frame"))?.unwrap_or(from);
+            if let Some(known) = file.last_ids.get_mut(place) {
+                *known = last;
+            }
+        }
+        Ok(file)
+    }
+
+    /// Whose numbers are counted; `None` in a new file.
+    pub(super) fn meta(&self) -> Result<Option<Meta>, StoreError> {
+        let row = self.connection.query_row("SELECT epoch, boot_id FROM meta", [], |row| {
+            Ok(Meta { epoch: Epoch(row.get::<_, i64>(0)?.cast_unsigned()), boot_id: row.get(1)? })
+        });
+        row.optional().map_err(self.failed("read the epoch"))
+    }
+
+    pub(super) fn set_meta(&self, epoch: Epoch, boot_id: &str) -> Result<(), StoreError> {
+        let sql = "INSERT OR REPLACE INTO meta (only, epoch, boot_id) VALUES (1, ?1, ?2)";
+        self.execute("write the epoch", sql, params![epoch.0.cast_signed(), boot_id])
+    }
+
+    /// The newest snapshot whose checksum holds.
+    pub(super) fn last_snapshot(&self) -> Result<Option<SavedSnapshot>, StoreError> {
+        let failed = || self.failed("read the snapshots");
+        let mut statement =
+            self.connection.prepare("SELECT body FROM snapshots ORDER BY number DESC").map_err(failed())?;
+        let mut rows = statement.query([]).map_err(failed())?;
+        while let Some(row) = rows.next().map_err(failed())? {
+            let body: Vec<u8> = row.get(0).map_err(failed())?;
+            match SavedSnapshot::decode(&body) {
+                Some(snapshot) => return Ok(Some(snapshot)),
+                None => tracing::error!("a snapshot is damaged; the one before it is taken"),
+            }
+        }
+        Ok(None)
+    }
+
+    /// The chunks of the commits after a snapshot with their lengths, up to the first whose checksum does not hold.
+    pub(super) fn chunks_after(&self, number: u64) -> Result<Vec<(Chunk, u64)>, StoreError> {
+        let failed = || self.failed("read the journal");
+        let sql = "SELECT chunk FROM journal WHERE number > ?1 ORDER BY number";
+        let mut statement = self.connection.prepare(sql).map_err(failed())?;
+        let mut rows = statement.query([number.cast_signed()]).map_err(failed())?;
+        let mut chunks = Vec::new();
+        while let Some(row) = rows.next().map_err(failed())? {
+            let bytes: Vec<u8> = row.get(0).map_err(failed())?;
+            match Chunk::decode(&bytes) {
+                Ok(chunk) => chunks.push((chunk, bytes.len() as u64)),
+                Err(error) => {
+                    tracing::error!(%error, "the journal is damaged; what comes after is left out");
+                    break;
+                }
+            }
+        }
+        Ok(chunks)
+    }
+
+    pub(super) fn begin(&self) -> Result<Open, StoreError> {
+        self.execute("begin a commit", "BEGIN IMMEDIATE", [])?;
+        Ok(Open(()))
+    }
+
+    pub(super) fn end(&self, Open(()): Open) -> Result<(), StoreError> {
+        self.execute("commit", "COMMIT", [])
+    }
+
+    /// Returns the length of the chunk.
+    pub(super) fn insert_chunk(&self, chunk: &Chunk) -> Result<u64, StoreError> {
+        let bytes = chunk.encode()?;
+        let sql = "INSERT INTO journal (number, chunk) VALUES (?1, ?2)";
+        self.execute("write the journal", sql, params![chunk.number.cast_signed(), bytes])?;
+        Ok(bytes.len() as u64)
+    }
+
+    /// Keeps this snapshot and the one before, and the journal since that one. Returns the length of the snapshot.
+    pub(super) fn insert_snapshot(&self, snapshot: &SavedSnapshot) -> Result<u64, StoreError> {
+        let bytes = snapshot.encode().map_err(StoreError::Snapshot)?;
+        let number = snapshot.number.cast_signed();
+        let before = self.connection.query_row("SELECT max(number) FROM snapshots", [], |row| row.get::<_, Option<i64>>(0));
+        let before = before.map_err(self.failed("find the last snapshot"))?;
+        let insert = "INSERT OR REPLACE INTO snapshots (number, body) VALUES (?1, ?2)";
+        self.execute("write a snapshot", insert, params![number, bytes])?;
+        if let Some(before) = before {
+            self.execute("delete old snapshots", "DELETE FROM snapshots WHERE number < ?1", [before])?;
+            self.execute("delete the old journal", "DELETE FROM journal WHERE number <= ?1", [before])?;
+        }
+        Ok(bytes.len() as u64)
+    }
+
+    pub(super) fn insert_frame(
+        &mut self,
+        stream: &StreamPlan,
+        epoch: Epoch,
+        committed_at: Timestamp,
+        frame: &NewFrame,
+    ) -> Result<(), StoreError> {
+        let place = PRIORITIES.iter().position(|&priority| priority == stream.priority).unwrap_or_default();
+        let last = self.last_ids.get(place).copied().unwrap_or_default();
+        let id = last + 1;
+        let sql = "INSERT INTO frames (id, stream, class, epoch, first, count, committed_at, json, checksum, bytes)
+                   VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)";
+        let values = params![
+            id,
+            &*stream.name,
+            &*stream.class,
+            epoch.0.cast_signed(),
+            frame.from.cast_signed(),
+            frame.count,
+            committed_at.as_nanos(),
+            frame.is_json,
+            crc32fast::hash(&frame.bytes),
+            frame.bytes
+        ];
+        self.execute("write a frame", sql, values)?;
+        if let Some(known) = self.last_ids.get_mut(place) {
+            *known = id;
+        }
+        Ok(())
+    }
+
+    /// The first frame of a priority behind `after`.
+    pub(super) fn next_frame(&self, priority: Priority, after: Option<FrameId>) -> Result<Option<Found>, StoreError> {
+        let (from, to) = id_range(priority);
+        let sql = "SELECT id, stream, class, epoch, first, count, committed_at, json, checksum, bytes
+                   FROM frames WHERE id > ?1 AND id < ?2 ORDER BY id LIMIT 1";
+        let mut statement = self.connection.prepare_cached(sql).map_err(self.failed("find a frame"))?;
+        let row = statement.query_row([after.map_or(from, |id| id.0), to], |row| found(row, priority));
+        row.optional().map_err(self.failed("read a frame"))
+    }
+
+    pub(super) fn delete_frames(&self, ids: &BTreeSet<FrameId>) -> Result<(), StoreError> {
+        // Frames are mostly acknowledged in order: ranges are far cheaper than single deletions.
+        let mut ids = ids.iter().map(|id| id.0).peekable();
+        while let Some(from) = ids.next() {
+            let mut to = from;
+            while let Some(next) = ids.next_if_eq(&(to + 1)) {
+                to = next;
+            }
+            self.execute("delete frames", "DELETE FROM frames WHERE id BETWEEN ?1 AND ?2", [from, to])?;
+        }
+        Ok(())
+    }
+
+    /// When the oldest frame of each stream was committed, as far as the first frames of each priority tell.
+    pub(super) fn oldest_frames(&self) -> Result<BTreeMap<(Arc<str>, Arc<str>), Timestamp>, StoreError> {
+        let failed = || self.failed("look at the oldest frames");
+        let sql = "SELECT stream, class, committed_at FROM frames WHERE id > ?1 AND id < ?2 ORDER BY id LIMIT ?3";
+        let mut statement = self.connection.prepare_cached(sql).map_err(failed())?;
+        let mut oldest = BTreeMap::new();
+        for priority in PRIORITIES {
+            let (from, to) = id_range(priority);
+            let mut rows = statement.query([from, to, OLDEST_FRAMES_LOOKED_AT]).map_err(failed())?;
+            while let Some(row) = rows.next().map_err(failed())? {
+                let name = (text(row, 0).map_err(failed())?, text(row, 1).map_err(failed())?);
+                let at = Timestamp::from_nanos(row.get(2).map_err(failed())?);
+                let entry = oldest.entry(name).or_insert(at);
+                *entry = at.min(*entry);
+            }
+        }
+        Ok(oldest)
+    }
+
+    /// The size of the file and its log, in bytes.
+    pub(super) fn bytes(&self) -> u64 {
+        let sizes = parts(&self.path).into_iter().map(|path| fs::metadata(path).map_or(0, |file| file.len()));
+        sizes.sum()
+    }
+
+    pub(super) fn close(self) -> Result<(), StoreError> {
+        let path = self.path.display().to_string();
+        self.connection.close().map_err(|(_, source)| StoreError::Sqlite { doing: "close the store", path, source })
+    }
+
+    fn execute(&self, doing: &'static str, sql: &str, values: impl rusqlite::Params) -> Result<(), StoreError> {
+        let mut statement = self.connection.prepare_cached(sql).map_err(self.failed(doing))?;
+        statement.execute(values).map(|_| ()).map_err(self.failed(doing))
+    }
+
+    fn failed(&self, doing: &'static str) -> impl FnOnce(rusqlite::Error) -> StoreError + use<> {
+        let path = self.path.display().to_string();
+        move |source| StoreError::Sqlite { doing, path, source }
+    }
+}
+
+const PRIORITIES: [Priority; 3] = [Priority::Alert, Priority::Live, Priority::Bulk];
+
+/// Ids of a priority lie strictly between these.
+fn id_range(priority: Priority) -> (i64, i64) {
+    let place = match priority {
+        Priority::Alert => 0,
+        Priority::Live => 1,
+        Priority::Bulk => 2,
+    };
+    (place << PRIORITY_SHIFT, (place + 1) << PRIORITY_SHIFT)
+}
+
+fn text(row: &Row<'_>, column: usize) -> rusqlite::Result<Arc<str>> {
+    row.get::<_, String>(column).map(Into::into)
+}
+
+fn found(row: &Row<'_>, priority: Priority) -> rusqlite::Result<Found> {
+    let id = FrameId(row.get(0)?);
+    let (stream, class) = (text(row, 1)?, text(row, 2)?);
+    let epoch = Epoch(row.get::<_, i64>(3)?.cast_unsigned());
+    let first = row.get::<_, i64>(4)?.cast_unsigned();
+    let records: u32 = row.get(5)?;
+    let checksum: u32 = row.get(8)?;
+    let bytes: Arc<[u8]> = row.get_ref(9)?.as_blob()?.into();
+    let key = StreamKey { stream: stream.clone(), class: class.clone() };
+    let to = first.saturating_add(u64::from(records)).saturating_sub(1);
+    let sealed = Sealed { key, epoch, from: first, to, bytes: bytes.len() as u64, is_damaged: false };
+    if crc32fast::hash(&bytes) != checksum {
+        return Ok(Found::Damaged(id, sealed));
+    }
+    let committed_at = Timestamp::from_nanos(row.get(6)?);
+    Ok(Found::Whole(StoredFrame { id, stream, class, epoch, priority, json: row.get(7)?, committed_at, records, bytes }, sealed))
+}
+
+/// The file, its log and the log's index.
+fn parts(path: &Path) -> [PathBuf; 3] {
+    ["", "-wal", "-shm"].map(|suffix| {
+        let mut name = path.as_os_str().to_owned();
+        name.push(suffix);
+        name.into()
+    })
+}
+
+/// Moves a file and its log aside, and deletes the oldest of those that were moved before.
+fn set_aside(path: &Path) -> std::io::Result<()> {
+    let numbered = |number: usize| path.with_extension(format!("damaged-{number}"));
+    for number in (1..=SET_ASIDE_MAX).rev() {
+        for (from, to) in parts(&numbered(number)).into_iter().zip(parts(&numbered(number + 1))) {
+            if from.exists() {
+                if number == SET_ASIDE_MAX { fs::remove_file(from)? } else { fs::rename(from, to)? }
+            }
+        }
+    }
+    for (from, to) in parts(path).into_iter().zip(parts(&numbered(1))) {
+        if from.exists() {
+            fs::rename(from, to)?;
+        }
+    }
+    Ok(())
+}
+
+fn describe(error: &StoreError) -> String {
+    match std::error::Error::source(error) {
+        Some(source) => format!("{error}: {source}"),
+        None => error.to_string(),
+    }
+}

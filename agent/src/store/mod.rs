@@ -1,0 +1,508 @@
+//! The store: one SQLite file in which everything that was committed survives a power cut.
+//!
+//! What is always true of the file, between any two transactions:
+//! - Every event that was committed since the last snapshot but one is in the journal; with the snapshot it leads to the state at the
+//!   last commit.
+//! - Every number that was ever given is in a frame, or is emitted again by the replay of the journal, or is acknowledged, or lies in a gap. No number
+//!   is given twice: what is counted and what is stored change in the same transaction.
+//! - A frame's bytes never change. It is deleted after its acknowledgement, or in the transaction that writes its gap.
+//!
+//! A commit is one transaction with one sync, and everything rides in it: the journal's row, frames that are sealed, frames that
+//! were acknowledged and go, a snapshot and the journal that it makes superfluous. Records that are not yet in a frame (a stream's tail) are not
+//! written at all: the replay of the journal emits them again, bit for bit, and the journal knows their numbers.
+//!
+//! Synchronous and without a clock; [`thread`] runs it on a thread of its own.
+
+mod accounts;
+mod file;
+mod lock;
+mod seal;
+mod snapshot;
+mod tails;
+pub mod thread;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use rtlive_core::event::Event;
+use rtlive_core::journal::{Chunk, Range};
+use rtlive_core::plan::{Plan, Priority, StreamId};
+use rtlive_core::reading::SeriesInfo;
+use rtlive_core::record::{Emitted, Epoch, EpochStart, Gap, Record};
+use rtlive_core::time::Timestamp;
+
+use crate::message::{Commit, Committed, FrameId, LinkHint, Snapshot, StoreError, StoreStatus, StoredFrame};
+use crate::stage::Kept;
+use accounts::Accounts;
+use file::File;
+use lock::Lock;
+use seal::Sealed;
+use tails::Tails;
+
+pub use snapshot::SavedSnapshot;
+
+/// The name of the file in the state folder.
+pub const FILE_NAME: &str = "store.db";
+
+/// The journal since the last snapshot may grow to this many times the snapshot's size: a snapshot then costs a quarter of what the
+/// journal does.
+const JOURNAL_PER_SNAPSHOT: u64 = 4;
+
+/// Below this many bytes of journal no snapshot is written, however small the last one was: replaying it takes milliseconds.
+const JOURNAL_BYTES_MIN: u64 = 256 << 10;
+
+/// How long an acknowledged frame may wait for a commit to be deleted with, before a transaction is made for it alone.
+const FLUSH_AFTER: Duration = Duration::from_secs(1);
+
+/// How the store is set up.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// The folder of the file; it is made where it is missing.
+    pub state_dir: PathBuf,
+}
+
+/// What the store must be told of the world, so that it needs no clock and no randomness of its own.
+#[derive(Clone, Debug)]
+pub struct Boot {
+    /// The id of this boot of the machine; a restart within it goes on with the epoch.
+    pub id: String,
+    /// Now, by the wall clock.
+    pub now: Timestamp,
+    /// The id of the epoch that begins, if one does.
+    pub random: u64,
+}
+
+/// What an earlier process left behind.
+#[derive(Clone, Debug, Default)]
+pub struct Recovered {
+    /// The last snapshot; `None` in a new store.
+    pub snapshot: Option<Snapshot>,
+    /// The events of each commit since the snapshot, in order. What their replay emits goes back to [`Store::resume`].
+    pub commits: Vec<Vec<(Timestamp, Event)>>,
+    /// What drivers kept.
+    pub kept: Kept,
+    /// When the last commit was made.
+    pub last_commit_at: Option<Timestamp>,
+}
+
+/// The store. See the module's documentation.
+pub struct Store {
+    file: File,
+    _lock: Lock,
+    epoch: Epoch,
+    plan: Option<Arc<Plan>>,
+    series: Vec<SeriesInfo>,
+    accounts: Accounts,
+    tails: Tails,
+    kept: Kept,
+    /// What to seal and say with the first commit of a new epoch.
+    beginning: Option<Beginning>,
+    /// Chunks whose records [`Store::resume`] has not seen yet.
+    unresumed: Vec<Chunk>,
+    last_number: u64,
+    journal_bytes: u64,
+    snapshot_bytes: u64,
+    commits: u64,
+    /// Gaps that the store itself has to report with the next commit.
+    gaps: Vec<Record>,
+    hint: LinkHint,
+    /// For each priority, the last frame that was given out since the last requeue.
+    given_to: BTreeMap<Priority, FrameId>,
+    /// Frames that were given out: what their acknowledgement means to the accounts.
+    given: BTreeMap<FrameId, Sealed>,
+    acknowledged: BTreeSet<FrameId>,
+    unflushed_since: Option<Timestamp>,
+}
+
+/// An epoch that begins with the first commit; until then numbers belong to the one before.
+struct Beginning {
+    epoch: Epoch,
+    predecessor: Option<Epoch>,
+    reason: &'static str,
+    boot_id: String,
+}
+
+impl Store {
+    /// Opens the store, or makes a new one. A file that cannot be read as a store of this version is moved aside, and a new epoch
+    /// says so.
+    ///
+    /// # Errors
+    /// Another agent holds the folder, or nothing can be written there.
+    pub fn open(options: &Options, boot: Boot) -> Result<(Self, Recovered), StoreError> {
+        let lock = Lock::take(&options.state_dir)?;
+        let path = options.state_dir.join(FILE_NAME);
+        let (file, was_damaged) = File::open_or_replace(&path)?;
+        let meta = file.meta()?;
+        let saved = file.last_snapshot()?;
+        let mut store = Self {
+            file,
+            _lock: lock,
+            epoch: Epoch(boot.random),
+            plan: None,
+            series: Vec::new(),
+            accounts: Accounts::default(),
+            tails: Tails::default(),
+            kept: Kept::new(),
+            beginning: None,
+            unresumed: Vec::new(),
+            last_number: 0,
+            journal_bytes: 0,
+            snapshot_bytes: 0,
+            commits: 0,
+            gaps: Vec::new(),
+            hint: LinkHint::default(),
+            given_to: BTreeMap::new(),
+            given: BTreeMap::new(),
+            acknowledged: BTreeSet::new(),
+            unflushed_since: None,
+        };
+        let mut recovered = Recovered::default();
+        if let Some(saved) = saved {
+            store.last_number = saved.number;
+            store.snapshot_bytes = saved.bytes;
+            store.accounts = Accounts::of(saved.accounts);
+            store.kept = saved.kept;
+            store.plan = Some(saved.plan.clone());
+            recovered.last_commit_at = Some(saved.at);
+            recovered.snapshot = Some(Snapshot { plan: saved.plan, engine: saved.engine });
+            for (chunk, bytes) in store.file.chunks_after(saved.number)? {
+                store.journal_bytes += bytes;
+                store.last_number = chunk.number;
+                store.accounts.apply(&chunk.accounts);
+                keep(&mut store.kept, &chunk.state);
+                recovered.last_commit_at = Some(chunk.at);
+                recovered.commits.push(chunk.events.clone());
+                store.unresumed.push(chunk);
+            }
+        }
+        recovered.kept.clone_from(&store.kept);
+        let predecessor = meta.as_ref().map(|meta| meta.epoch);
+        store.epoch = predecessor.unwrap_or(store.epoch);
+        if meta.is_none_or(|meta| meta.boot_id != boot.id) {
+            let reason = match (predecessor, was_damaged) {
+                (Some(_), _) => "boot",
+                (None, true) => "damaged_store",
+                (None, false) => "new_store",
+            };
+            store.beginning = Some(Beginning { epoch: Epoch(boot.random), predecessor, reason, boot_id: boot.id });
+        }
+        Ok((store, recovered))
+    }
+
+    /// Takes what the replay of [`Recovered::commits`] emitted, commit by commit, and the series that the engine knows now. Records
+    /// that are in no frame become their streams' tails again. Where a replay emits another number of records than the commit did, the
+    /// records of that commit are lost, and a gap says so.
+    pub fn resume(&mut self, series: Vec<SeriesInfo>, emitted: Vec<Vec<Emitted>>) {
+        self.series = series;
+        let Some(plan) = self.plan.clone() else { return };
+        let mut emitted = emitted.into_iter();
+        for chunk in std::mem::take(&mut self.unresumed) {
+            let mut records: BTreeMap<StreamId, Vec<Record>> = BTreeMap::new();
+            for Emitted { stream, record } in emitted.next().unwrap_or_default() {
+                records.entry(stream).or_default().push(record);
+            }
+            for range in chunk.ranges {
+                let records = records.remove(&range.stream).unwrap_or_default();
+                let Some(stream) = plan.streams.get(range.stream.index()) else { continue };
+                let account = self.accounts.of_stream(stream);
+                let sealed_to = account.sealed_to;
+                let last = range.first + range.count - 1;
+                if last <= sealed_to {
+                    continue;
+                }
+                if records.len() as u64 != range.count {
+                    let from = range.first.max(sealed_to + 1);
+                    account.stored -= last + 1 - from;
+                    account.in_gaps += last + 1 - from;
+                    account.sealed_to = last;
+                    let epoch = Some(self.epoch);
+                    self.gaps.push(Record::Gap(Gap {
+                        stream: stream.name.clone(),
+                        epoch,
+                        class: Some(stream.class.clone()),
+                        from,
+                        to: last,
+                        start: None,
+                        end: None,
+                        reason: "replay_failed".into(),
+                        covered_by: None,
+                    }));
+                    continue;
+                }
+                let skip = usize::try_from((sealed_to + 1).saturating_sub(range.first)).unwrap_or(usize::MAX);
+                let first = range.first.max(sealed_to + 1);
+                self.tails.append(range.stream, first, records.into_iter().skip(skip), chunk.at);
+            }
+        }
+    }
+
+    /// Makes an instant durable. When this returns, everything in it survives a power cut.
+    ///
+    /// # Errors
+    /// What SQLite said. The store must not be used afterwards: open it again, and see what stands.
+    pub fn commit(&mut self, commit: Commit) -> Result<Committed, StoreError> {
+        let Commit { at, events, records, state, snapshot } = commit;
+        if self.plan.is_none() {
+            self.plan = snapshot.as_ref().map(|snapshot| snapshot.plan.clone());
+        }
+        let Some(plan) = self.plan.clone() else { return Err(StoreError::NoPlan) };
+
+        let transaction = self.file.begin()?;
+        let mut touched = BTreeSet::new();
+        self.delete_acknowledged(&mut touched)?;
+        let begun = self.begin_epoch(&plan, at, &mut touched)?;
+        for (_, event) in &events {
+            if let Event::Series(declared) = event {
+                self.know_series(&declared.info);
+            }
+        }
+        let own = begun.into_iter().chain(std::mem::take(&mut self.gaps));
+        self.number(&plan, at, own.map(|record| Emitted { stream: StreamId::GAPS, record }).collect(), &mut touched);
+        // The store's own records are in a frame before the engine's are numbered, so that the journal's numbers are the engine's alone.
+        self.seal_stream(&plan, StreamId::GAPS, at, &mut touched)?;
+        let ranges = self.number(&plan, at, records, &mut touched);
+        self.seal_due(&plan, at, snapshot.is_some(), &mut touched)?;
+        keep(&mut self.kept, &state);
+
+        self.last_number += 1;
+        let accounts = self.accounts.named(&touched);
+        let chunk = Chunk { number: self.last_number, at, epoch: Some(self.epoch), events, ranges, state, accounts };
+        self.journal_bytes += self.file.insert_chunk(&chunk)?;
+        if let Some(snapshot) = snapshot {
+            self.save(snapshot, at)?;
+        }
+        self.file.end(transaction)?;
+        self.commits += 1;
+        self.unflushed_since = None;
+        Ok(Committed { number: self.last_number, wants_snapshot: self.wants_snapshot() })
+    }
+
+    /// Whether something waits for a commit that does not come: acknowledged frames, or a tail that is due.
+    pub fn wants_flush(&mut self, now: Timestamp) -> bool {
+        let Some(plan) = self.plan.clone() else { return false };
+        if self.acknowledged.is_empty() && !self.tails.is_any_due(&plan, now, self.hint) {
+            self.unflushed_since = None;
+            return false;
+        }
+        let since = *self.unflushed_since.get_or_insert(now);
+        now.since(since) >= FLUSH_AFTER
+    }
+
+    /// A commit of nothing but what [`Store::wants_flush`] found.
+    ///
+    /// # Errors
+    /// As [`Store::commit`].
+    pub fn flush(&mut self, now: Timestamp) -> Result<(), StoreError> {
+        let commit = Commit { at: now, events: Vec::new(), records: Vec::new(), state: Vec::new(), snapshot: None };
+        self.commit(commit).map(|_| ())
+    }
+
+    /// The next frame to send: the highest priority first, then the oldest. Each is given out once until [`Store::requeue`]. A frame
+    /// whose checksum does not hold is given up, with a gap in the next commit.
+    ///
+    /// # Errors
+    /// What SQLite said.
+    pub fn take(&mut self) -> Result<Option<StoredFrame>, StoreError> {
+        for priority in [Priority::Alert, Priority::Live, Priority::Bulk] {
+            let mut after = self.given_to.get(&priority).copied();
+            while let Some(found) = self.file.next_frame(priority, after)? {
+                let id = found.id();
+                after = Some(id);
+                self.given_to.insert(priority, id);
+                if self.acknowledged.contains(&id) || self.given.contains_key(&id) {
+                    continue;
+                }
+                match found {
+                    file::Found::Whole(frame, sealed) => {
+                        self.given.insert(id, sealed);
+                        return Ok(Some(frame));
+                    }
+                    file::Found::Damaged(_, sealed) => self.give_up(id, sealed),
+                }
+            }
+        }
+        Ok(None)
+    }
+
+    /// These frames arrived. They are deleted with the next commit. Frames that were not given out are passed over.
+    pub fn acknowledge(&mut self, ids: &[FrameId]) {
+        self.acknowledged.extend(ids.iter().filter(|id| self.given.contains_key(id)));
+    }
+
+    /// Whether acknowledged frames wait to be deleted.
+    pub fn has_acknowledged(&self) -> bool {
+        !self.acknowledged.is_empty()
+    }
+
+    /// Every frame that was given out and not acknowledged is to be given out again, in order.
+    pub fn requeue(&mut self) {
+        self.given_to.clear();
+        let acknowledged = &self.acknowledged;
+        self.given.retain(|id, _| acknowledged.contains(id));
+    }
+
+    /// What the link looks like.
+    pub fn hint(&mut self, hint: LinkHint) {
+        self.hint = hint;
+    }
+
+    /// The accounts, and the size of the file.
+    ///
+    /// # Errors
+    /// What SQLite said.
+    pub fn status(&self) -> Result<StoreStatus, StoreError> {
+        let mut oldest = self.file.oldest_frames()?;
+        if let Some(plan) = &self.plan {
+            for (stream, since) in self.tails.oldest() {
+                if let Some(stream) = plan.streams.get(stream.index()) {
+                    let entry = oldest.entry((stream.name.clone(), stream.class.clone())).or_insert(since);
+                    *entry = (*entry).min(since);
+                }
+            }
+        }
+        let streams = self.accounts.status(&oldest);
+        Ok(StoreStatus { epoch: Some(self.epoch), bytes: self.file.bytes(), commits: self.commits, streams })
+    }
+
+    /// Checkpoints the log and closes the file.
+    ///
+    /// # Errors
+    /// What SQLite said; nothing that was committed is lost.
+    pub fn close(self) -> Result<(), StoreError> {
+        self.file.close()
+    }
+
+    fn wants_snapshot(&self) -> bool {
+        self.journal_bytes >= JOURNAL_BYTES_MIN.max(JOURNAL_PER_SNAPSHOT * self.snapshot_bytes)
+    }
+
+    /// With the first commit of an epoch: what is left of the one before goes into its frames, and numbers start anew.
+    fn begin_epoch(&mut self, plan: &Plan, at: Timestamp, touched: &mut Touched) -> Result<Option<Record>, StoreError> {
+        let Some(Beginning { epoch, predecessor, reason, boot_id }) = self.beginning.take() else { return Ok(None) };
+        for stream in self.tails.streams() {
+            self.seal_stream(plan, stream, at, touched)?;
+        }
+        let last = self.accounts.last_numbers();
+        touched.extend(self.accounts.begin_epoch());
+        self.epoch = epoch;
+        self.file.set_meta(epoch, &boot_id)?;
+        Ok(Some(Record::EpochStart(EpochStart { time: at, predecessor, last, reason: reason.into() })))
+    }
+
+    fn know_series(&mut self, info: &SeriesInfo) {
+        // As the engine does: a name that is known keeps its number and takes the new unit.
+        match self.series.iter_mut().find(|known| known.name == info.name) {
+            Some(known) => known.unit.clone_from(&info.unit),
+            None => self.series.push(info.clone()),
+        }
+    }
+
+    /// Gives numbers to records and appends them to their streams' tails.
+    fn number(&mut self, plan: &Plan, at: Timestamp, records: Vec<Emitted>, touched: &mut Touched) -> Vec<Range> {
+        let mut ranges: BTreeMap<StreamId, Range> = BTreeMap::new();
+        for Emitted { stream: id, record } in records {
+            let Some(stream) = plan.streams.get(id.index()) else { continue };
+            let account = self.accounts.of_stream(stream);
+            let number = account.next;
+            account.next += 1;
+            account.numbered += 1;
+            account.stored += 1;
+            ranges.entry(id).or_insert(Range { stream: id, first: number, count: 0 }).count += 1;
+            self.tails.append(id, number, [record], at);
+        }
+        touched.extend(ranges.keys().filter_map(|id| plan.streams.get(id.index())).map(accounts::key));
+        ranges.into_values().collect()
+    }
+
+    fn seal_due(&mut self, plan: &Plan, at: Timestamp, all: bool, touched: &mut Touched) -> Result<(), StoreError> {
+        for stream in self.tails.streams() {
+            if all || self.tails.is_due(plan, stream, at, self.hint) {
+                self.seal_stream(plan, stream, at, touched)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Writes a stream's tail into frames.
+    fn seal_stream(&mut self, plan: &Plan, id: StreamId, at: Timestamp, touched: &mut Touched) -> Result<(), StoreError> {
+        let (Some(stream), Some(tail)) = (plan.streams.get(id.index()), self.tails.take(id)) else { return Ok(()) };
+        let account = self.accounts.of_stream(stream);
+        account.sealed_to = tail.first + tail.records.len() as u64 - 1;
+        touched.insert(accounts::key(stream));
+        let context = seal::Context { plan, stream, epoch: self.epoch, series: &self.series };
+        for result in seal::frames(&context, &tail) {
+            match result {
+                Ok(frame) => {
+                    account.stored_bytes += frame.bytes.len() as u64;
+                    self.file.insert_frame(stream, self.epoch, tail.since, &frame)?;
+                }
+                Err(lost) => {
+                    tracing::error!(stream = &*stream.name, from = lost.from, to = lost.to, "records cannot be sealed: {}", lost.why);
+                    account.stored -= lost.to + 1 - lost.from;
+                    account.in_gaps += lost.to + 1 - lost.from;
+                    self.gaps.push(lost.gap(stream, self.epoch, at));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn delete_acknowledged(&mut self, touched: &mut Touched) -> Result<(), StoreError> {
+        let ids = std::mem::take(&mut self.acknowledged);
+        self.file.delete_frames(&ids)?;
+        for sealed in ids.iter().filter_map(|id| self.given.remove(id)) {
+            let account = self.accounts.of_key(&sealed.key);
+            let count = sealed.to + 1 - sealed.from;
+            account.stored = account.stored.saturating_sub(count);
+            account.stored_bytes = account.stored_bytes.saturating_sub(sealed.bytes);
+            if sealed.is_damaged {
+                account.in_gaps += count;
+            } else {
+                account.acknowledged += count;
+            }
+            touched.insert(sealed.key);
+        }
+        Ok(())
+    }
+
+    /// A frame whose bytes changed on the disk: it goes in the transaction that writes its gap.
+    fn give_up(&mut self, id: FrameId, mut sealed: Sealed) {
+        tracing::error!(stream = &*sealed.key.stream, from = sealed.from, to = sealed.to, "a stored frame is damaged");
+        sealed.is_damaged = true;
+        self.gaps.push(sealed.gap("damaged"));
+        self.given.insert(id, sealed);
+        self.acknowledged.insert(id);
+    }
+
+    fn save(&mut self, snapshot: Snapshot, at: Timestamp) -> Result<(), StoreError> {
+        let saved = SavedSnapshot {
+            number: self.last_number,
+            at,
+            accounts: self.accounts.all(),
+            kept: self.kept.clone(),
+            plan: snapshot.plan.clone(),
+            engine: snapshot.engine,
+            bytes: 0,
+        };
+        self.snapshot_bytes = self.file.insert_snapshot(&saved)?;
+        self.journal_bytes = 0;
+        self.plan = Some(snapshot.plan);
+        Ok(())
+    }
+}
+
+/// The streams whose accounts a commit changed.
+type Touched = BTreeSet<rtlive_core::journal::StreamKey>;
+
+/// Applies what drivers keep and forget.
+fn keep(kept: &mut Kept, changes: &[(Arc<str>, String, Option<Vec<u8>>)]) {
+    for (input, key, value) in changes {
+        let of_input = kept.entry(input.clone()).or_default();
+        match value {
+            Some(value) => of_input.insert(key.clone(), value.clone()),
+            None => of_input.remove(key),
+        };
+    }
+}

@@ -1,0 +1,194 @@
+//! Sealing: a tail becomes frames, or JSON messages.
+
+use std::time::Duration;
+
+use rtlive_core::frame::{self, Density, Origin, SealError};
+use rtlive_core::journal::StreamKey;
+use rtlive_core::json;
+use rtlive_core::plan::{BatchLimit, Format, Function, Plan, StreamKind, StreamPlan};
+use rtlive_core::reading::SeriesInfo;
+use rtlive_core::record::{Epoch, Gap, Record};
+use rtlive_core::time::Timestamp;
+
+use super::tails::Tail;
+
+/// Frames end with these spans of event time, so that the levels of a ladder can stand for each other span by span.
+const SPAN: Duration = Duration::from_secs(3600);
+
+/// How long a JSON message may be, in bytes; more records go into the next. Small enough for every broker's default.
+const JSON_MESSAGE_BYTES_MAX: usize = 64 << 10;
+
+/// What sealing needs to know beside the records.
+pub(super) struct Context<'a> {
+    pub(super) plan: &'a Plan,
+    pub(super) stream: &'a StreamPlan,
+    pub(super) epoch: Epoch,
+    pub(super) series: &'a [SeriesInfo],
+}
+
+/// A frame that is ready to be stored.
+pub(super) struct NewFrame {
+    pub(super) from: u64,
+    pub(super) count: u32,
+    pub(super) is_json: bool,
+    pub(super) bytes: Vec<u8>,
+}
+
+/// Records that cannot be sealed.
+pub(super) struct Lost {
+    pub(super) from: u64,
+    pub(super) to: u64,
+    pub(super) why: String,
+    span: Option<(Timestamp, Timestamp)>,
+}
+
+/// A stored frame, as the accounts see it.
+#[derive(Clone, Debug)]
+pub(super) struct Sealed {
+    pub(super) key: StreamKey,
+    pub(super) epoch: Epoch,
+    pub(super) from: u64,
+    pub(super) to: u64,
+    pub(super) bytes: u64,
+    pub(super) is_damaged: bool,
+}
+
+impl Sealed {
+    /// The gap that takes the frame's place.
+    pub(super) fn gap(&self, reason: &str) -> Record {
+        Record::Gap(Gap {
+            stream: self.key.stream.clone(),
+            epoch: Some(self.epoch),
+            class: Some(self.key.class.clone()),
+            from: self.from,
+            to: self.to,
+            start: None,
+            end: None,
+            reason: reason.into(),
+            covered_by: None,
+        })
+    }
+}
+
+impl Lost {
+    /// The gap that takes the records' place.
+    pub(super) fn gap(&self, stream: &StreamPlan, epoch: Epoch, _at: Timestamp) -> Record {
+        Record::Gap(Gap {
+            stream: stream.name.clone(),
+            epoch: Some(epoch),
+            class: Some(stream.class.clone()),
+            from: self.from,
+            to: self.to,
+            start: self.span.map(|span| span.0),
+            end: self.span.map(|span| span.1),
+            reason: "too_large".into(),
+            covered_by: None,
+        })
+    }
+}
+
+/// The frames of a tail, in the order of their numbers.
+pub(super) fn frames(context: &Context<'_>, tail: &Tail) -> Vec<Result<NewFrame, Lost>> {
+    let mut frames = Vec::new();
+    let mut from = tail.first;
+    for records in spans(context, &tail.records) {
+        match context.stream.format {
+            Format::Frame => seal(context, from, records, &mut frames),
+            Format::Json => messages(context, from, records, &mut frames),
+        }
+        from += records.len() as u64;
+    }
+    frames
+}
+
+/// Cuts records where a span of event time ends, and at the configured count.
+fn spans<'a>(context: &Context<'_>, records: &'a [Record]) -> Vec<&'a [Record]> {
+    let count_max = match context.stream.batch {
+        BatchLimit::Count(count) => (count as usize).max(1),
+        BatchLimit::Auto | BatchLimit::Time(_) => usize::MAX,
+    };
+    let mut cuts = vec![0];
+    let (mut newest, mut begun) = (None, 0);
+    for (place, record) in records.iter().enumerate() {
+        // Late records of an earlier span stay with those that came with them.
+        let span = record.span().map(|(start, _)| start.floor(SPAN));
+        if place > begun && (place - begun >= count_max || (newest.is_some() && span > newest)) {
+            cuts.push(place);
+            begun = place;
+        }
+        newest = newest.max(span);
+    }
+    cuts.push(records.len());
+    let pairs = cuts.iter().zip(cuts.iter().skip(1));
+    pairs.filter_map(|(&from, &to)| records.get(from..to)).filter(|records| !records.is_empty()).collect()
+}
+
+fn compute(stream: &StreamPlan) -> &[Function] {
+    match &stream.kind {
+        StreamKind::Window(window) => &window.compute,
+        StreamKind::Raw { .. } | StreamKind::Reserved => &[],
+    }
+}
+
+/// Seals records into one frame, or into two halves where they are too many for one.
+fn seal(context: &Context<'_>, from: u64, records: &[Record], frames: &mut Vec<Result<NewFrame, Lost>>) {
+    let Context { plan, stream, epoch, series } = context;
+    let origin = Origin {
+        agent: plan.agent.clone(),
+        epoch: *epoch,
+        stream: stream.name.clone(),
+        class: stream.class.clone(),
+    };
+    match frame::seal(&origin, from, records, series, compute(stream), Density::default()) {
+        Ok(bytes) => frames.push(Ok(NewFrame { from, count: records.len() as u32, is_json: false, bytes })),
+        Err(SealError::TooLarge { .. }) if records.len() > 1 => {
+            let (first, second) = records.split_at(records.len() / 2);
+            seal(context, from, first, frames);
+            seal(context, from + first.len() as u64, second, frames);
+        }
+        Err(error) => {
+            let spans = records.iter().filter_map(Record::span);
+            let span = spans.reduce(|all, span| (all.0.min(span.0), all.1.max(span.1)));
+            frames.push(Err(Lost { from, to: from + records.len() as u64 - 1, why: error.to_string(), span }));
+        }
+    }
+}
+
+/// Writes records as JSON arrays of at most [`JSON_MESSAGE_BYTES_MAX`]; with a batch of one, as bare objects.
+fn messages(context: &Context<'_>, from: u64, records: &[Record], frames: &mut Vec<Result<NewFrame, Lost>>) {
+    let Context { plan, stream, epoch, series } = context;
+    let epoch = epoch.to_string();
+    let origin = json::Origin {
+        agent: &plan.agent,
+        epoch: &epoch,
+        stream: &stream.name,
+        class: &stream.class,
+        historical: false,
+    };
+    let is_bare = stream.batch == BatchLimit::Count(1);
+    let mut message = NewFrame { from, count: 0, is_json: true, bytes: Vec::new() };
+    let mut object = Vec::new();
+    for (number, record) in (from..).zip(records) {
+        object.clear();
+        json::write_record(&mut object, &origin, number, record, series, compute(stream));
+        if message.count > 0 && (is_bare || message.bytes.len() + object.len() + 2 > JSON_MESSAGE_BYTES_MAX) {
+            let next = NewFrame { from: number, count: 0, is_json: true, bytes: Vec::new() };
+            frames.push(Ok(finished(std::mem::replace(&mut message, next), is_bare)));
+        }
+        if !is_bare {
+            message.bytes.push(if message.count == 0 { b'[' } else { b',' });
+        }
+        message.bytes.extend_from_slice(&object);
+        message.count += 1;
+    }
+    if message.count > 0 {
+        frames.push(Ok(finished(message, is_bare)));
+    }
+}
+
+fn finished(mut message: NewFrame, is_bare: bool) -> NewFrame {
+    if !is_bare {
+        message.bytes.push(b']');
+    }
+    message
+}

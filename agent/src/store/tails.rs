@@ -1,0 +1,80 @@
+//! Tails: the records of each stream that are numbered and not yet in a frame.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use rtlive_core::plan::{BatchLimit, Plan, Priority, StreamId};
+use rtlive_core::record::Record;
+use rtlive_core::time::Timestamp;
+
+use crate::message::LinkHint;
+
+/// How many records a tail may have: at about 60 bytes each in memory, and one frame of the size at which coding is dense.
+const TAIL_RECORDS_MAX: usize = 4096;
+
+/// How long a tail may wait for a link that is not there, or is behind: frames are then sealed for density, not for promptness.
+const TAIL_AGE_MAX: Duration = Duration::from_secs(60);
+
+/// The tails of all streams.
+#[derive(Debug, Default)]
+pub(super) struct Tails(BTreeMap<StreamId, Tail>);
+
+/// The records of a stream that are numbered and not yet in a frame.
+#[derive(Debug)]
+pub(super) struct Tail {
+    /// The number of the first.
+    pub(super) first: u64,
+    /// The records, in the order of their numbers, without holes.
+    pub(super) records: Vec<Record>,
+    /// When the first of them was committed.
+    pub(super) since: Timestamp,
+}
+
+impl Tails {
+    /// Appends records, of which the first has the number `first`.
+    pub(super) fn append(
+        &mut self,
+        stream: StreamId,
+        first: u64,
+        records: impl IntoIterator<Item = Record>,
+        at: Timestamp,
+    ) {
+        let tail = self.0.entry(stream).or_insert_with(|| Tail { first, records: Vec::new(), since: at });
+        tail.records.extend(records);
+    }
+
+    /// The streams that have one.
+    pub(super) fn streams(&self) -> Vec<StreamId> {
+        self.0.keys().copied().collect()
+    }
+
+    /// Takes a tail out.
+    pub(super) fn take(&mut self, stream: StreamId) -> Option<Tail> {
+        self.0.remove(&stream).filter(|tail| !tail.records.is_empty())
+    }
+
+    /// Since when each waits.
+    pub(super) fn oldest(&self) -> impl Iterator<Item = (StreamId, Timestamp)> {
+        self.0.iter().map(|(stream, tail)| (*stream, tail.since))
+    }
+
+    /// Whether any tail is due.
+    pub(super) fn is_any_due(&self, plan: &Plan, now: Timestamp, hint: LinkHint) -> bool {
+        self.0.keys().any(|&stream| self.is_due(plan, stream, now, hint))
+    }
+
+    /// Whether a tail is to be sealed now: alerts and gaps at once; others as configured, or, without that, at once while the link
+    /// carries all there is, and large where it does not.
+    pub(super) fn is_due(&self, plan: &Plan, stream: StreamId, now: Timestamp, hint: LinkHint) -> bool {
+        let (Some(stream), Some(tail)) = (plan.streams.get(stream.index()), self.0.get(&stream)) else { return false };
+        if stream.priority == Priority::Alert || tail.records.len() >= TAIL_RECORDS_MAX {
+            return true;
+        }
+        let age = now.since(tail.since);
+        match stream.batch {
+            BatchLimit::Auto => (hint.connected && !hint.congested) || age >= TAIL_AGE_MAX,
+            BatchLimit::Time(limit) => age >= limit,
+            BatchLimit::Count(limit) => tail.records.len() >= limit as usize,
+        }
+    }
+}

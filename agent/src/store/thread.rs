@@ -1,0 +1,89 @@
+//! The store's thread: serves requests one by one, because SQLite blocks.
+
+use std::io;
+use std::sync::Arc;
+use std::thread::{self, JoinHandle};
+use std::time::Duration;
+
+use rtlive_drivers::outlet::Clock;
+use tokio::sync::{mpsc, watch};
+
+use super::Store;
+use crate::message::{STORE_REQUESTS_MAX, StoreError, StoreHandle, StoreRequest};
+
+/// How often the thread looks for what waits for a commit that does not come.
+const LOOK_EVERY: Duration = Duration::from_millis(500);
+
+/// Moves the store to a thread of its own. The thread ends with [`StoreRequest::Stop`], or when every handle is gone, or after an error
+/// of the disk, which it answers to whoever asked.
+///
+/// # Errors
+/// The system has no room for a thread.
+pub fn spawn(store: Store, clock: Arc<dyn Clock>) -> io::Result<(StoreHandle, JoinHandle<()>)> {
+    let (sender, requests) = mpsc::channel(STORE_REQUESTS_MAX);
+    let (changed, frames) = watch::channel(0);
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build()?;
+    let thread = thread::Builder::new().name("store".into()).spawn(move || {
+        if let Err(error) = runtime.block_on(serve(store, requests, &changed, &*clock)) {
+            tracing::error!("the store stops: {error}");
+        }
+    })?;
+    Ok((StoreHandle { requests: sender, frames }, thread))
+}
+
+async fn serve(
+    mut store: Store,
+    mut requests: mpsc::Receiver<StoreRequest>,
+    changed: &watch::Sender<u64>,
+    clock: &dyn Clock,
+) -> Result<(), StoreError> {
+    loop {
+        let Ok(request) = tokio::time::timeout(LOOK_EVERY, requests.recv()).await else {
+            flush(&mut store, changed, clock)?;
+            continue;
+        };
+        match request {
+            None => return store.close(),
+            Some(StoreRequest::Commit(commit, reply)) => {
+                let result = store.commit(*commit);
+                let failed = result.as_ref().err().map(|error| StoreError::Failed(error.to_string()));
+                // Whoever asked may have given up.
+                let _ = reply.send(result);
+                if let Some(error) = failed {
+                    return Err(error);
+                }
+                changed.send_modify(|count| *count += 1);
+            }
+            Some(StoreRequest::Take(reply)) => {
+                let _ = reply.send(store.take()?);
+            }
+            Some(StoreRequest::Acknowledge(ids)) => store.acknowledge(&ids),
+            Some(StoreRequest::Requeue) => {
+                store.requeue();
+                changed.send_modify(|count| *count += 1);
+            }
+            Some(StoreRequest::Hint(hint)) => store.hint(hint),
+            Some(StoreRequest::Status(reply)) => {
+                let _ = reply.send(store.status()?);
+            }
+            Some(StoreRequest::Stop(reply)) => {
+                if store.has_acknowledged() {
+                    store.flush(clock.now())?;
+                }
+                let closed = store.close();
+                let _ = reply.send(());
+                return closed;
+            }
+        }
+        flush(&mut store, changed, clock)?;
+    }
+}
+
+fn flush(store: &mut Store, changed: &watch::Sender<u64>, clock: &dyn Clock) -> Result<(), StoreError> {
+    let now = clock.now();
+    if store.wants_flush(now) {
+        store.flush(now)?;
+        changed.send_modify(|count| *count += 1);
+    }
+    Ok(())
+}
