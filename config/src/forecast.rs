@@ -129,13 +129,13 @@ impl Forecast {
                 name: input.name.to_string(),
                 driver: input.driver.clone(),
                 prefix: input.prefix.to_string(),
-                polled: input.checked.polled,
-                series: input.checked.series_count,
-                readings_per_second: input.checked.readings_per_second.or_else(|| {
-                    let every = input.checked.every.filter(|every| !every.is_zero())?;
-                    Some(input.checked.series_count? as f64 / every.as_secs_f64())
+                polled: input.polled,
+                series: input.series_count,
+                readings_per_second: input.readings_per_second.or_else(|| {
+                    let every = input.every.filter(|every| !every.is_zero())?;
+                    Some(input.series_count? as f64 / every.as_secs_f64())
                 }),
-                power_cut_loss_ms: match input.checked.can_be_asked_again {
+                power_cut_loss_ms: match input.can_be_asked_again {
                     true => 0,
                     false => u64::try_from(commit_every.as_millis()).unwrap_or(u64::MAX),
                 },

@@ -4,6 +4,7 @@
 //! the I/O loop, tests; and one line in [`registry::DRIVERS`]. It hands [`outlet::Delivery`] values to the engine and hears back
 //! only two things: "slow down", as a full channel, and "this is committed".
 
+pub mod catalogue;
 pub mod input;
 pub mod outlet;
 pub mod registry;
