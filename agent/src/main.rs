@@ -1,3 +1,40 @@
 //! `rtlive`, the program.
 
-fn main() {}
+use std::process::ExitCode;
+
+use clap::Parser;
+use rtlive::cli::{Cli, Command};
+use rtlive::command;
+
+fn main() -> ExitCode {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => {
+            // Asked-for help goes to standard output and is no mistake.
+            let usage = error.use_stderr();
+            let _ = error.print();
+            return if usage { command::usage() } else { ExitCode::SUCCESS };
+        }
+    };
+    let Some(what) = cli.command else { return {
+        command::version::print();
+        return ExitCode::SUCCESS;
+    } };
+    let result = match what {
+        Command::Run => command::run::run(&cli.config),
+        Command::Check { json } => command::check::check(&cli.config, json),
+        #[cfg(feature = "demo")]
+        Command::Demo(demo) => command::demo::demo(&demo),
+        Command::Try(options) => command::try_input::try_input(&cli.config, &options),
+        Command::Tail { select } => command::tail::tail(&cli.config, &select),
+        Command::Status { json } => command::status::status(&cli.config, json),
+        Command::Reload => command::reload::reload(&cli.config),
+        Command::Replay(options) => command::replay::replay(&cli.config, &options),
+        Command::Decode { files } => command::decode::decode(&files),
+        Command::Drivers { name, example } => command::drivers::drivers(name.as_deref(), example),
+    };
+    match result {
+        Ok(code) => code,
+        Err(failure) => command::report(&failure),
+    }
+}

@@ -160,6 +160,17 @@ impl Forecast {
     }
 }
 
+impl Forecast {
+    /// A sum of bytes in words; the inputs that it leaves out make it a lower bound.
+    fn a_day(&self, bytes: u64) -> String {
+        match (self.rate_unknown.is_empty(), bytes) {
+            (true, bytes) => format!("about {} a day", write_bytes(bytes)),
+            (false, 0) => "not known".into(),
+            (false, bytes) => format!("at least {} a day", write_bytes(bytes)),
+        }
+    }
+}
+
 fn stream_forecast(stream: &StreamPlan, inputs: &[InputForecast], commit_every: Duration) -> StreamForecast {
     let blank = StreamForecast {
         name: stream.name.to_string(),
@@ -305,10 +316,10 @@ impl fmt::Display for Forecast {
             writeln!(f, "rules: {}", self.rules.join(", "))?;
         }
         match (&self.uplink, self.link_bytes_per_day) {
-            (Some(broker), Some(bytes)) => writeln!(f, "link: about {} a day to {broker}", write_bytes(bytes))?,
+            (Some(broker), Some(bytes)) => writeln!(f, "link: {} to {broker}", self.a_day(bytes))?,
             _ => writeln!(f, "link: none; what is read is stored on this machine")?,
         }
-        writeln!(f, "flash: about {} a day", write_bytes(self.flash_bytes_per_day))?;
+        writeln!(f, "flash: {}", self.a_day(self.flash_bytes_per_day))?;
         if !self.rate_unknown.is_empty() {
             writeln!(f, "not counted, since their rate is not known: {}", self.rate_unknown.join(", "))?;
         }

@@ -4,7 +4,18 @@
 //! the I/O loop, tests; and one line in [`registry::DRIVERS`]. It hands [`outlet::Delivery`] values to the engine and hears back
 //! only two things: "slow down", as a full channel, and "this is committed".
 
+#![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::panic))]
+
 pub mod catalogue;
+pub mod fields;
+pub mod file;
+pub mod gpio;
 pub mod input;
+pub mod mqtt;
 pub mod outlet;
+pub mod payload;
 pub mod registry;
+#[cfg(test)]
+mod rig;
+pub mod supervisor;
+pub mod tls;

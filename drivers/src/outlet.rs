@@ -53,6 +53,8 @@ pub type SharedHealth = Arc<Mutex<InputHealth>>;
 /// A driver's side of the channel; lives as long as the input, through restarts of its driver.
 pub struct Session {
     input: InputId,
+    name: Arc<str>,
+    agent: Arc<str>,
     prefix: Arc<str>,
     clock: Arc<dyn Clock>,
     deliveries: mpsc::Sender<Delivery>,
@@ -85,6 +87,13 @@ struct Pending {
     outage: Option<Outage>,
 }
 
+impl Pending {
+    fn is_empty(&self) -> bool {
+        let Self { declared, readings, rejected, state, outage } = self;
+        declared.is_empty() && readings.is_empty() && rejected.is_empty() && state.is_empty() && outage.is_none()
+    }
+}
+
 /// The engine is gone; the program stops.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("the engine has stopped")]
@@ -94,6 +103,10 @@ pub struct EngineStopped;
 pub struct SessionParts {
     /// The input.
     pub input: InputId,
+    /// Its name in the configuration.
+    pub name: Arc<str>,
+    /// The agent's id, for names that a peer must tell apart: an MQTT client id.
+    pub agent: Arc<str>,
     /// The first levels of its series.
     pub prefix: Arc<str>,
     /// The time.
@@ -115,9 +128,12 @@ pub struct SessionParts {
 impl Session {
     /// Puts a session together.
     pub fn new(parts: SessionParts) -> Self {
-        let SessionParts { input, prefix, clock, deliveries, committed, stop, health, state, trace } = parts;
+        let SessionParts { input, name, agent, prefix, clock, deliveries, committed, stop, health, state, trace } =
+            parts;
         Self {
             input,
+            name,
+            agent,
             prefix,
             clock,
             deliveries,
@@ -137,6 +153,16 @@ impl Session {
         self.clock.now()
     }
 
+    /// The input's name in the configuration.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// The agent's id.
+    pub fn agent(&self) -> &str {
+        &self.agent
+    }
+
     /// The number of the series `<prefix>/<rest>`, declared at its first use. `rest` may have several levels; each must have gone
     /// through [`series_level`](rtlive_core::reading::series_level) where it comes from outside. `source` is the device or topic whose watermark it shares.
     pub fn series(&mut self, rest: &str, unit: Option<&str>, source: &str) -> SeriesId {
@@ -148,6 +174,16 @@ impl Session {
         let info = SeriesInfo { name: format!("{}/{rest}", self.prefix).into(), unit: unit.map(Into::into) };
         self.next.declared.push(Declared { input: self.input, source: source.into(), info });
         id
+    }
+
+    /// The first levels of the input's series.
+    pub fn prefix(&self) -> &str {
+        &self.prefix
+    }
+
+    /// Whether the series `<prefix>/<rest>` was declared.
+    pub fn has_series(&self, rest: &str) -> bool {
+        self.series.contains_key(rest)
     }
 
     /// How many series the input has declared.
@@ -196,27 +232,33 @@ impl Session {
     }
 
     /// Hands over what was added since the last call, as one delivery that arrived at `arrival`; waits while the engine has no room.
-    /// Returns the delivery's number; without anything to hand over, the last one's.
+    /// Returns the delivery's number; without anything to hand over, the last one's. Dropped while it waits, it has taken nothing:
+    /// all that was added goes with the next delivery.
     ///
     /// # Errors
     /// [`EngineStopped`] when there is nobody to hand it to.
     pub async fn deliver(&mut self, arrival: Timestamp, urgent: bool) -> Result<u64, EngineStopped> {
-        match self.take(arrival, urgent) {
-            Some(delivery) => {
-                let number = delivery.number;
-                self.deliveries.send(delivery).await.map_err(|_| EngineStopped)?;
-                Ok(number)
+        if !self.next.is_empty() {
+            let deliveries = self.deliveries.clone();
+            let room = deliveries.reserve().await.map_err(|_| EngineStopped)?;
+            if let Some(delivery) = self.take(arrival, urgent) {
+                room.send(delivery);
             }
-            None => Ok(self.last_number),
         }
+        Ok(self.last_number)
+    }
+
+    /// The number of the last delivery that was handed over in this process; 0 before the first.
+    pub fn last_number(&self) -> u64 {
+        self.last_number
     }
 
     /// The delivery that [`Session::deliver`] would hand over; for tests and for `try`.
     pub fn take(&mut self, arrival: Timestamp, urgent: bool) -> Option<Delivery> {
-        let Pending { declared, readings, rejected, state, outage } = std::mem::take(&mut self.next);
-        if declared.is_empty() && readings.is_empty() && rejected.is_empty() && state.is_empty() && outage.is_none() {
+        if self.next.is_empty() {
             return None;
         }
+        let Pending { declared, readings, rejected, state, outage } = std::mem::take(&mut self.next);
         self.last_number += 1;
         let rejected = rejected.into_iter().map(|(reason, count)| Rejected { reason: reason.into(), count }).collect();
         let batch = Batch { input: self.input, arrival, readings, rejected };
@@ -233,6 +275,11 @@ impl Session {
         let mut stop = self.stop.clone();
         // An error means that the sender is gone, which is a stop as well.
         let _ = stop.wait_for(|stop| *stop).await;
+    }
+
+    /// `true` once the program stops; for those who must watch it without holding the session.
+    pub fn stop_signal(&self) -> watch::Receiver<bool> {
+        self.stop.clone()
     }
 
     /// Shows bytes that crossed a port to `try --trace`; dropped when nobody looks or looking is too slow.

@@ -10,7 +10,8 @@ use crate::time::Timestamp;
 /// Something that the engine takes at an instant of the wall clock.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub enum Event {
-    /// A series appears. It gets the next [`SeriesId`](crate::reading::SeriesId); readings may use it from the next event on.
+    /// A series appears. It gets the next [`SeriesId`](crate::reading::SeriesId), unless one of its name is known, which keeps its
+    /// number; readings may use it from the next event on.
     Series(Declared),
     /// Readings arrive.
     Batch(Batch),

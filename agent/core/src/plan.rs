@@ -69,6 +69,28 @@ pub struct InputPlan {
     pub durability: Durability,
 }
 
+impl InputPlan {
+    /// How far the watermark of a source that speaks by itself stays behind.
+    pub const OUT_OF_ORDER_PUSHED: Duration = Duration::from_secs(2);
+    /// The least [`InputPlan::idle`], and that of a source without an interval.
+    pub const IDLE_MIN: Duration = Duration::from_secs(10);
+    /// [`InputPlan::max_ahead`] unless configured.
+    pub const MAX_AHEAD: Duration = Duration::from_secs(300);
+
+    /// An input that nothing is known of, with the defaults of a source that speaks by itself.
+    pub fn pushed(name: Arc<str>) -> Self {
+        Self {
+            prefix: name.clone(),
+            name,
+            out_of_order: Self::OUT_OF_ORDER_PUSHED,
+            idle: Self::IDLE_MIN,
+            max_ahead: Self::MAX_AHEAD,
+            can_be_asked_again: false,
+            durability: Durability::Commit,
+        }
+    }
+}
+
 /// When readings of an input must be on disk.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]

@@ -11,6 +11,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
+use super::ledger::COUNT_MAX;
 use crate::plan::Function;
 use crate::reading::{Scalar, Value};
 use crate::time::Timestamp;
@@ -186,7 +187,7 @@ impl Accumulator {
             Kind::Text => self.text(text).is_some(),
             _ => true,
         };
-        self.count > 0
+        (1..=COUNT_MAX).contains(&self.count)
             && self.others <= self.count
             && (self.others == self.count || number(MIN) && number(MAX))
             && any(FIRST, 0)

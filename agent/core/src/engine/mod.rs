@@ -152,7 +152,10 @@ impl Engine {
     /// Takes an event at an instant of the wall clock, and appends what it emits to `out`.
     ///
     /// Time steps only with [`Event::Tick`]: who drives the engine hands one over when [`Engine::wake_at`] has come, before any
-    /// later event. Events of inputs that the plan does not have do nothing.
+    /// later event. A tick that emitted nothing may be left out of the journal.
+    ///
+    /// A series that is declared again under its name keeps its number; beyond [`SERIES_MAX`] none is added: ask
+    /// [`Engine::series_named`] for the number. Events of inputs that the plan does not have do nothing.
     pub fn handle(&mut self, now: Timestamp, event: &Event, out: &mut Vec<Emitted>) {
         match event {
             Event::Series(declared) => self.declare(declared),

@@ -49,8 +49,11 @@ impl Engine {
             stranger.get_or_insert(what);
         });
         match stranger {
-            None => Ok(engine),
             Some(what) => Err(SnapshotError::OtherPlan(what)),
+            None if !engine.ledger.is_sound() || !engine.windows.agree_with(&engine.ledger.windows) => {
+                Err(SnapshotError::Damaged("its ledger does not close"))
+            }
+            None => Ok(engine),
         }
     }
 

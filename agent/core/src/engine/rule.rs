@@ -50,6 +50,8 @@ pub(super) struct Instance {
 pub(super) struct Rules {
     pub(super) instances: Vec<Instance>,
     watched: Vec<Watched>,
+    /// The places in `watched`.
+    places: BTreeMap<SeriesId, u32>,
     /// Who waits for a series that was not declared yet: instance and binding.
     wanted: BTreeMap<Arc<str>, Vec<(u32, usize)>>,
     /// Series that came to be watched since [`Rules::newly_watched`] was last asked.
@@ -182,19 +184,20 @@ impl Rules {
     }
 
     fn bind(&mut self, instance: u32, binding: usize, series: SeriesId) {
-        let place = self.watched.iter().position(|watched| watched.series == series).unwrap_or_else(|| {
-            self.fresh.push((self.watched.len() as u32, series));
+        let place = *self.places.entry(series).or_insert_with(|| {
+            let place = self.watched.len() as u32;
+            self.fresh.push((place, series));
             self.watched.push(Watched { series, recent: Recent::default(), instances: Vec::new() });
-            self.watched.len() - 1
+            place
         });
-        if let Some(watched) = self.watched.get_mut(place)
+        if let Some(watched) = self.watched.get_mut(place as usize)
             && !watched.instances.contains(&instance)
         {
             watched.instances.push(instance);
         }
         let bound = self.instances.get_mut(instance as usize).and_then(|instance| instance.bindings.get_mut(binding));
         if let Some(bound) = bound {
-            *bound = Some(place as u32);
+            *bound = Some(place);
         }
     }
 
@@ -252,7 +255,8 @@ impl Rules {
 
     /// Puts samples back. `None` when no rule looks at the series.
     pub(super) fn restore_recent(&mut self, series: SeriesId, recent: Recent) -> Option<()> {
-        self.watched.iter_mut().find(|watched| watched.series == series)?.recent = recent;
+        let place = *self.places.get(&series)?;
+        self.watched.get_mut(place as usize)?.recent = recent;
         Some(())
     }
 

@@ -19,7 +19,7 @@ use crate::time::Timestamp;
 
 const MAGIC: [u8; 4] = *b"RTES";
 
-/// Changes whenever [`State`] does.
+/// The version of the snapshot's body; changes whenever what is saved does.
 pub const SNAPSHOT_VERSION: u16 = 1;
 
 const HEADER_BYTES: usize = 10;

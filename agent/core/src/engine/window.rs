@@ -116,6 +116,24 @@ impl Window {
     }
 }
 
+impl Slot {
+    /// Ends the chain behind `last_kept`, and frees the panes from `cut` on, which were behind it.
+    fn cut(&mut self, last_kept: Option<u32>, cut: u32, panes: &mut [Pane], free: &mut u32, open: &mut usize) {
+        match last_kept.and_then(|kept| panes.get_mut(kept as usize)) {
+            Some(kept) => kept.next = NONE,
+            None => self.head = NONE,
+        }
+        let mut place = cut;
+        while let Some(pane) = panes.get_mut(place as usize) {
+            // A text in it would live on.
+            pane.values = Accumulator::default();
+            let next = std::mem::replace(&mut pane.next, *free);
+            *free = std::mem::replace(&mut place, next);
+            *open -= 1;
+        }
+    }
+}
+
 impl Pane {
     fn due(&self, window: &Window) -> Timestamp {
         if self.is_finished { window.closes(self.end) } else { self.end }
@@ -224,6 +242,7 @@ impl Windows {
         if source.watermark >= window.closes(end) {
             return None;
         }
+        self.reuse_closed(slot, source.watermark);
         if let Some(place) =
             self.chain(slot).find(|&place| self.panes.get(place as usize).is_some_and(|p| p.start == start))
         {
@@ -300,18 +319,33 @@ impl Windows {
         self.link(slot, pane, source).map(|_| ())
     }
 
+    /// Lets go of the panes of a slot that have closed, when all of them were emitted, so that a window that opens takes the room of
+    /// one that closes in the same event. What this leaves is swept at the event's end.
+    fn reuse_closed(&mut self, slot: usize, watermark: Timestamp) {
+        let Self { windows, slots, panes, free, open, .. } = self;
+        let Some(slot) = slots.get_mut(slot) else { return };
+        let Some(window) = windows.get(usize::from(slot.window)) else { return };
+        let (mut last_kept, mut closed) = (None, slot.head);
+        while let Some(pane) = panes.get(closed as usize).filter(|pane| watermark < window.closes(pane.end)) {
+            last_kept = Some(closed);
+            closed = pane.next;
+        }
+        let mut place = closed;
+        while let Some(pane) = panes.get(place as usize) {
+            if !pane.is_finished || pane.is_changed {
+                return;
+            }
+            place = pane.next;
+        }
+        slot.cut(last_kept, closed, panes, free, open);
+    }
+
     /// Takes the panes out of a slot.
     pub(super) fn evict(&mut self, slot: usize) -> Vec<SavedPane> {
         let saved = self.panes(slot).map(Pane::saved).collect();
-        let Some(mut place) = self.slots.get_mut(slot).map(|slot| std::mem::replace(&mut slot.head, NONE)) else {
-            return saved;
-        };
-        while let Some(pane) = self.panes.get_mut(place as usize) {
-            // A text in it would live on.
-            pane.values = Accumulator::default();
-            let next = std::mem::replace(&mut pane.next, self.free);
-            self.free = std::mem::replace(&mut place, next);
-            self.open -= 1;
+        let Self { slots, panes, free, open, .. } = self;
+        if let Some(slot) = slots.get_mut(slot) {
+            slot.cut(None, slot.head, panes, free, open);
         }
         saved
     }
@@ -319,6 +353,18 @@ impl Windows {
     /// The panes of a slot, the latest first.
     pub(super) fn panes(&self, slot: usize) -> impl Iterator<Item = &Pane> {
         self.chain(slot).filter_map(|place| self.panes.get(place as usize))
+    }
+
+    /// Whether the accounts' open readings are those in open windows that are not finished. For state from outside.
+    pub(super) fn agree_with(&self, accounts: &[WindowAccount]) -> bool {
+        let mut open = vec![0u64; accounts.len()];
+        for (place, slot) in self.slots.iter().enumerate() {
+            let unfinished = self.panes(place).filter(|pane| !pane.is_finished);
+            if let Some(open) = open.get_mut(usize::from(slot.window)) {
+                *open = unfinished.fold(*open, |open, pane| open.saturating_add(pane.values.count()));
+            }
+        }
+        accounts.iter().zip(open).all(|(account, open)| account.open == open)
     }
 
     /// The length of a slot's window, in nanoseconds.
@@ -422,17 +468,7 @@ impl Windows {
                 last_kept = Some(place);
                 place = pane.next;
             }
-            match last_kept.and_then(|kept| panes.get_mut(kept as usize)) {
-                Some(kept) => kept.next = NONE,
-                None => slot.head = NONE,
-            }
-            while let Some(pane) = panes.get_mut(place as usize) {
-                // A text in it would live on.
-                pane.values = Accumulator::default();
-                let next = std::mem::replace(&mut pane.next, *free);
-                *free = std::mem::replace(&mut place, next);
-                *open -= 1;
-            }
+            slot.cut(last_kept, place, panes, free, open);
         }
     }
 

@@ -1,0 +1,155 @@
+//! What is on its way: frames with the messages that they became, and messages that wait for their acknowledgement.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::{FrameId, Parcel, Publication, Token};
+use crate::plan::Priority;
+
+/// The place of a frame in the order of sending: its priority, then the order in which frames were offered.
+type Place = (Priority, u64);
+
+/// A frame that the store gave out.
+#[derive(Debug)]
+struct Held {
+    id: FrameId,
+    stream: Arc<str>,
+    topic: Arc<str>,
+    unsent: VecDeque<Vec<u8>>,
+    /// Messages that are sent and not acknowledged.
+    awaited: usize,
+    /// Whether any message of it was sent.
+    begun: bool,
+}
+
+/// A message that is sent and not acknowledged.
+#[derive(Debug)]
+struct Sent {
+    place: Place,
+    bytes: usize,
+}
+
+/// What an acknowledgement came to.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Settled {
+    /// Nothing: the token is not known, or more messages of the frame are on their way.
+    Open,
+    /// The frame of this stream has arrived.
+    Arrived(FrameId, Arc<str>),
+    /// A message of this frame was refused; the frame is out of the account.
+    Refused(FrameId, Arc<str>),
+}
+
+/// The account of what is on its way.
+#[derive(Debug, Default)]
+pub(super) struct Flight {
+    frames: BTreeMap<Place, Held>,
+    sent: BTreeMap<Token, Sent>,
+    unsent_bytes: usize,
+    sent_bytes: usize,
+    last_order: u64,
+    last_token: u64,
+    /// When the link last showed progress: an acknowledgement, or a message after silence.
+    progress_at: Duration,
+}
+
+impl Flight {
+    /// Takes a frame in, as the messages that it becomes.
+    pub(super) fn hold(&mut self, parcel: Parcel, messages: Vec<Vec<u8>>) {
+        self.last_order += 1;
+        self.unsent_bytes += messages.iter().map(Vec::len).sum::<usize>();
+        let Parcel { id, stream, topic, priority, .. } = parcel;
+        let held = Held { id, stream, topic, unsent: messages.into(), awaited: 0, begun: false };
+        self.frames.insert((priority, self.last_order), held);
+    }
+
+    /// The size of the message that goes next.
+    pub(super) fn next_bytes(&self) -> Option<usize> {
+        self.frames.values().find_map(|held| held.unsent.front()).map(Vec::len)
+    }
+
+    /// Sends the next message.
+    pub(super) fn send(&mut self, now: Duration) -> Option<Publication> {
+        let (&place, held) = self.frames.iter_mut().find(|(_, held)| !held.unsent.is_empty())?;
+        let payload = held.unsent.pop_front()?;
+        held.awaited += 1;
+        held.begun = true;
+        self.last_token += 1;
+        let token = Token(self.last_token);
+        if self.sent.is_empty() {
+            self.progress_at = now;
+        }
+        self.unsent_bytes -= payload.len();
+        self.sent_bytes += payload.len();
+        self.sent.insert(token, Sent { place, bytes: payload.len() });
+        Some(Publication { token, frame: held.id, topic: held.topic.clone(), payload })
+    }
+
+    /// Takes an acknowledgement in.
+    pub(super) fn settle(&mut self, token: Token, taken: bool, now: Duration) -> Settled {
+        let Some(Sent { place, bytes }) = self.sent.remove(&token) else { return Settled::Open };
+        self.sent_bytes -= bytes;
+        self.progress_at = now;
+        // The frame may be gone: another message of it was refused.
+        let Some(held) = self.frames.get_mut(&place) else { return Settled::Open };
+        held.awaited -= 1;
+        let over = !taken || held.awaited == 0 && held.unsent.is_empty();
+        if !over {
+            return Settled::Open;
+        }
+        match self.remove(place) {
+            Some(held) if taken => Settled::Arrived(held.id, held.stream),
+            Some(held) => Settled::Refused(held.id, held.stream),
+            None => Settled::Open,
+        }
+    }
+
+    /// Gives up the frames of a stream of which nothing was sent, in order.
+    pub(super) fn withdraw_unsent(&mut self, stream: &str) -> Vec<FrameId> {
+        let untouched = self.frames.iter().filter(|(_, held)| !held.begun && &*held.stream == stream);
+        let places: Vec<Place> = untouched.map(|(&place, _)| place).collect();
+        places.into_iter().filter_map(|place| self.remove(place)).map(|held| held.id).collect()
+    }
+
+    /// Forgets all; whether there was a frame.
+    pub(super) fn clear(&mut self) -> bool {
+        let any = !self.frames.is_empty();
+        self.frames.clear();
+        self.sent.clear();
+        self.unsent_bytes = 0;
+        self.sent_bytes = 0;
+        any
+    }
+
+    /// How many frames there are.
+    pub(super) fn frames(&self) -> usize {
+        self.frames.len()
+    }
+
+    /// How many messages are sent and not acknowledged.
+    pub(super) fn messages(&self) -> usize {
+        self.sent.len()
+    }
+
+    /// The bytes of messages that are sent and not acknowledged.
+    pub(super) fn sent_bytes(&self) -> usize {
+        self.sent_bytes
+    }
+
+    /// The bytes of all messages that are not acknowledged, sent or not.
+    pub(super) fn bytes(&self) -> usize {
+        self.sent_bytes + self.unsent_bytes
+    }
+
+    /// Since when the link has owed an acknowledgement without any progress.
+    pub(super) fn silent_since(&self) -> Option<Duration> {
+        (!self.sent.is_empty()).then_some(self.progress_at)
+    }
+
+    fn remove(&mut self, place: Place) -> Option<Held> {
+        let held = self.frames.remove(&place)?;
+        self.unsent_bytes -= held.unsent.iter().map(Vec::len).sum::<usize>();
+        Some(held)
+    }
+}

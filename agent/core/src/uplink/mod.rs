@@ -1,0 +1,183 @@
+//! The uplink's decisions: what is sent when, what counts as delivered, when to connect again.
+//!
+//! [`Sender`] takes [`Event`]s of the store and the link, and returns [`Action`]s. The tokio task that carries them out, and the
+//! MQTT client, live in the agent; in simulations a model store and a model link take their place.
+//!
+//! The contract between the sender and its driver:
+//!
+//! - After every call of [`Sender::handle`], and at [`Sender::wake_at`], the driver calls [`Sender::poll`] until it returns `None`.
+//!   Spurious calls do nothing.
+//! - [`Action::Connect`] is answered by [`Event::Connected`] or [`Event::Disconnected`], in a time that the driver bounds.
+//! - [`Action::Take`] is answered by [`Event::Offered`] or [`Event::NothingOffered`] before the next poll.
+//! - [`Action::Publish`] is answered by [`Event::Acknowledged`] with its token, or never; tokens are not used twice.
+//! - [`Action::Disconnect`] ends the connection without an answer: what still comes from it is ignored.
+//!
+//! What holds:
+//!
+//! - A frame is delivered only when every message of it was acknowledged within one connection ([`Action::Delivered`]).
+//! - A frame that was offered and not delivered is given back, one by one ([`Action::Return`]) or all at once ([`Action::Requeue`]);
+//!   after any loss of the connection nothing is in flight. Only frames that the broker can never take ([`Sender::set_aside`]) are
+//!   kept out until the connection ends.
+//! - Messages go in the order of their frames' priority, then in the order in which the frames were offered.
+//! - What is in flight stays below the bounds of [`sender`] and of the broker.
+
+pub mod backoff;
+mod flight;
+mod refusal;
+pub mod sender;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::plan::Priority;
+use crate::time::Timestamp;
+
+pub use refusal::{Refusal, Refused};
+pub use sender::{Sender, State};
+
+/// The number of a stored frame: its row in the store. Never used twice within a store.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct FrameId(pub i64);
+
+/// The number of a message on its way; counts from 1 within a [`Sender`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Token(pub u64);
+
+/// An instant, by two clocks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Now {
+    /// Time since some fixed instant, by a clock that is never set: every wait is counted by it.
+    pub steady: Duration,
+    /// The wall clock: how old a frame is.
+    pub wall: Timestamp,
+}
+
+/// A stored frame, as the sender needs to know it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Parcel {
+    /// The frame.
+    pub id: FrameId,
+    /// Its stream's name; a refusal speaks of streams.
+    pub stream: Arc<str>,
+    /// Where it is published.
+    pub topic: Arc<str>,
+    /// What goes before it.
+    pub priority: Priority,
+    /// When its first record was committed.
+    pub committed_at: Timestamp,
+    /// Whether `bytes` is a message as it stands, never sent in parts.
+    pub json: bool,
+    /// The sealed bytes.
+    pub bytes: Arc<[u8]>,
+}
+
+/// What the broker takes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// How many messages may be unacknowledged (MQTT 5.0, section 3.2.2.3.3, Receive Maximum); 0 counts as 1.
+    pub messages_max: u16,
+    /// The longest packet (section 3.2.2.3.6, Maximum Packet Size), in bytes.
+    pub packet_bytes_max: u32,
+}
+
+impl Limits {
+    /// What a broker takes that names no limits (sections 3.2.2.3.3 and 2.1.4).
+    pub const NONE: Self = Self { messages_max: u16::MAX, packet_bytes_max: 268_435_460 };
+}
+
+/// What a broker's acknowledgement means.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// The message is the broker's now.
+    Taken,
+    /// It was not taken.
+    Refused(Refusal),
+}
+
+/// Why a connection ended, or did not come about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Loss {
+    /// It broke, or the broker could not be reached.
+    Broken,
+    /// The broker or we ourselves refused: login, certificate, protocol. A person has to mend it.
+    Refused,
+    /// The broker asks for patience: busy, quota, shutting down.
+    Busy,
+    /// Another client connected under our client id.
+    TakenOver,
+}
+
+/// What the sender hears.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Event {
+    /// The connection is made.
+    Connected(Limits),
+    /// The broker answered a message.
+    Acknowledged {
+        /// Which.
+        token: Token,
+        /// How.
+        verdict: Verdict,
+    },
+    /// The connection is gone, or was not made.
+    Disconnected(Loss),
+    /// There may be a frame in the store that was not there before.
+    FramesAvailable,
+    /// The store gave out a frame.
+    Offered(Parcel),
+    /// The store has no frame to give out.
+    NothingOffered,
+    /// The program stops: send what is left, say goodbye, within a bound.
+    Stop,
+}
+
+/// What the sender wants done.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Action {
+    /// Connect to the broker.
+    Connect,
+    /// Ask the store for the next frame of a stream that is not excepted.
+    Take {
+        /// Streams that the broker refused a moment ago.
+        except: Arc<[Arc<str>]>,
+    },
+    /// Send a message at QoS 1.
+    Publish(Publication),
+    /// The store may delete this frame.
+    Delivered(FrameId),
+    /// The store may give out this frame again.
+    Return(FrameId),
+    /// The store may give out every frame again that was given out and not delivered.
+    Requeue,
+    /// Tell the store what the link looks like.
+    Hint {
+        /// Whether there is a connection.
+        connected: bool,
+        /// Whether frames are waiting for the link rather than the other way round.
+        congested: bool,
+    },
+    /// Close the connection, or give up making it.
+    Disconnect(Farewell),
+}
+
+/// How a connection is closed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Farewell {
+    /// In good order: the status goes offline, DISCONNECT is sent.
+    Stopping,
+    /// The peer has not answered for [`sender::ACKNOWLEDGEMENT_WAIT_MAX`]: nothing more is sent.
+    Stalled,
+}
+
+/// A message to be sent.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Publication {
+    /// Comes back with the acknowledgement.
+    pub token: Token,
+    /// The frame that it is, or is a part of.
+    pub frame: FrameId,
+    /// Where it is published.
+    pub topic: Arc<str>,
+    /// The payload.
+    pub payload: Vec<u8>,
+}

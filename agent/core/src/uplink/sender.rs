@@ -1,0 +1,374 @@
+//! The sender: takes frames from the store as the link allows, keeps account of them, and decides when to connect.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::backoff::Backoff;
+use super::flight::{Flight, Settled};
+use super::refusal::{Refusals, Refused};
+use super::{Action, Event, Farewell, FrameId, Limits, Loss, Now, Parcel, Token, Verdict};
+
+/// How many frames may be on their way: at 100 ms of round trip, 320 frames a second, more than a gateway seals.
+pub const FRAMES_MAX: usize = 32;
+/// How many messages may be unacknowledged, where the broker allows as many. mosquitto allows 20.
+pub const MESSAGES_MAX: u16 = 64;
+/// How many bytes may be taken from the store and not acknowledged; 2.5 MB/s at 100 ms of round trip. One frame may go beyond it,
+/// or a long one could never be sent.
+pub const BYTES_MAX: usize = 256 * 1024;
+/// How long a part of a frame may be; an alert waits behind one part at least.
+pub const PART_BYTES_MAX: usize = 64 * 1024;
+/// How old a frame's first record may be before the frame is backlog and marked `historical`.
+pub const HISTORICAL_AFTER: Duration = Duration::from_secs(60);
+/// How long the broker may owe acknowledgements without giving one before the connection counts as dead. The longest part needs 55 s at
+/// 9.6 kbit/s, the slowest link in use; a broker that hangs for half a minute is waited for.
+pub const ACKNOWLEDGEMENT_WAIT_MAX: Duration = Duration::from_secs(90);
+/// How long a connection must last before the next failure is a first one.
+pub const STABLE_AFTER: Duration = Duration::from_secs(30);
+/// The shortest wait before a connection is tried again.
+pub const RECONNECT_WAIT_MIN: Duration = Duration::from_millis(500);
+/// The longest wait: what a broker's outage adds at most.
+pub const RECONNECT_WAIT_MAX: Duration = Duration::from_secs(120);
+/// The shortest wait after a refusal, which a person has to mend, and where the broker asks for patience.
+pub const REFUSED_WAIT_MIN: Duration = Duration::from_secs(10);
+/// The shortest wait after another client took our place: two agents with one id would otherwise throw each other out for ever.
+pub const TAKEN_OVER_WAIT_MIN: Duration = Duration::from_secs(300);
+/// How long frames may wait for the link before it counts as congested.
+pub const CONGESTED_AFTER: Duration = Duration::from_secs(1);
+/// How long sending may go on after [`Event::Stop`].
+pub const STOP_WITHIN: Duration = Duration::from_secs(3);
+
+/// What a PUBLISH packet has around topic and payload, at most: the fixed header, the topic's length, the packet id, no properties
+/// (MQTT 5.0, section 3.3).
+const PUBLISH_OVERHEAD_BYTES: usize = 5 + 2 + 2 + 1;
+/// What a message has around a part of a frame, at most.
+const HEADER_BYTES_MAX: usize = 22;
+/// The shortest part worth sending; a broker that does not take it takes no frames.
+const PART_BYTES_MIN: usize = 1024;
+
+/// Makes the messages of a frame: its bytes, whether it is backlog, the longest part.
+pub type Split = fn(&[u8], bool, usize) -> Vec<Vec<u8>>;
+
+/// Where the connection stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum State {
+    /// It is tried again at this time of the steady clock.
+    Waiting {
+        /// When.
+        until: Duration,
+    },
+    /// It is being made.
+    Connecting,
+    /// It stands.
+    Connected {
+        /// Since when, by the steady clock.
+        since: Duration,
+    },
+    /// The sender has stopped; nothing follows.
+    Stopped,
+}
+
+/// Whether the store has frames.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Supply {
+    /// It may; worth asking.
+    Possible,
+    /// It was asked. `more` notes that frames came since.
+    Asked { more: bool },
+    /// It has none that may be sent.
+    Empty,
+}
+
+/// Decides what the uplink does; see the module above for the contract.
+#[derive(Debug)]
+pub struct Sender {
+    state: State,
+    limits: Limits,
+    flight: Flight,
+    refusals: Refusals,
+    backoff: Backoff,
+    split: Split,
+    supply: Supply,
+    /// The streams that the store was last asked to leave out.
+    excepted: Arc<[Arc<str>]>,
+    actions: VecDeque<Action>,
+    /// Whether frames are out that only a requeue brings back.
+    owes_requeue: bool,
+    /// How many frames of this connection the broker can never take.
+    set_aside: u64,
+    /// Since when frames have waited for room.
+    full_since: Option<Duration>,
+    hinted: (bool, bool),
+    stop_at: Option<Duration>,
+}
+
+impl Sender {
+    /// A sender that connects at once. `seed` is different on every device and at every start; see [`Backoff`].
+    pub fn new(split: Split, seed: u64) -> Self {
+        Self {
+            state: State::Waiting { until: Duration::ZERO },
+            limits: Limits::NONE,
+            flight: Flight::default(),
+            refusals: Refusals::default(),
+            backoff: Backoff::new(RECONNECT_WAIT_MIN, RECONNECT_WAIT_MAX, seed),
+            split,
+            supply: Supply::Possible,
+            excepted: Arc::default(),
+            actions: VecDeque::new(),
+            // A sender before this one may have left frames behind.
+            owes_requeue: true,
+            set_aside: 0,
+            full_since: None,
+            hinted: (false, false),
+            stop_at: None,
+        }
+    }
+
+    /// Takes in what happened.
+    pub fn handle(&mut self, now: Now, event: Event) {
+        match event {
+            Event::Connected(limits) => self.connected(now, limits),
+            Event::Acknowledged { token, verdict } => self.acknowledged(now, token, &verdict),
+            Event::Disconnected(loss) => self.disconnected(now, loss),
+            Event::FramesAvailable => {
+                self.supply = match self.supply {
+                    Supply::Asked { .. } => Supply::Asked { more: true },
+                    _ => Supply::Possible,
+                }
+            }
+            Event::Offered(parcel) => {
+                self.supply = Supply::Possible;
+                self.offered(now, parcel);
+            }
+            Event::NothingOffered => {
+                self.supply = match self.supply {
+                    Supply::Asked { more: false } => Supply::Empty,
+                    _ => Supply::Possible,
+                }
+            }
+            Event::Stop => {
+                self.stop_at.get_or_insert(now.steady.saturating_add(STOP_WITHIN));
+            }
+        }
+    }
+
+    /// What is to be done next; `None` until something happens or [`Sender::wake_at`].
+    pub fn poll(&mut self, now: Now) -> Option<Action> {
+        if let Some(action) = self.actions.pop_front() {
+            return Some(action);
+        }
+        if self.stop_at.is_some() {
+            if let Some(action) = self.poll_stop(now) {
+                return Some(action);
+            }
+        }
+        if std::mem::take(&mut self.owes_requeue) {
+            self.retry_supply();
+            return Some(Action::Requeue);
+        }
+        match self.state {
+            State::Waiting { until } if until <= now.steady => {
+                self.state = State::Connecting;
+                Some(Action::Connect)
+            }
+            State::Connected { .. } => self.poll_connected(now),
+            _ => None,
+        }
+        .or_else(|| self.hint(now))
+    }
+
+    /// When to poll again if nothing happens before, by the steady clock.
+    pub fn wake_at(&self, now: Now) -> Option<Duration> {
+        if !self.actions.is_empty() {
+            return Some(now.steady);
+        }
+        match self.state {
+            State::Waiting { until } => Some(until),
+            State::Connecting | State::Stopped => None,
+            State::Connected { .. } => {
+                let stalled = self.flight.silent_since().map(|since| since.saturating_add(ACKNOWLEDGEMENT_WAIT_MAX));
+                let congested = self.full_since.filter(|_| !self.hinted.1);
+                let congested = congested.map(|since| since.saturating_add(CONGESTED_AFTER));
+                let trial = self.refusals.next_trial(now.steady);
+                [stalled, congested, trial, self.stop_at].into_iter().flatten().min()
+            }
+        }
+    }
+
+    /// Where the connection stands.
+    pub fn state(&self) -> State {
+        self.state
+    }
+
+    /// How many messages are unacknowledged.
+    pub fn messages_in_flight(&self) -> usize {
+        self.flight.messages()
+    }
+
+    /// How many bytes are taken from the store and not acknowledged.
+    pub fn bytes_in_flight(&self) -> usize {
+        self.flight.bytes()
+    }
+
+    /// How many frames of this connection are too long for the broker, even in parts. They are offered again at the next one.
+    pub fn set_aside(&self) -> u64 {
+        self.set_aside
+    }
+
+    /// The streams that the broker refuses at present.
+    pub fn refused(&self) -> impl Iterator<Item = Refused> + '_ {
+        self.refusals.list()
+    }
+
+    fn connected(&mut self, now: Now, limits: Limits) {
+        if self.state != State::Connecting {
+            return;
+        }
+        self.state = State::Connected { since: now.steady };
+        self.limits = limits;
+        self.supply = Supply::Possible;
+    }
+
+    fn disconnected(&mut self, now: Now, loss: Loss) {
+        let stable = match self.state {
+            State::Connected { since } => now.steady.saturating_sub(since) >= STABLE_AFTER,
+            State::Connecting => false,
+            State::Waiting { .. } | State::Stopped => return,
+        };
+        if stable {
+            self.backoff.reset();
+        }
+        let least = match loss {
+            Loss::Broken => Duration::ZERO,
+            Loss::Refused | Loss::Busy => REFUSED_WAIT_MIN,
+            Loss::TakenOver => TAKEN_OVER_WAIT_MIN,
+        };
+        self.land();
+        self.state = State::Waiting { until: now.steady.saturating_add(self.backoff.next_wait(least)) };
+    }
+
+    /// Forgets what belongs to a connection.
+    fn land(&mut self) {
+        self.owes_requeue |= self.flight.clear() | (self.set_aside > 0);
+        self.set_aside = 0;
+        self.refusals.clear();
+        self.full_since = None;
+    }
+
+    fn acknowledged(&mut self, now: Now, token: Token, verdict: &Verdict) {
+        match (self.flight.settle(token, *verdict == Verdict::Taken, now.steady), verdict) {
+            (Settled::Arrived(id, stream), _) => {
+                self.refusals.accept(&stream, now.steady);
+                self.retry_supply();
+                self.actions.push_back(Action::Delivered(id));
+            }
+            (Settled::Refused(id, stream), Verdict::Refused(refusal)) => {
+                self.refusals.refuse(&stream, *refusal, now.steady);
+                self.give_back(id);
+                for id in self.flight.withdraw_unsent(&stream) {
+                    self.give_back(id);
+                }
+            }
+            _ => {}
+        }
+    }
+
+    fn give_back(&mut self, id: FrameId) {
+        self.actions.push_back(Action::Return(id));
+        self.retry_supply();
+    }
+
+    /// What the store said before it had the newest word does not count any more.
+    fn retry_supply(&mut self) {
+        if self.supply == Supply::Empty {
+            self.supply = Supply::Possible;
+        }
+    }
+
+    fn offered(&mut self, now: Now, parcel: Parcel) {
+        if !matches!(self.state, State::Connected { .. }) {
+            self.owes_requeue = true;
+            return;
+        }
+        let room = (self.limits.packet_bytes_max as usize).saturating_sub(PUBLISH_OVERHEAD_BYTES + parcel.topic.len());
+        let messages = if parcel.json {
+            if parcel.bytes.len() > room { Vec::new() } else { vec![parcel.bytes.to_vec()] }
+        } else {
+            let part = room.saturating_sub(HEADER_BYTES_MAX).min(PART_BYTES_MAX);
+            let historical = now.wall.since(parcel.committed_at) > HISTORICAL_AFTER;
+            if part < PART_BYTES_MIN { Vec::new() } else { (self.split)(&parcel.bytes, historical, part) }
+        };
+        if messages.is_empty() {
+            // The store does not give it out again before the requeue after this connection; the others go on.
+            self.set_aside += 1;
+            return;
+        }
+        self.refusals.send(&parcel.stream);
+        self.flight.hold(parcel, messages);
+    }
+
+    fn poll_connected(&mut self, now: Now) -> Option<Action> {
+        let overdue = |since: Duration| now.steady.saturating_sub(since) >= ACKNOWLEDGEMENT_WAIT_MAX;
+        if self.flight.silent_since().is_some_and(overdue) {
+            self.disconnected(now, Loss::Broken);
+            return Some(Action::Disconnect(Farewell::Stalled));
+        }
+        if self.may_send() {
+            if let Some(publication) = self.flight.send(now.steady) {
+                return Some(Action::Publish(publication));
+            }
+        }
+        if self.excepted.iter().any(|stream| !self.refusals.holds(stream, now.steady)) {
+            self.excepted = Arc::default();
+            self.retry_supply();
+        }
+        if self.has_room() && self.supply == Supply::Possible {
+            self.supply = Supply::Asked { more: false };
+            self.excepted = self.refusals.held(now.steady);
+            return Some(Action::Take { except: self.excepted.clone() });
+        }
+        None
+    }
+
+    fn may_send(&self) -> bool {
+        let messages = self.flight.messages();
+        let messages_max = usize::from(self.limits.messages_max.clamp(1, MESSAGES_MAX));
+        let fits = |bytes| messages == 0 || self.flight.sent_bytes() + bytes <= BYTES_MAX;
+        messages < messages_max && self.flight.next_bytes().is_some_and(fits)
+    }
+
+    fn has_room(&self) -> bool {
+        self.flight.frames() < FRAMES_MAX && self.flight.bytes() < BYTES_MAX
+    }
+
+    /// The hint, where it changed.
+    fn hint(&mut self, now: Now) -> Option<Action> {
+        let connected = matches!(self.state, State::Connected { .. });
+        let full = connected && self.supply != Supply::Empty && !self.has_room();
+        self.full_since = if full { self.full_since.or(Some(now.steady)) } else { None };
+        let congested = self.full_since.is_some_and(|since| now.steady.saturating_sub(since) >= CONGESTED_AFTER);
+        if self.hinted == (connected, congested) {
+            return None;
+        }
+        self.hinted = (connected, congested);
+        Some(Action::Hint { connected, congested })
+    }
+
+    fn poll_stop(&mut self, now: Now) -> Option<Action> {
+        let overdue = self.stop_at.is_some_and(|at| at <= now.steady);
+        let drained = self.flight.frames() == 0 && self.flight.messages() == 0 && self.supply == Supply::Empty;
+        match self.state {
+            State::Connected { .. } if !overdue && !drained => return None,
+            State::Stopped => return None,
+            _ => {}
+        }
+        let before = std::mem::replace(&mut self.state, State::Stopped);
+        // What is owed after this is paid with the next polls, so that whoever sends next finds every frame.
+        self.land();
+        (!matches!(before, State::Waiting { .. })).then_some(Action::Disconnect(Farewell::Stopping))
+    }
+}
+
+#[cfg(test)]
+#[path = "sender_tests.rs"]
+mod tests;

@@ -1,0 +1,11 @@
+//! The engine as its callers see it: events in, records out.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+mod order;
+mod plan;
+mod reference;
+mod reload;
+mod restart;
+mod rules;
+mod windows;

@@ -1,0 +1,201 @@
+//! Plans and events, written short.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use rtlive_core::engine::Engine;
+use rtlive_core::event::{Batch, Declared, Event};
+use rtlive_core::expr::Expression;
+use rtlive_core::plan::{
+    BatchLimit, Binding, BindingSource, Durability, Format, Function, InputPlan, Plan, Priority, RulePlan, Severity,
+    StreamKind, StreamPlan, WindowPlan,
+};
+use rtlive_core::reading::{ClockState, InputId, Quality, Reading, SeriesId, SeriesInfo, Value};
+use rtlive_core::record::{Aggregate, Emitted, Record};
+use rtlive_core::time::Timestamp;
+
+pub(crate) const SECOND: i64 = 1_000_000_000;
+
+/// A plan that grows by its methods.
+pub(crate) struct Planned(pub(crate) Plan);
+
+impl Planned {
+    /// One pushed input `a` with the given out-of-orderness in seconds.
+    pub(crate) fn new(out_of_order: u64) -> Self {
+        let streams = ["gaps", "alerts", "late", "quarantine"].map(|name| stream(name, StreamKind::Reserved)).into();
+        let (agent, labels) = ("gw".into(), [("site".to_owned(), "plant-7".to_owned())].into());
+        Self(Plan { agent, labels, inputs: Vec::new(), streams, rules: Vec::new() }).input("a", out_of_order)
+    }
+
+    pub(crate) fn input(mut self, name: &str, out_of_order: u64) -> Self {
+        self.0.inputs.push(InputPlan {
+            name: name.into(),
+            prefix: name.into(),
+            out_of_order: Duration::from_secs(out_of_order),
+            idle: Duration::from_secs(10),
+            max_ahead: Duration::from_secs(300),
+            can_be_asked_again: false,
+            durability: Durability::Commit,
+        });
+        self
+    }
+
+    pub(crate) fn raw(mut self, name: &str, select: &str) -> Self {
+        self.0.streams.push(stream(name, StreamKind::Raw { select: vec![select.parse().unwrap()] }));
+        self
+    }
+
+    /// A window of all functions; seconds.
+    pub(crate) fn window(mut self, name: &str, select: &str, every: u64, lateness: u64) -> Self {
+        let window = WindowPlan {
+            select: vec![select.parse().unwrap()],
+            every: Duration::from_secs(every),
+            lateness: Duration::from_secs(lateness),
+            compute: Function::ALL.to_vec(),
+        };
+        self.0.streams.push(stream(name, StreamKind::Window(window)));
+        self
+    }
+
+    /// A rule; a binding with a wildcard makes its instances.
+    pub(crate) fn rule(
+        mut self,
+        name: &str,
+        bindings: &[(&str, &str)],
+        when: &str,
+        clear: Option<&str>,
+        message: &str,
+    ) -> Self {
+        let names: Vec<&str> = bindings.iter().map(|(name, _)| *name).collect();
+        let binding = |(name, source): &(&str, &str)| Binding {
+            name: (*name).into(),
+            source: match source.contains(['+', '#']) {
+                true => BindingSource::Each(source.parse().unwrap()),
+                false => BindingSource::Series(source.parse().unwrap()),
+            },
+        };
+        self.0.rules.push(RulePlan {
+            name: name.into(),
+            bindings: bindings.iter().map(binding).collect(),
+            when: Expression::parse(when, &names).unwrap(),
+            clear: clear.map(|text| Expression::parse(text, &names).unwrap()),
+            severity: Severity::Critical,
+            message: (!message.is_empty()).then(|| message.parse().unwrap()),
+        });
+        self
+    }
+
+    pub(crate) fn done(self) -> Arc<Plan> {
+        Arc::new(self.0)
+    }
+
+    /// An engine with series declared: names whose first level is their input, and the second their source where there are three.
+    pub(crate) fn engine(self, series: &[&str]) -> Engine {
+        let mut engine = Engine::new(self.done());
+        for name in series {
+            let event = declared(&engine, name);
+            engine.handle(Timestamp::EPOCH, &event, &mut Vec::new());
+        }
+        engine
+    }
+}
+
+fn stream(name: &str, kind: StreamKind) -> StreamPlan {
+    StreamPlan {
+        name: name.into(),
+        kind,
+        priority: Priority::Live,
+        format: Format::Frame,
+        batch: BatchLimit::Auto,
+        topic: None,
+        class: "process".into(),
+    }
+}
+
+pub(crate) fn declared(engine: &Engine, name: &str) -> Event {
+    let levels: Vec<&str> = name.split('/').collect();
+    let input = engine.plan().input_named(levels[0]).unwrap();
+    let source = if levels.len() > 2 { levels[1] } else { "" };
+    Event::Series(Declared {
+        input,
+        source: source.into(),
+        info: SeriesInfo { name: name.into(), unit: Some("Cel".into()) },
+    })
+}
+
+pub(crate) fn seconds(time: i64) -> Timestamp {
+    Timestamp::from_nanos(time * SECOND)
+}
+
+pub(crate) fn reading(series: u32, time: Timestamp, value: Value) -> Reading {
+    Reading { series: SeriesId(series), time, value, quality: Quality::Good, check: None, clock: ClockState::Synced }
+}
+
+pub(crate) fn batch(arrival: Timestamp, readings: Vec<Reading>) -> Event {
+    Event::Batch(Batch { input: InputId(0), arrival, readings, rejected: Vec::new() })
+}
+
+/// Hands over a batch of input `a`: series, seconds, value; it arrives at its newest time. The ledger must close.
+pub(crate) fn take(engine: &mut Engine, readings: &[(u32, i64, f64)]) -> Vec<Emitted> {
+    let arrival = seconds(readings.iter().map(|(_, time, _)| *time).max().unwrap());
+    let readings = readings.iter().map(|&(series, time, value)| reading(series, seconds(time), Value::Float(value)));
+    handle(engine, &batch(arrival, readings.collect()))
+}
+
+/// Hands an event over, at its arrival.
+pub(crate) fn handle(engine: &mut Engine, event: &Event) -> Vec<Emitted> {
+    let mut out = Vec::new();
+    let now = if let Event::Batch(batch) = event { batch.arrival } else { Timestamp::EPOCH };
+    engine.handle(now, event, &mut out);
+    assert_eq!(engine.ledger().check(), None);
+    out
+}
+
+/// What went to a stream, in short.
+pub(crate) fn shown(engine: &Engine, out: &[Emitted]) -> Vec<String> {
+    out.iter()
+        .map(|Emitted { stream, record }| {
+            let stream = &engine.plan().streams[stream.index()].name;
+            let name = |series: SeriesId| engine.series()[series.index()].name.clone();
+            match record {
+                Record::Reading(reading) => {
+                    format!("{stream} {} {}={}", name(reading.series), second(reading.time), reading.value)
+                }
+                Record::Aggregate(aggregate) => {
+                    let early = if aggregate.is_final { "" } else { " early" };
+                    let Aggregate { start, end, revision, .. } = *aggregate;
+                    let values: Vec<String> = aggregate
+                        .values
+                        .iter()
+                        .map(|value| value.as_ref().map_or_else(|| "-".into(), ToString::to_string))
+                        .collect();
+                    let (start, end, values) = (second(start), second(end), values.join(" "));
+                    format!("{stream} {} {start}..{end} r{revision}{early}: {values}", name(aggregate.series))
+                }
+                Record::Alert(alert) => {
+                    let values: Vec<String> = alert
+                        .values
+                        .iter()
+                        .map(|(name, value)| {
+                            format!("{name}={}", value.as_ref().map_or_else(|| "-".into(), ToString::to_string))
+                        })
+                        .collect();
+                    format!(
+                        "{} {} {:?} at {}: {} ({})",
+                        alert.rule,
+                        alert.instance,
+                        alert.state,
+                        second(alert.time),
+                        alert.message,
+                        values.join(" ")
+                    )
+                }
+                other => format!("{stream} {other:?}"),
+            }
+        })
+        .collect()
+}
+
+fn second(time: Timestamp) -> i64 {
+    time.as_nanos() / SECOND
+}

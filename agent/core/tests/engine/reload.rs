@@ -1,0 +1,112 @@
+//! A reload keeps what it did not change.
+
+use rtlive_core::engine::Engine;
+use rtlive_core::plan::Function;
+use rtlive_core::reading::Value;
+
+use crate::plan::{Planned, batch, declared, handle, reading, seconds, shown, take};
+
+fn base() -> Planned {
+    Planned::new(0).window("ten", "#", 10, 10)
+}
+
+fn reload(engine: &mut Engine, planned: Planned) -> Vec<String> {
+    let before = Engine::restore(engine.plan().clone(), &engine.snapshot()).unwrap();
+    let mut out = Vec::new();
+    engine.reload(seconds(100), planned.done(), &mut out);
+    assert_eq!(engine.ledger().check(), None);
+    shown(&before, &out)
+}
+
+#[test]
+fn an_unchanged_plan_changes_nothing() {
+    let planned = || base().rule("hot", &[("x", "a/x")], "x > 1", None, "").input("b", 0);
+    let mut engine = planned().engine(&["a/x", "b/x"]);
+    take(&mut engine, &[(0, 1, 1.0), (0, 12, 2.0), (0, 3, 5.0)]);
+    let before = engine.snapshot();
+    assert!(reload(&mut engine, planned()).is_empty());
+    assert_eq!(engine.snapshot(), before);
+}
+
+#[test]
+fn inputs_and_streams_are_matched_by_name() {
+    let mut engine = base().input("b", 0).engine(&["a/x", "b/x"]);
+    take(&mut engine, &[(0, 1, 1.0)]);
+    // An input and a stream come before those that stay.
+    let mut planned = Planned::new(0).raw("aa", "none").window("ten", "#", 10, 10).input("b", 0);
+    planned.0.inputs.reverse();
+    assert!(reload(&mut engine, planned).is_empty());
+    let a = engine.plan().input_named("a").unwrap();
+    let Some(mut event) = batch_of(batch(seconds(12), vec![reading(0, seconds(12), Value::Float(3.0))])) else {
+        unreachable!()
+    };
+    event.input = a;
+    let out = handle(&mut engine, &rtlive_core::event::Event::Batch(event));
+    assert_eq!(shown(&engine, &out), ["ten a/x 0..10 r0: 1 1 1 1 1 1 1"]);
+}
+
+fn batch_of(event: rtlive_core::event::Event) -> Option<rtlive_core::event::Batch> {
+    match event {
+        rtlive_core::event::Event::Batch(batch) => Some(batch),
+        _ => None,
+    }
+}
+
+#[test]
+fn lateness_and_functions_may_change_under_open_windows() {
+    let mut engine = base().engine(&["a/x"]);
+    take(&mut engine, &[(0, 1, 1.0), (0, 12, 2.0)]);
+    let mut planned = Planned::new(0).window("ten", "#", 10, 100);
+    if let rtlive_core::plan::StreamKind::Window(window) = &mut planned.0.streams[4].kind {
+        window.compute = vec![Function::Max];
+    }
+    assert!(reload(&mut engine, planned).is_empty());
+    let out = take(&mut engine, &[(0, 90, 3.0), (0, 2, 7.0)]);
+    assert_eq!(shown(&engine, &out), ["ten a/x 0..10 r1: 7", "ten a/x 10..20 r0: 2"]);
+}
+
+#[test]
+fn what_has_no_place_any_more_is_emitted_as_far_as_it_is() {
+    let planned = base().window("five", "#", 5, 10).rule("hot", &[("x", "a/x")], "x > 1", None, "");
+    let mut engine = planned.engine(&["a/x", "a/y"]);
+    take(&mut engine, &[(0, 1, 1.0), (1, 2, 5.0), (0, 6, 9.0)]);
+    // `five` goes, `ten` changes its length, and so does the rule go.
+    let out = reload(&mut engine, Planned::new(0).window("ten", "#", 20, 10));
+    let expected = [
+        "ten a/x 0..10 r0 early: 2 10 5 1 9 1 9",
+        "ten a/y 0..10 r0 early: 1 5 5 5 5 5 5",
+        "five a/x 5..10 r0 early: 1 9 9 9 9 9 9",
+        "hot  Cleared at 100: hot: x > 1 (x=9)",
+    ];
+    assert_eq!(out, expected);
+    assert_eq!(engine.windows_open(), 0);
+    let account = &engine.ledger().windows[0];
+    assert_eq!((account.selected, account.finished), (3, 3));
+}
+
+#[test]
+fn an_input_that_goes_and_comes_back_finds_its_series() {
+    let mut engine = base().input("b", 0).engine(&["a/x", "b/x"]);
+    let mut without = base().input("b", 0);
+    without.0.inputs.remove(0);
+    reload(&mut engine, without);
+    assert_eq!(engine.series_named("a/x").map(|id| id.0), Some(0));
+    reload(&mut engine, base().input("b", 0));
+    assert_eq!(take(&mut engine, &[(0, 1, 1.0)]).len(), 0);
+    assert_eq!(engine.ledger().inputs[0].dropped.len(), 1, "not declared again yet");
+    let event = declared(&engine, "a/x");
+    handle(&mut engine, &event);
+    take(&mut engine, &[(0, 1, 1.0)]);
+    assert_eq!((engine.ledger().inputs[0].accepted, engine.windows_open()), (1, 1));
+}
+
+#[test]
+fn a_raised_alert_stays_raised_over_a_reload() {
+    let rule = |limit: &str| base().rule("hot", &[("x", "a/x")], limit, None, "");
+    let mut engine = rule("x > 1").engine(&["a/x"]);
+    take(&mut engine, &[(0, 1, 5.0)]);
+    assert!(reload(&mut engine, rule("x > 3")).is_empty());
+    assert_eq!(engine.alerts_raised().len(), 1);
+    let out = take(&mut engine, &[(0, 2, 2.0)]);
+    assert_eq!(shown(&engine, &out), ["hot  Cleared at 2: hot: x > 3 (x=2)"]);
+}

@@ -1,0 +1,146 @@
+//! An engine that is restored from its snapshot between any two events goes on as if nothing had happened, bit for bit.
+
+use proptest::prelude::*;
+use rtlive_core::engine::{Engine, SNAPSHOT_VERSION, SnapshotError};
+use rtlive_core::event::Event;
+use rtlive_core::reading::Value;
+use rtlive_core::record::Emitted;
+use rtlive_core::time::Timestamp;
+
+use crate::plan::{Planned, batch, declared, reading, seconds, take};
+
+fn planned() -> Planned {
+    Planned::new(1)
+        .raw("raw", "a/x")
+        .window("five", "#", 5, 10)
+        .window("twelve", "a/+/v", 12, 0)
+        .rule("high", &[("v", "a/+/v"), ("x", "a/x")], "v > 50 or rate(x) > 5", Some("v < 20"), "{1}: {v}")
+        .rule("text", &[("x", "a/x")], "x == 'b'", None, "")
+}
+
+const NAMES: [&str; 5] = ["a/x", "a/m1/v", "a/m2/v", "a/m2/w", "a/m0/v"];
+
+#[derive(Clone, Debug)]
+enum Step {
+    Declare(usize),
+    Read(Vec<(u32, i64, Value)>),
+    Wait(i64),
+}
+
+fn steps() -> impl Strategy<Value = Vec<Step>> {
+    let value = prop_oneof![
+        6 => (0..100i64).prop_map(Value::Int),
+        4 => (0.0..100.0f64).prop_map(Value::Float),
+        1 => Just(Value::Float(f64::NAN)),
+        1 => "[ab]".prop_map(|text| Value::Text(text.into())),
+        1 => any::<bool>().prop_map(Value::Bool),
+    ];
+    // Times relative to the step's own instant: some late, some far ahead.
+    let offset = prop_oneof![8 => -12..1i64, 1 => -100..0i64, 1 => 299..320i64];
+    let step = prop_oneof![
+        2 => (0..NAMES.len()).prop_map(Step::Declare),
+        8 => prop::collection::vec((0..5u32, offset, value), 0..6).prop_map(Step::Read),
+        1 => (1..30i64).prop_map(Step::Wait),
+    ];
+    prop::collection::vec(step, 1..40)
+}
+
+/// Plays the steps; after each, `between` may put another engine in the place of the first.
+fn play(steps: &[Step], mut between: impl FnMut(usize, Engine) -> Engine) -> (Vec<Emitted>, Engine) {
+    let mut engine = Engine::new(planned().done());
+    let (mut out, mut clock) = (Vec::new(), 1_000);
+    for (i, step) in steps.iter().enumerate() {
+        clock += 1;
+        let event = match step {
+            Step::Declare(place) => declared(&engine, NAMES[*place]),
+            Step::Read(points) => {
+                let reading = |(series, offset, value): &(u32, i64, Value)| {
+                    reading(*series, seconds(clock + offset), value.clone())
+                };
+                batch(seconds(clock), points.iter().map(reading).collect())
+            }
+            Step::Wait(span) => {
+                clock += span;
+                Event::Tick
+            }
+        };
+        engine.handle(seconds(clock), &event, &mut out);
+        engine = between(i, engine);
+        assert_eq!(engine.ledger().check(), None);
+    }
+    (out, engine)
+}
+
+fn restarted(engine: &Engine) -> Engine {
+    let bytes = engine.snapshot();
+    let restored = Engine::restore(engine.plan().clone(), &bytes).unwrap();
+    assert_eq!(restored.snapshot(), bytes, "a restored engine has the same snapshot");
+    assert_eq!(restored.wake_at(), engine.wake_at());
+    assert_eq!(restored.windows_open(), engine.windows_open());
+    assert_eq!(restored.alerts_raised(), engine.alerts_raised());
+    assert_eq!(restored.input_times(), engine.input_times());
+    restored
+}
+
+/// NaN is not equal to itself; its bits are.
+fn bits(emitted: &[Emitted]) -> Vec<u8> {
+    postcard::to_stdvec(emitted).unwrap()
+}
+
+proptest! {
+    #[test]
+    fn a_restart_between_any_two_events_changes_nothing(steps in steps()) {
+        let (expected, whole) = play(&steps, |_, engine| engine);
+        let (found, restarted) = play(&steps, |_, engine| restarted(&engine));
+        prop_assert_eq!(bits(&found), bits(&expected));
+        prop_assert_eq!(restarted.snapshot(), whole.snapshot());
+    }
+
+    #[test]
+    fn one_restart_changes_nothing(steps in steps(), at in any::<prop::sample::Index>()) {
+        let at = at.index(steps.len());
+        let (expected, whole) = play(&steps, |_, engine| engine);
+        let (found, restarted) = play(&steps, |i, engine| if i == at { restarted(&engine) } else { engine });
+        prop_assert_eq!(bits(&found), bits(&expected));
+        prop_assert_eq!(restarted.snapshot(), whole.snapshot());
+    }
+
+    #[test]
+    fn no_body_panics(steps in steps(), at in any::<prop::sample::Index>(), byte in any::<u8>()) {
+        let (_, engine) = play(&steps, |_, engine| engine);
+        let mut bytes = engine.snapshot();
+        let at = 10 + at.index(bytes.len() - 10);
+        bytes[at] = byte;
+        let checksum = crc32fast::hash(&bytes[10..]);
+        bytes[6..10].copy_from_slice(&checksum.to_le_bytes());
+        if let Ok(mut engine) = Engine::restore(engine.plan().clone(), &bytes) {
+            let mut out = Vec::new();
+            engine.handle(seconds(2_000), &Event::Tick, &mut out);
+            let event = batch(seconds(2_000), vec![reading(0, seconds(2_000), Value::Int(1))]);
+            engine.handle(seconds(2_000), &event, &mut out);
+            engine.close(Timestamp::MAX, &mut out);
+        }
+    }
+}
+
+#[test]
+fn damage_is_found_at_every_byte() {
+    let mut engine = planned().engine(&NAMES);
+    take(&mut engine, &[(0, 1, 1.0), (1, 2, 60.0)]);
+    let bytes = engine.snapshot();
+    for place in 0..bytes.len() {
+        let mut altered = bytes.clone();
+        altered[place] ^= 0x41;
+        assert!(Engine::restore(engine.plan().clone(), &altered).is_err(), "altered at {place}");
+        assert!(Engine::restore(engine.plan().clone(), &bytes[..place]).is_err(), "cut at {place}");
+    }
+    let mut newer = bytes.clone();
+    newer[4] += 1;
+    assert_eq!(
+        Engine::restore(engine.plan().clone(), &newer).unwrap_err(),
+        SnapshotError::Version(SNAPSHOT_VERSION + 1)
+    );
+    let other = Planned::new(1).done();
+    let error = Engine::restore(other, &bytes).unwrap_err();
+    assert_eq!(error.to_string(), "expected a snapshot taken under this plan, found one with the window five");
+}

@@ -1,0 +1,32 @@
+//! `rtlive drivers`: what this build can read.
+
+use std::process::ExitCode;
+
+use rtlive_drivers::registry::{self, DRIVERS};
+
+use super::Failure;
+
+/// Lists the drivers, or prints the options or the example of one.
+///
+/// # Errors
+/// [`Failure::Usage`] for a driver that this build does not have.
+pub fn drivers(name: Option<&str>, example: bool) -> Result<ExitCode, Failure> {
+    let Some(name) = name else {
+        let width = DRIVERS.iter().map(|driver| driver.name.len()).max().unwrap_or_default();
+        for driver in DRIVERS {
+            println!("{:width$}  {}", driver.name, driver.summary);
+        }
+        return Ok(ExitCode::SUCCESS);
+    };
+    let Some(driver) = registry::driver_named(name) else {
+        let known: Vec<_> = DRIVERS.iter().map(|driver| driver.name).collect();
+        return Err(Failure::Usage(format!("no driver is called {name:?}; expected one of {}", known.join(", "))));
+    };
+    if example {
+        print!("{}", driver.example);
+    } else {
+        println!("{}: {}\n", driver.name, driver.summary);
+        print!("{}", (driver.options)().text());
+    }
+    Ok(ExitCode::SUCCESS)
+}

@@ -1,0 +1,181 @@
+//! The engine task: takes deliveries, lets time pass, commits.
+//!
+//! One commit is under way at a time; meanwhile the engine goes on taking, up to a bound. Whatever was delivered is reported back to
+//! its driver only when the commit that covers it is on disk.
+
+use std::collections::BTreeMap;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use rtlive_core::plan::Plan;
+use rtlive_core::reading::InputId;
+use rtlive_drivers::outlet::Clock;
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio::time::Instant;
+
+use crate::message::{Committed, Delivery, StoreError, StoreHandle};
+use crate::progress::Beat;
+use crate::stage::{Kept, Stage};
+use crate::status::EngineStatus;
+use crate::tail::Tail;
+
+/// How many deliveries are taken between two looks at the clock: enough that the look is not felt, few enough that a commit is on time.
+const DELIVERIES_PER_TURN_MAX: usize = 64;
+
+/// How often the task turns at least, so that the watchdog hears it.
+const TURN_AT_LEAST_EVERY: Duration = Duration::from_secs(1);
+
+/// What is asked of the engine task from beside the way of the data.
+pub enum EngineRequest {
+    /// What it computes and how it stands.
+    Status(oneshot::Sender<EngineStatus>),
+    /// Compute another plan from now on; answered with what drivers had kept when the commit that carries the plan is on disk.
+    Reload(Reload, oneshot::Sender<Kept>),
+}
+
+/// Another plan.
+pub struct Reload {
+    /// The plan.
+    pub plan: Arc<Plan>,
+    /// To each input, when all drivers were ended and begin anew; `None` when they go on.
+    pub committed: Option<BTreeMap<InputId, watch::Sender<u64>>>,
+}
+
+/// A commit that the store has not answered yet.
+struct UnderWay {
+    result: Pin<Box<dyn Future<Output = Result<Committed, StoreError>> + Send>>,
+    is_last: bool,
+}
+
+/// Resolves when the commit under way is answered; never without one.
+async fn finished(commit: &mut Option<UnderWay>) -> Result<Committed, StoreError> {
+    match commit {
+        Some(commit) => (&mut commit.result).await,
+        None => std::future::pending().await,
+    }
+}
+
+/// What the engine task works with.
+pub struct EngineTask {
+    /// The engine, restored.
+    pub stage: Stage,
+    /// From all drivers.
+    pub deliveries: mpsc::Receiver<Delivery>,
+    /// From the local socket and the signals.
+    pub requests: mpsc::Receiver<EngineRequest>,
+    /// To the store.
+    pub store: StoreHandle,
+    /// To each input: the number of its last delivery that is on disk.
+    pub committed: BTreeMap<InputId, watch::Sender<u64>>,
+    /// To those who look on.
+    pub tail: Tail,
+    /// The wall clock.
+    pub clock: Arc<dyn Clock>,
+    /// The longest time between a reading and the commit that covers it.
+    pub commit_every: Duration,
+    /// Fed at each turn.
+    pub beat: Beat,
+}
+
+impl EngineTask {
+    /// Runs until every driver has dropped its end of the channel, commits what is left with a snapshot, and returns.
+    ///
+    /// # Errors
+    /// What the store said; what was not committed was not acknowledged to any input either.
+    pub async fn run(mut self) -> Result<(), StoreError> {
+        let mut next_commit = Instant::now() + self.commit_every;
+        let mut commit: Option<UnderWay> = None;
+        let mut wants_snapshot = false;
+        let mut reloads: Vec<oneshot::Sender<Kept>> = Vec::new();
+        let mut reloads_under_way: Vec<oneshot::Sender<Kept>> = Vec::new();
+        let mut inputs_gone = false;
+
+        loop {
+            self.beat.now();
+            self.stage.tick(self.clock.now());
+            let due = inputs_gone || self.stage.is_urgent() || !reloads.is_empty() || Instant::now() >= next_commit;
+            if commit.is_none() && due {
+                next_commit = Instant::now() + self.commit_every;
+                let (events, records) = self.stage.uncommitted();
+                self.tail.show(self.stage.engine(), events, records);
+                if let Some(cut) = self.stage.cut(self.clock.now(), wants_snapshot || inputs_gone) {
+                    reloads_under_way.append(&mut reloads);
+                    let store = self.store.clone();
+                    let result = Box::pin(async move { store.commit(cut).await });
+                    commit = Some(UnderWay { result, is_last: inputs_gone });
+                }
+            }
+
+            let wake_at = self.wake_at(next_commit, commit.is_some());
+            tokio::select! {
+                biased;
+                result = finished(&mut commit) => {
+                    let is_last = commit.take().is_some_and(|commit| commit.is_last);
+                    wants_snapshot = result?.wants_snapshot;
+                    self.report_committed();
+                    for reply in reloads_under_way.drain(..) {
+                        let _ = reply.send(self.stage.kept().clone());
+                    }
+                    if is_last {
+                        return Ok(());
+                    }
+                }
+                Some(request) = self.requests.recv() => match request {
+                    EngineRequest::Status(reply) => { let _ = reply.send(EngineStatus::of(self.stage.engine())); }
+                    EngineRequest::Reload(Reload { plan, committed }, reply) => {
+                        // Inputs are numbered anew by the plan: what the ended drivers left behind is taken under the old one.
+                        if committed.is_some() {
+                            while let Ok(delivery) = self.deliveries.try_recv() {
+                                self.stage.deliver(self.clock.now(), delivery);
+                            }
+                        }
+                        self.stage.reload(self.clock.now(), plan, committed.is_some());
+                        self.committed = committed.unwrap_or(std::mem::take(&mut self.committed));
+                        reloads.push(reply);
+                    }
+                },
+                delivery = self.deliveries.recv(), if !inputs_gone && self.stage.has_room() => match delivery {
+                    Some(delivery) => self.take(delivery),
+                    None => inputs_gone = true,
+                },
+                () = tokio::time::sleep_until(wake_at) => {}
+            }
+        }
+    }
+
+    /// Takes a delivery and those that wait behind it, up to a bound.
+    fn take(&mut self, delivery: Delivery) {
+        let now = self.clock.now();
+        self.stage.deliver(now, delivery);
+        for _ in 1..DELIVERIES_PER_TURN_MAX {
+            if !self.stage.has_room() {
+                break;
+            }
+            match self.deliveries.try_recv() {
+                Ok(delivery) => self.stage.deliver(now, delivery),
+                Err(_) => break,
+            }
+        }
+    }
+
+    fn wake_at(&self, next_commit: Instant, committing: bool) -> Instant {
+        let now = Instant::now();
+        let mut wake_at = now + TURN_AT_LEAST_EVERY;
+        if !committing {
+            wake_at = wake_at.min(next_commit);
+        }
+        if let Some(at) = self.stage.wake_at() {
+            wake_at = wake_at.min(now + at.since(self.clock.now()));
+        }
+        wake_at
+    }
+
+    fn report_committed(&mut self) {
+        for (input, number) in self.stage.committed() {
+            if let Some(sender) = self.committed.get(&input) {
+                sender.send_replace(number);
+            }
+        }
+    }
+}

@@ -1,0 +1,22 @@
+//! The log: one line an event, to standard error.
+
+use std::io::IsTerminal;
+
+use tracing::Level;
+use tracing_subscriber::fmt;
+
+/// Starts the log. `RTLIVE_LOG` names the level (`error`, `warn`, `info`, `debug`, `trace`); `info` without it.
+///
+/// Under systemd the journal has its own times, so that lines carry none there; colours are for terminals only.
+pub fn start(quiet: bool) {
+    let default = if quiet { Level::WARN } else { Level::INFO };
+    let level = std::env::var("RTLIVE_LOG").ok().and_then(|level| level.parse().ok()).unwrap_or(default);
+    let log = fmt().with_writer(std::io::stderr).with_max_level(level).with_target(false);
+    let log = log.with_ansi(std::io::stderr().is_terminal());
+    // A second start (in tests) keeps the first log.
+    let _ = if std::env::var_os("JOURNAL_STREAM").is_some() {
+        tracing::subscriber::set_global_default(log.without_time().finish())
+    } else {
+        tracing::subscriber::set_global_default(log.finish())
+    };
+}

@@ -1,0 +1,281 @@
+//! Makes every channel and every task of the agent.
+//!
+//! ```text
+//! driver task × N ──▶ engine task ──▶ store thread ◀── uplink task ──▶ broker
+//!  (supervised)                         (SQLite)
+//! ```
+//!
+//! Closing a channel is stopping: the drivers end first, which closes the way to the engine; the engine commits what it has with a
+//! snapshot and ends; the uplink sends what is sealed, within a bound; the store closes last.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, PoisonError};
+use std::time::Duration;
+
+use rtlive_config::UplinkConfig;
+use rtlive_core::plan::Plan;
+use rtlive_core::reading::InputId;
+use rtlive_core::time::Timestamp;
+use rtlive_drivers::outlet::{Clock, Session, SessionParts, SharedHealth};
+use rtlive_drivers::supervisor;
+use tokio::sync::{broadcast, mpsc, oneshot, watch};
+use tokio::task::{JoinHandle, JoinSet};
+
+use crate::clock::{boot_id, random};
+use crate::command::Config;
+use crate::engine::{EngineRequest, EngineTask, Reload};
+use crate::message::{Delivery, StoreError, StoreHandle};
+use crate::progress::Beat;
+use crate::recovery;
+use crate::stage::Kept;
+use crate::status::Status;
+use crate::store::{self, Boot, Store};
+use crate::tail::{Tail, TailItem};
+use crate::uplink::{self, UplinkHealth};
+
+/// How many deliveries may wait for the engine, of all inputs together. The engine takes them in turns of as many; what is behind
+/// waits in its driver, which is what slows a source down.
+const DELIVERIES_MAX: usize = 64;
+
+/// How many requests may wait for the engine: a status and a reload.
+const ENGINE_REQUESTS_MAX: usize = 4;
+
+/// How many records a client of `rtlive tail` may be behind before it misses some, which it is told.
+const TAIL_ITEMS_MAX: usize = 4096;
+
+/// How long the uplink may take to send what is sealed. What it does not send stays in the store.
+const UPLINK_STOP_WITHIN: Duration = Duration::from_secs(5);
+
+/// Why the agent stopped by itself.
+#[derive(Debug, thiserror::Error)]
+pub enum PipelineError {
+    /// The store could not be opened or written.
+    #[error("the store failed")]
+    Store(#[from] StoreError),
+    /// A stage ended that should not have; systemd starts the agent again.
+    #[error("the {0} ended unexpectedly")]
+    StageEnded(&'static str),
+}
+
+/// The running agent.
+pub struct Pipeline {
+    /// To look at and to ask.
+    pub store: StoreHandle,
+    /// What the engine takes and emits, for those who look on.
+    pub tail: broadcast::Sender<TailItem>,
+    /// The engine's heartbeat.
+    pub beat: Beat,
+    agent: Arc<str>,
+    clock: Arc<dyn Clock>,
+    engine: mpsc::Sender<EngineRequest>,
+    engine_task: JoinHandle<Result<(), StoreError>>,
+    deliveries: mpsc::Sender<Delivery>,
+    inputs: Inputs,
+    uplink: Option<Uplink>,
+    store_thread: std::thread::JoinHandle<()>,
+}
+
+/// The drivers' tasks.
+struct Inputs {
+    health: BTreeMap<Arc<str>, SharedHealth>,
+    stop: watch::Sender<bool>,
+    tasks: JoinSet<()>,
+    fingerprint: String,
+}
+
+/// The uplink's task.
+struct Uplink {
+    options: UplinkConfig,
+    health: uplink::SharedHealth,
+    stop: watch::Sender<bool>,
+    task: JoinHandle<()>,
+}
+
+/// To each input: the number of its last delivery that is on disk.
+type CommittedSenders = BTreeMap<InputId, watch::Sender<u64>>;
+
+impl Pipeline {
+    /// Opens the store, restores the engine, and starts every stage. Drivers begin to read when this returns.
+    ///
+    /// Must be called within a tokio runtime.
+    ///
+    /// # Errors
+    /// The store cannot be opened: another agent holds it, or its folder cannot be written.
+    pub fn start(mut config: Config, clock: Arc<dyn Clock>) -> Result<Self, PipelineError> {
+        let boot = Boot { id: boot_id(), now: clock.now(), random: random() };
+        let (store, recovered) = Store::open(store::Options::of(&config), boot)?;
+        let (stage, kept) = recovery::restore(recovered, &config.plan, clock.now());
+        let (store, store_thread) = store::thread::spawn(store, clock.clone())?;
+
+        let (deliveries, from_drivers) = mpsc::channel(DELIVERIES_MAX);
+        let (engine, requests) = mpsc::channel(ENGINE_REQUESTS_MAX);
+        let (tail, _) = broadcast::channel(TAIL_ITEMS_MAX);
+        let beat = Beat::default();
+        let (agent, commit_every) = (config.plan.agent.clone(), config.store.commit_every);
+        let uplink = config.uplink.take().map(|options| Uplink::start(options, &config.plan, &store, &clock));
+        if uplink.is_none() {
+            tracing::warn!("no [uplink] is configured: records are stored, and go nowhere");
+        }
+        let (committed, receivers) = committed_channels(config.inputs.len());
+        let inputs = Inputs::start(&mut config, kept, receivers, &deliveries, &clock);
+        let task = EngineTask {
+            stage,
+            deliveries: from_drivers,
+            requests,
+            store: store.clone(),
+            committed,
+            tail: Tail::new(tail.clone()),
+            clock: clock.clone(),
+            commit_every,
+            beat: beat.clone(),
+        };
+        let engine_task = tokio::spawn(task.run());
+        Ok(Self { store, tail, beat, agent, clock, engine, engine_task, deliveries, inputs, uplink, store_thread })
+    }
+
+    /// Resolves when a stage ends that should not.
+    pub async fn failed(&mut self) -> PipelineError {
+        match (&mut self.engine_task).await {
+            Ok(Err(error)) => PipelineError::Store(error),
+            Ok(Ok(())) | Err(_) => PipelineError::StageEnded("engine"),
+        }
+    }
+
+    /// How everything stands.
+    ///
+    /// # Errors
+    /// A stage has stopped.
+    pub async fn status(&self, since: Timestamp) -> Result<Status, PipelineError> {
+        let (reply, answer) = oneshot::channel();
+        let stopped = || PipelineError::StageEnded("engine");
+        self.engine.send(EngineRequest::Status(reply)).await.map_err(|_| stopped())?;
+        let engine = answer.await.map_err(|_| stopped())?;
+        let store = self.store.status().await?;
+        let uplink = self.uplink.as_ref().map(Uplink::look);
+        Ok(Status::of(&self.agent, since, self.clock.now(), &engine, &self.inputs.health, &store, uplink))
+    }
+
+    /// Goes on under another configuration, and says what changed. Windows and rules that did not change keep their state. Drivers go
+    /// on reading unless something changed in `[inputs]`; then all of them begin anew.
+    ///
+    /// # Errors
+    /// A stage has stopped.
+    pub async fn reload(&mut self, mut config: Config) -> Result<String, PipelineError> {
+        let stopped = || PipelineError::StageEnded("engine");
+        let mut changed = vec!["streams, windows and rules are as configured now"];
+        let (mut senders, mut receivers) = (None, None);
+        if config.inputs_fingerprint != self.inputs.fingerprint {
+            self.inputs.stop().await;
+            let channels = committed_channels(config.inputs.len());
+            (senders, receivers) = (Some(channels.0), Some(channels.1));
+        }
+        let (reply, answer) = oneshot::channel();
+        let reload = Reload { plan: config.plan.clone(), committed: senders };
+        self.engine.send(EngineRequest::Reload(reload, reply)).await.map_err(|_| stopped())?;
+        let kept = answer.await.map_err(|_| stopped())?;
+        if let Some(receivers) = receivers {
+            self.inputs = Inputs::start(&mut config, kept, receivers, &self.deliveries, &self.clock);
+            changed.push("all inputs were started again");
+        }
+        if self.uplink.as_ref().map(|uplink| &uplink.options) != config.uplink.as_ref() {
+            if let Some(uplink) = self.uplink.take() {
+                uplink.stop().await;
+            }
+            self.uplink = config.uplink.map(|options| Uplink::start(options, &config.plan, &self.store, &self.clock));
+            changed.push("the uplink connects again");
+        }
+        self.agent = config.plan.agent.clone();
+        Ok(changed.join("; "))
+    }
+
+    /// Drains and stops, from the drivers to the store.
+    ///
+    /// # Errors
+    /// What the store said to the last commit.
+    pub async fn stop(mut self) -> Result<(), PipelineError> {
+        self.inputs.stop().await;
+        drop(self.deliveries);
+        // An engine that failed before has been asked for its error already; there is nothing left to wait for.
+        let committed = if self.engine_task.is_finished() { Ok(()) } else { joined(self.engine_task.await) };
+        if let Some(uplink) = self.uplink {
+            uplink.stop().await;
+        }
+        self.store.stop().await?;
+        drop(self.store);
+        let thread = self.store_thread;
+        let _ = tokio::task::spawn_blocking(move || thread.join()).await;
+        committed
+    }
+}
+
+fn joined(result: Result<Result<(), StoreError>, tokio::task::JoinError>) -> Result<(), PipelineError> {
+    match result {
+        Ok(result) => Ok(result?),
+        Err(_) => Err(PipelineError::StageEnded("engine")),
+    }
+}
+
+/// A channel for each input that tells it what is on disk.
+fn committed_channels(inputs: usize) -> (CommittedSenders, Vec<watch::Receiver<u64>>) {
+    let (senders, receivers): (Vec<_>, _) = (0..inputs).map(|_| watch::channel(0)).unzip();
+    ((0..).map(InputId).zip(senders).collect(), receivers)
+}
+
+impl Inputs {
+    fn start(
+        config: &mut Config,
+        mut kept: Kept,
+        committed: Vec<watch::Receiver<u64>>,
+        deliveries: &mpsc::Sender<Delivery>,
+        clock: &Arc<dyn Clock>,
+    ) -> Self {
+        let (stop, stopping) = watch::channel(false);
+        let mut health = BTreeMap::new();
+        let mut tasks = JoinSet::new();
+        for ((id, input), committed) in (0..).map(InputId).zip(config.inputs.drain(..)).zip(committed) {
+            let shared = SharedHealth::default();
+            health.insert(input.name.clone(), shared.clone());
+            let session = Session::new(SessionParts {
+                input: id,
+                agent: config.plan.agent.clone(),
+                prefix: input.prefix,
+                clock: clock.clone(),
+                deliveries: deliveries.clone(),
+                committed,
+                stop: stopping.clone(),
+                health: shared,
+                state: kept.remove(&input.name).unwrap_or_default(),
+                trace: None,
+            });
+            tasks.spawn(supervisor::supervise(input.name, input.input, session));
+        }
+        Self { health, stop, tasks, fingerprint: config.inputs_fingerprint.clone() }
+    }
+
+    /// Ends the drivers: each may have its last readings committed and acknowledged first. The supervisor bounds how long that takes.
+    async fn stop(&mut self) {
+        self.stop.send_replace(true);
+        while self.tasks.join_next().await.is_some() {}
+    }
+}
+
+impl Uplink {
+    fn start(options: UplinkConfig, plan: &Arc<Plan>, store: &StoreHandle, clock: &Arc<dyn Clock>) -> Self {
+        let (stop, stopping) = watch::channel(false);
+        let health = uplink::SharedHealth::default();
+        let task = uplink::run(options.clone(), plan.clone(), store.clone(), clock.clone(), health.clone(), stopping);
+        Self { options, health, stop, task: tokio::spawn(task) }
+    }
+
+    fn look(&self) -> UplinkHealth {
+        self.health.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    async fn stop(mut self) {
+        self.stop.send_replace(true);
+        if tokio::time::timeout(UPLINK_STOP_WITHIN, &mut self.task).await.is_err() {
+            tracing::warn!("the uplink did not end in time; what it did not send stays in the store");
+            self.task.abort();
+        }
+    }
+}

@@ -1,0 +1,281 @@
+//! How the running agent stands: what `rtlive status` shows.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::PoisonError;
+
+use rtlive_core::engine::{Engine, InputAccount, InputTime, Ledger, RaisedAlert, WindowAccount};
+use rtlive_core::time::Timestamp;
+use rtlive_drivers::outlet::InputHealth;
+use serde::{Deserialize, Serialize};
+
+use crate::message::{StoreStatus, StreamAccount};
+use crate::uplink::UplinkHealth;
+
+/// What the engine task tells.
+#[derive(Clone, Debug)]
+pub struct EngineStatus {
+    /// The accounts of inputs and windows.
+    pub ledger: Ledger,
+    /// Where the inputs are in time, in the order of the plan.
+    pub times: Vec<InputTime>,
+    /// The alerts that are raised now.
+    pub alerts: Vec<RaisedAlert>,
+    /// How many windows are open.
+    pub windows_open: usize,
+    /// How many series are known.
+    pub series: usize,
+}
+
+impl EngineStatus {
+    /// Looks at an engine.
+    pub fn of(engine: &Engine) -> Self {
+        Self {
+            ledger: engine.ledger().clone(),
+            times: engine.input_times(),
+            alerts: engine.alerts_raised(),
+            windows_open: engine.windows_open(),
+            series: engine.series().len(),
+        }
+    }
+}
+
+/// The status, as `rtlive status --json` prints it.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Status {
+    /// The agent's id.
+    pub agent: String,
+    /// The program's version.
+    pub version: String,
+    /// Since when it runs, RFC 3339.
+    pub since: String,
+    /// When this was asked, RFC 3339.
+    pub time: String,
+    /// The inputs, in the order of their names.
+    pub inputs: Vec<InputStatus>,
+    /// The window streams.
+    pub windows: Vec<WindowStatus>,
+    /// How many windows are open.
+    pub windows_open: usize,
+    /// How many series are known.
+    pub series: usize,
+    /// The alerts that are raised now, as `rule` or `rule instance`.
+    pub alerts: Vec<String>,
+    /// Every stream that has records.
+    pub streams: Vec<StreamStatus>,
+    /// The store.
+    pub store: StoreLine,
+    /// The link; `null` without `[uplink]`.
+    pub uplink: Option<UplinkHealth>,
+    /// Whether everything that was taken is accounted for.
+    pub ledger: LedgerLine,
+}
+
+/// An input.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct InputStatus {
+    /// Its name.
+    pub name: String,
+    /// `starting`, `running`, `waiting`, `stopped`.
+    pub state: String,
+    /// The last error.
+    pub error: Option<String>,
+    /// How often its driver was started again.
+    pub restarts: u64,
+    /// What is counted and is no reading: `timeouts`, `polls_missed`.
+    pub counters: BTreeMap<String, u64>,
+    /// The newest event time, RFC 3339.
+    pub newest: Option<String>,
+    /// The event time up to which it is believed complete, RFC 3339.
+    pub watermark: Option<String>,
+    /// How far the newest event time is behind now, in seconds.
+    pub lag_s: Option<f64>,
+    /// Everything that it took.
+    pub taken: u64,
+    /// Readings that went on.
+    pub accepted: u64,
+    /// What went no further, by reason.
+    pub dropped: BTreeMap<String, u64>,
+    /// Accepted, but bad.
+    pub bad: u64,
+    /// Accepted, but too far ahead of their arrival.
+    pub quarantined: u64,
+    /// Accepted, but too late for a window.
+    pub late: u64,
+}
+
+/// A window stream: `selected = open + finished + late`, counted by (reading, window).
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct WindowStatus {
+    /// Its name.
+    pub name: String,
+    /// Readings that it selects.
+    pub selected: u64,
+    /// In open windows.
+    pub open: u64,
+    /// In windows whose end the watermark has passed.
+    pub finished: u64,
+    /// Too late.
+    pub late: u64,
+}
+
+/// A stream: `numbered = acknowledged + stored + in_gaps`.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct StreamStatus {
+    /// Its name.
+    pub name: String,
+    /// The class of these records.
+    pub class: String,
+    /// Records that were given a number.
+    pub numbered: u64,
+    /// Records that arrived.
+    pub acknowledged: u64,
+    /// Records that wait.
+    pub stored: u64,
+    /// Records that a gap speaks of.
+    pub in_gaps: u64,
+    /// The bytes that wait.
+    pub stored_bytes: u64,
+    /// How long the oldest that waits has waited, in seconds.
+    pub lag_s: Option<f64>,
+}
+
+/// The store.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct StoreLine {
+    /// The current epoch, 16 hexadecimal digits.
+    pub epoch: Option<String>,
+    /// The size of its files in bytes.
+    pub bytes: u64,
+    /// Commits since the start.
+    pub commits: u64,
+}
+
+/// Whether the ledger closes.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct LedgerLine {
+    /// Whether every account closes.
+    pub closes: bool,
+    /// The accounts that do not; always a defect of the program.
+    pub imbalances: Vec<String>,
+}
+
+impl Status {
+    /// Puts together what the stages tell.
+    pub fn of(
+        agent: &str,
+        since: Timestamp,
+        now: Timestamp,
+        engine: &EngineStatus,
+        health: &BTreeMap<std::sync::Arc<str>, rtlive_drivers::outlet::SharedHealth>,
+        store: &StoreStatus,
+        uplink: Option<UplinkHealth>,
+    ) -> Self {
+        let accounts = engine.ledger.inputs.iter().zip(&engine.times);
+        let inputs = accounts.map(|(account, time)| {
+            let health = health.get(&account.input).map(|health| health.lock().unwrap_or_else(PoisonError::into_inner));
+            InputStatus::of(account, time, health.as_deref(), now)
+        });
+        let inputs = inputs.collect();
+        let mut imbalances: Vec<String> = engine.ledger.check().iter().map(ToString::to_string).collect();
+        imbalances.extend(store.check());
+        Self {
+            agent: agent.into(),
+            version: env!("CARGO_PKG_VERSION").into(),
+            since: since.to_string(),
+            time: now.to_string(),
+            inputs,
+            windows: engine.ledger.windows.iter().map(WindowStatus::of).collect(),
+            windows_open: engine.windows_open,
+            series: engine.series,
+            alerts: engine.alerts.iter().map(|alert| format!("{} {}", alert.rule, alert.instance).trim_end().into()).collect(),
+            streams: store.streams.iter().map(|((name, class), account)| StreamStatus::of(name, class, account, now)).collect(),
+            store: StoreLine { epoch: store.epoch.map(|epoch| epoch.to_string()), bytes: store.bytes, commits: store.commits },
+            uplink,
+            ledger: LedgerLine { closes: imbalances.is_empty(), imbalances },
+        }
+    }
+}
+
+impl InputStatus {
+    fn of(account: &InputAccount, time: &InputTime, health: Option<&InputHealth>, now: Timestamp) -> Self {
+        let counters = health.map(|health| health.counters.iter().map(|(&name, &count)| (name.into(), count)).collect());
+        Self {
+            name: account.input.to_string(),
+            state: health.map_or("stopped", |health| health.state).into(),
+            error: health.and_then(|health| health.error.clone()),
+            restarts: health.map_or(0, |health| health.restarts),
+            counters: counters.unwrap_or_default(),
+            newest: time.newest.map(|time| time.to_string()),
+            watermark: time.watermark.map(|time| time.to_string()),
+            lag_s: time.newest.map(|time| now.since(time).as_secs_f64()),
+            taken: account.taken,
+            accepted: account.accepted,
+            dropped: account.dropped.iter().map(|(reason, &count)| (reason.to_string(), count)).collect(),
+            bad: account.bad,
+            quarantined: account.quarantined,
+            late: account.late,
+        }
+    }
+}
+
+impl WindowStatus {
+    fn of(account: &WindowAccount) -> Self {
+        let WindowAccount { window, selected, open, finished, late, .. } = account;
+        Self { name: window.to_string(), selected: *selected, open: *open, finished: *finished, late: *late }
+    }
+}
+
+impl StreamStatus {
+    fn of(name: &str, class: &str, account: &StreamAccount, now: Timestamp) -> Self {
+        let StreamAccount { numbered, acknowledged, stored, in_gaps, stored_bytes, oldest } = *account;
+        let lag_s = oldest.map(|oldest| now.since(oldest).as_secs_f64());
+        Self { name: name.into(), class: class.into(), numbered, acknowledged, stored, in_gaps, stored_bytes, lag_s }
+    }
+}
+
+impl fmt::Display for Status {
+    /// For people: a line for each input, window, stream, and what needs a look.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "{} (rtlive {}) since {}", self.agent, self.version, self.since)?;
+        writeln!(f, "\ninputs")?;
+        for input in &self.inputs {
+            let lag = input.lag_s.map_or_else(|| "nothing read yet".into(), |lag| format!("newest {lag:.1} s ago"));
+            write!(f, "  {:<16} {:<9} {:>10} taken  {lag}", input.name, input.state, input.taken)?;
+            for (reason, count) in input.dropped.iter().chain(&input.counters) {
+                write!(f, "  {reason} {count}")?;
+            }
+            for (what, count) in [("bad", input.bad), ("quarantined", input.quarantined), ("late", input.late)] {
+                if count > 0 {
+                    write!(f, "  {what} {count}")?;
+                }
+            }
+            writeln!(f)?;
+            if let (Some(error), "waiting") = (&input.error, input.state.as_str()) {
+                writeln!(f, "    {error}")?;
+            }
+        }
+        writeln!(f, "\nstreams{:>18} {:>12} {:>10} {:>8} {:>12}", "numbered", "acknowledged", "waiting", "in gaps", "bytes")?;
+        for stream in &self.streams {
+            let StreamStatus { name, numbered, acknowledged, stored, in_gaps, stored_bytes, .. } = stream;
+            write!(f, "  {name:<12} {numbered:>10} {acknowledged:>12} {stored:>10} {in_gaps:>8} {stored_bytes:>12}")?;
+            match stream.lag_s {
+                Some(lag) => writeln!(f, "  oldest {lag:.1} s")?,
+                None => writeln!(f)?,
+            }
+        }
+        writeln!(f, "\nstore    {} bytes, {} commits, {} series, {} open windows", self.store.bytes, self.store.commits, self.series, self.windows_open)?;
+        match &self.uplink {
+            Some(uplink) => writeln!(f, "link     {uplink}")?,
+            None => writeln!(f, "link     none is configured")?,
+        }
+        if !self.alerts.is_empty() {
+            writeln!(f, "alerts   {}", self.alerts.join(", "))?;
+        }
+        if self.ledger.closes {
+            writeln!(f, "ledger   closes")
+        } else {
+            writeln!(f, "ledger   does not close, which is a defect of the program: {}", self.ledger.imbalances.join("; "))
+        }
+    }
+}

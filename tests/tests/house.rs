@@ -1,0 +1,93 @@
+//! The rules of the house that no compiler checks.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+/// Package, and what it may use of the workspace. Whatever is not listed may not be used.
+const USES: [(&str, &[&str]); 6] = [
+    ("agent/core", &[]),
+    ("config", &["rtlive-core"]),
+    ("drivers", &["rtlive-config", "rtlive-core"]),
+    ("agent", &["rtlive-config", "rtlive-core", "rtlive-drivers"]),
+    ("receiver", &["rtlive-core"]),
+    ("tests", &["rtlive", "rtlive-config", "rtlive-core", "rtlive-drivers", "rtlive-receiver"]),
+];
+
+/// What the core must not name: clocks, I/O, threads, and maps whose order differs from run to run.
+const NOT_IN_THE_CORE: [&str; 12] = [
+    "SystemTime",
+    "Instant",
+    "std::fs",
+    "std::net",
+    "std::thread",
+    "std::process",
+    "std::env",
+    "HashMap",
+    "HashSet",
+    "tokio",
+    "println!",
+    "Timestamp::now",
+];
+
+/// Each of these may be named in one module only, so that it can be exchanged there.
+const ONE_MODULE: [(&str, &str); 3] =
+    [("rusqlite::", "agent/src/store"), ("rumqttd::", "agent/src/demo/broker.rs"), ("rustls::", "drivers/src/tls.rs")];
+
+fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap().to_owned()
+}
+
+fn sources(folder: &Path) -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    for entry in fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            found.extend(sources(&path));
+        } else if path.extension().is_some_and(|extension| extension == "rs") {
+            found.push(path);
+        }
+    }
+    found
+}
+
+/// The text of a source without comments and without its test module, which may do as it likes.
+fn code(path: &Path) -> String {
+    let text = fs::read_to_string(path).unwrap();
+    let text = text.split("#[cfg(test)]\nmod ").next().unwrap();
+    text.lines().filter(|line| !line.trim_start().starts_with("//")).map(|line| format!("{line}\n")).collect()
+}
+
+#[test]
+fn packages_use_only_what_stands_left_of_them() {
+    for (package, allowed) in USES {
+        let manifest = fs::read_to_string(root().join(package).join("Cargo.toml")).unwrap();
+        let used = manifest.lines().filter_map(|line| line.split(['.', ' ', '=']).next()).filter(|name| name.starts_with("rtlive"));
+        for name in used {
+            assert!(allowed.contains(&name), "{package} must not use {name}");
+        }
+    }
+}
+
+#[test]
+fn the_core_performs_no_io_and_reads_no_clock() {
+    let sources = sources(&root().join("agent/core/src"));
+    assert!(sources.len() > 5, "the core was not found");
+    for path in sources {
+        let code = code(&path);
+        for word in NOT_IN_THE_CORE {
+            assert!(!code.contains(word), "{} names {word}", path.display());
+        }
+    }
+}
+
+#[test]
+fn what_may_be_exchanged_is_named_in_one_module() {
+    for (word, module) in ONE_MODULE {
+        for folder in ["agent/core/src", "agent/src", "config/src", "drivers/src", "receiver/src"] {
+            for path in sources(&root().join(folder)) {
+                let inside = path.starts_with(root().join(module));
+                assert!(inside || !code(&path).contains(word), "{} names {word}", path.display());
+            }
+        }
+    }
+}
