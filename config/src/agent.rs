@@ -15,6 +15,9 @@ use crate::value::{Setting, parse};
 /// Where systemd keeps the id of the machine (machine-id(5)).
 pub const MACHINE_ID_FILE: &str = "/etc/machine-id";
 
+/// The default of `state_dir`: systemd's `StateDirectory=rtlive`.
+pub const STATE_DIR: &str = "/var/lib/rtlive";
+
 /// Digits of the derived id: 48 bits make a chance of one in 14 million that two of 200 gateways collide.
 const DERIVED_HEX_DIGITS: usize = 12;
 

@@ -16,6 +16,11 @@ pub trait Catalogue<I> {
     /// The options of a driver; `None` for a driver that does not exist.
     fn reference(&self, driver: &str) -> Option<Reference>;
 
+    /// Whether a driver's source speaks for several devices or topics, each with a watermark of its own.
+    fn multiplexes(&self, _driver: &str) -> bool {
+        false
+    }
+
     /// Checks an input's table with its driver. Keys that all inputs have are read already. Every mistake is noted in the table;
     /// `None` if there was one, or if there is no such driver.
     fn check(&self, driver: &str, table: &Table<'_>) -> Option<CheckedInput<I>>;

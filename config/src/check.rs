@@ -8,6 +8,7 @@ use rtlive_core::selector::Selector;
 use crate::agent::{self, AgentConfig};
 use crate::catalogue::Catalogue;
 use crate::document::Document;
+use crate::fingerprint::Fingerprint;
 use crate::input::{self, InputConfig};
 use crate::mistake::{Mistake, Mistakes};
 use crate::name::named_tables;
@@ -30,6 +31,8 @@ pub struct Config<I> {
     pub agent: AgentConfig,
     /// The inputs, by [`InputId`](rtlive_core::reading::InputId), which is the order of their names.
     pub inputs: Vec<InputConfig<I>>,
+    /// Changes when something is written otherwise in `[inputs]` or `[maps]`, and at no other change: whether inputs must begin anew.
+    pub inputs_fingerprint: Fingerprint,
     /// What the engine computes.
     pub plan: Arc<Plan>,
     /// The store.
@@ -79,7 +82,16 @@ fn check_root<I>(root: &Table<'_>, catalogue: &dyn Catalogue<I>, machine_id: Opt
     let labels = agent.labels.clone();
     let plan = Plan { agent: Arc::clone(&agent.id), labels, inputs: input_plans, streams, rules };
     advise(root, &plan, uplink.as_ref().is_some_and(Option::is_none));
-    Some(Config { agent, inputs, plan: Arc::new(plan), store: store?, uplink: uplink?, warnings: Vec::new() })
+    let inputs_fingerprint = root.fingerprint(&["inputs", "maps"]);
+    Some(Config {
+        agent,
+        inputs,
+        inputs_fingerprint,
+        plan: Arc::new(plan),
+        store: store?,
+        uplink: uplink?,
+        warnings: Vec::new(),
+    })
 }
 
 /// Maps are checked by the drivers that use them; one that none uses is checked by nobody.

@@ -129,13 +129,13 @@ impl Forecast {
                 name: input.name.to_string(),
                 driver: input.driver.clone(),
                 prefix: input.prefix.to_string(),
-                polled: input.checked.polled,
-                series: input.checked.series_count,
-                readings_per_second: input.checked.readings_per_second.or_else(|| {
-                    let every = input.checked.every.filter(|every| !every.is_zero())?;
-                    Some(input.checked.series_count? as f64 / every.as_secs_f64())
+                polled: input.polled,
+                series: input.series_count,
+                readings_per_second: input.readings_per_second.or_else(|| {
+                    let every = input.every.filter(|every| !every.is_zero())?;
+                    Some(input.series_count? as f64 / every.as_secs_f64())
                 }),
-                power_cut_loss_ms: match input.checked.can_be_asked_again {
+                power_cut_loss_ms: match input.can_be_asked_again {
                     true => 0,
                     false => u64::try_from(commit_every.as_millis()).unwrap_or(u64::MAX),
                 },
@@ -156,6 +156,17 @@ impl Forecast {
             assumptions: ASSUMPTIONS.to_vec(),
             inputs,
             streams,
+        }
+    }
+}
+
+impl Forecast {
+    /// A sum of bytes in words; the inputs that it leaves out make it a lower bound.
+    fn a_day(&self, bytes: u64) -> String {
+        match (self.rate_unknown.is_empty(), bytes) {
+            (true, bytes) => format!("about {} a day", write_bytes(bytes)),
+            (false, 0) => "not known".into(),
+            (false, bytes) => format!("at least {} a day", write_bytes(bytes)),
         }
     }
 }
@@ -305,10 +316,10 @@ impl fmt::Display for Forecast {
             writeln!(f, "rules: {}", self.rules.join(", "))?;
         }
         match (&self.uplink, self.link_bytes_per_day) {
-            (Some(broker), Some(bytes)) => writeln!(f, "link: about {} a day to {broker}", write_bytes(bytes))?,
+            (Some(broker), Some(bytes)) => writeln!(f, "link: {} to {broker}", self.a_day(bytes))?,
             _ => writeln!(f, "link: none; what is read is stored on this machine")?,
         }
-        writeln!(f, "flash: about {} a day", write_bytes(self.flash_bytes_per_day))?;
+        writeln!(f, "flash: {}", self.a_day(self.flash_bytes_per_day))?;
         if !self.rate_unknown.is_empty() {
             writeln!(f, "not counted, since their rate is not known: {}", self.rate_unknown.join(", "))?;
         }

@@ -87,8 +87,20 @@ pub struct InputConfig<I> {
     pub prefix: Arc<str>,
     /// The driver's name.
     pub driver: String,
-    /// What runs, and what is known of it.
-    pub checked: CheckedInput<I>,
+    /// What runs.
+    pub input: I,
+    /// Whether the agent asks, or the source speaks by itself.
+    pub polled: bool,
+    /// Whether the source speaks for several devices or topics, each with a watermark of its own.
+    pub multiplexes: bool,
+    /// The shortest interval at which the source is polled.
+    pub every: Option<Duration>,
+    /// Whether the source keeps what was not acknowledged.
+    pub can_be_asked_again: bool,
+    /// How many series it will have, where that is known beforehand.
+    pub series_count: Option<usize>,
+    /// Readings per second, where that is known beforehand.
+    pub readings_per_second: Option<f64>,
 }
 
 /// Checks `[inputs.*]`, and gives the inputs with their part of the plan, by name.
@@ -118,7 +130,9 @@ pub(crate) fn check<I>(root: &Table<'_>, catalogue: &dyn Catalogue<I>) -> Vec<(I
         };
         let prefix = options.as_ref().and_then(|options| prefix(table, name, options, &mut prefixes, &inputs));
         if let (Some(options), Some(input), Some(prefix)) = (options, input, prefix) {
-            checked.push(assemble(checked.len(), name, prefix, options, input));
+            let multiplexes = catalogue.multiplexes(&options.driver);
+            let (config, plan) = assemble(checked.len(), name, prefix, options, input);
+            checked.push((InputConfig { multiplexes, ..config }, plan));
         }
     }
     checked
@@ -146,7 +160,21 @@ fn assemble<I>(
         durability,
     };
     let id = InputId(u16::try_from(place).unwrap_or(u16::MAX));
-    (InputConfig { id, name, prefix, driver, checked }, plan)
+    let CheckedInput { input, polled, every, can_be_asked_again, series_count, readings_per_second } = checked;
+    let config = InputConfig {
+        id,
+        name,
+        prefix,
+        driver,
+        input,
+        polled,
+        multiplexes: false,
+        every,
+        can_be_asked_again,
+        series_count,
+        readings_per_second,
+    };
+    (config, plan)
 }
 
 /// The prefix of an input, checked against those of the inputs before it.

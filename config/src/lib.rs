@@ -16,6 +16,7 @@ pub mod catalogue;
 pub mod check;
 pub mod document;
 pub mod endpoint;
+pub mod fingerprint;
 pub mod forecast;
 pub mod input;
 pub mod load;
@@ -35,5 +36,9 @@ mod topic;
 pub mod uplink;
 pub mod value;
 
+pub use agent::{AgentConfig, STATE_DIR};
 pub use check::Config;
+pub use input::InputConfig;
 pub use load::load;
+pub use store::StoreConfig;
+pub use uplink::UplinkConfig;

@@ -45,6 +45,19 @@ pub enum BudgetInterval {
     Month,
 }
 
+/// A text that is no [`Span`].
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("expected a span such as \"10s\", \"300ms\" or \"15m\", found {0:?}")]
+pub struct NotASpan(String);
+
+impl std::str::FromStr for Span {
+    type Err = NotASpan;
+
+    fn from_str(text: &str) -> Result<Self, NotASpan> {
+        parse_span(text).map(Self).ok_or_else(|| NotASpan(text.to_owned()))
+    }
+}
+
 impl Setting for Span {
     fn expected() -> String {
         "a span such as \"10s\", \"300ms\" or \"15m\"".into()

@@ -88,6 +88,12 @@ impl<'a> Table<'a> {
         }
     }
 
+    /// What stands below these keys, whatever its place and layout.
+    pub fn fingerprint(&self, keys: &[&str]) -> crate::fingerprint::Fingerprint {
+        let entries = self.entries.iter().filter(|entry| keys.contains(&entry.key.as_str()));
+        crate::fingerprint::Fingerprint::of(entries)
+    }
+
     /// Marks a key as read that was dealt with by other means than [`Table::read`].
     pub fn dealt_with(&self, key: &str) {
         if let Some(entry) = self.entry(key) {

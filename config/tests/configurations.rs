@@ -98,7 +98,7 @@ when = 'a > b'
 ";
     let config = checked(text).unwrap();
     let plan = &config.plan;
-    assert_eq!(config.agent.state_dir, Path::new("/var/lib/rtlive"));
+    assert_eq!(config.agent.state_dir, Path::new(rtlive_config::STATE_DIR));
     assert_eq!(config.store.commit_every, Duration::from_secs(1));
     let (asked, pushed) = (&plan.inputs[0], &plan.inputs[1]);
     assert_eq!((asked.out_of_order, asked.idle), (Duration::ZERO, Duration::from_secs(15)));

@@ -119,9 +119,8 @@ impl Catalogue<()> for TestDrivers {
                 for key in table.keys() {
                     table.dealt_with(key);
                 }
-                for (_, map) in table.root_table("maps").iter().flat_map(Table::tables) {
-                    assert!(map.has("registers"));
-                }
+                // As if its devices used all maps.
+                table.root_table("maps").iter().for_each(|maps| drop(maps.tables()));
                 let polled = matches!(driver, "modbus" | "gpio" | "simulated");
                 Some(checked(polled, polled.then(|| Duration::from_secs(1)), None))
             }
