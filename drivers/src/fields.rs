@@ -408,16 +408,23 @@ mod tests {
         checked.ok_or_else(|| document.mistakes().to_string())
     }
 
-    /// Series, time and value of each reading of the lines, and what was rejected.
-    fn read(options: &str, lines: &str) -> (Vec<(u32, i64, Value)>, BTreeMap<String, u64>) {
+    /// Series, time and value.
+    type Found = (u32, i64, Value);
+
+    /// The readings of the lines, and what was rejected.
+    fn read(options: &str, lines: &str) -> (Vec<Found>, BTreeMap<String, u64>) {
         let fields = fields(options).unwrap();
         let mut reader = Reader::new(&fields, "");
         let (mut session, ..) = session(BTreeMap::new());
         let arrival = Timestamp::from_nanos(1);
         lines.lines().for_each(|line| reader.read(line.as_bytes(), arrival, &mut session));
         let batch = session.take(arrival, false).unwrap().batch;
-        let readings = batch.readings.into_iter().map(|reading| (reading.series.0, reading.time.as_nanos(), reading.value));
-        (readings.collect(), batch.rejected.into_iter().map(|rejected| (rejected.reason.to_string(), rejected.count)).collect())
+        let readings =
+            batch.readings.into_iter().map(|reading| (reading.series.0, reading.time.as_nanos(), reading.value));
+        (
+            readings.collect(),
+            batch.rejected.into_iter().map(|rejected| (rejected.reason.to_string(), rejected.count)).collect(),
+        )
     }
 
     #[test]
@@ -428,7 +435,10 @@ mod tests {
             fields = [{ series = "weight", group = "weight", type = "f64", unit = "kg" }, { series = "stable", group = "stable" }]
         "#;
         let (readings, rejected) = read(options, "ST,+12.5kg\ngarbage\nUS,--kg\n");
-        assert_eq!(readings, [(0, 1, Value::Float(12.5)), (1, 1, Value::Text("ST".into())), (1, 1, Value::Text("US".into()))]);
+        assert_eq!(
+            readings,
+            [(0, 1, Value::Float(12.5)), (1, 1, Value::Text("ST".into())), (1, 1, Value::Text("US".into()))]
+        );
         assert_eq!(rejected, BTreeMap::from([("no_match".into(), 1), ("wrong_type".into(), 1)]));
     }
 
@@ -445,7 +455,11 @@ mod tests {
         let second = 1_000_000_000;
         assert_eq!(
             readings,
-            [(0, second, Value::Int(20)), (1, second, Value::Text("x;\"y".into())), (0, 2 * second, Value::Float(21.5))]
+            [
+                (0, second, Value::Int(20)),
+                (1, second, Value::Text("x;\"y".into())),
+                (0, 2 * second, Value::Float(21.5))
+            ]
         );
         assert_eq!(rejected, BTreeMap::from([("no_column".into(), 1), ("bad_time".into(), 1)]));
     }
@@ -459,7 +473,10 @@ mod tests {
             ("format = 'json'\nfields = [{ series = 'a', group = 'g' }]", "`pointer`"),
             ("format = 'csv'\nseparator = ', '\nfields = [{ series = 'a', column = 0 }]", "one ASCII character"),
             ("format = 'csv'\nfields = [{ series = 'a#', column = 0 }]", "a#"),
-            ("format = 'csv'\nfields = [{ series = 'a', column = 0 }, { series = 'a', column = 1 }]", "a series of its own"),
+            (
+                "format = 'csv'\nfields = [{ series = 'a', column = 0 }, { series = 'a', column = 1 }]",
+                "a series of its own",
+            ),
             ("format = 'json'\nfields = []", "at least one"),
         ] {
             let mistakes = fields(options).err().unwrap();

@@ -117,13 +117,8 @@ impl Input for FileInput {
 
 impl FileInput {
     async fn run(&self, session: &mut Session) -> Result<(), InputError> {
-        let mut follower = Follower::new(
-            &self.path,
-            self.line_bytes_max,
-            self.forget_after,
-            self.from == From::End,
-            session.kept(),
-        );
+        let mut follower =
+            Follower::new(&self.path, self.line_bytes_max, self.forget_after, self.from == From::End, session.kept());
         let mut reader = Reader::new(&self.fields, "");
         let mut rounds = interval_at(Instant::now(), self.every);
         rounds.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -191,7 +186,9 @@ fn note(scan: &Scan, unreadable: &mut u64, session: &mut Session) {
         health.state = "running";
         health.error = match &scan.error {
             Some(error) => Some(format!("{error} (the service's user must be able to read it)")),
-            None if scan.too_many > 0 => Some(format!("more than {} files match; the others are not read", follow::FILES_MAX)),
+            None if scan.too_many > 0 => {
+                Some(format!("more than {} files match; the others are not read", follow::FILES_MAX))
+            }
             None => None,
         };
     }
@@ -230,10 +227,8 @@ mod tests {
 
     /// The folder of shared data; `None`, and a line that says so, where there is none.
     fn logs() -> Option<PathBuf> {
-        let folder = std::env::var_os("RTLIVE_DATA").map_or_else(
-            || PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../shared/data"),
-            PathBuf::from,
-        );
+        let folder = std::env::var_os("RTLIVE_DATA")
+            .map_or_else(|| PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../shared/data"), PathBuf::from);
         let logs = folder.join("logs");
         if !logs.is_dir() {
             println!("SKIPPED: no shared data at {}", logs.display());
@@ -308,7 +303,12 @@ mod tests {
     #[test]
     fn mistakes_in_the_options_are_named() {
         let rest = "format = 'json'\nfields = [{ series = 'n', pointer = '/n' }]";
-        for (options, mistake) in [("path = '/a['", "path"), ("path = '/a'\nevery = '0s'", "every"), ("", "path"), ("path = '/a'\npth = 1", "pth")] {
+        for (options, mistake) in [
+            ("path = '/a['", "path"),
+            ("path = '/a'\nevery = '0s'", "every"),
+            ("", "path"),
+            ("path = '/a'\npth = 1", "pth"),
+        ] {
             let mistakes = checked(&DRIVER, &format!("{options}\n{rest}")).err().unwrap();
             assert!(mistakes.contains(mistake), "{options}: {mistakes}");
         }

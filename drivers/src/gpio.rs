@@ -159,7 +159,11 @@ fn check(table: &Table<'_>) -> Option<CheckedInput> {
             }
         };
         if series.len() > SERIES_NAME_BYTES_MAX || series.split('/').any(|level| series_level(level) != level) {
-            mistake(&at("series"), "levels without + # { } and none of them empty, 255 bytes at most", &format!("{series:?}"));
+            mistake(
+                &at("series"),
+                "levels without + # { } and none of them empty, 255 bytes at most",
+                &format!("{series:?}"),
+            );
         }
         if lines.iter().any(|other| other.series == series) {
             mistake(&at("series"), "a series of its own", "one that another line has");
@@ -242,7 +246,8 @@ impl Edges {
         let missing = edge.number.wrapping_sub(number).wrapping_sub(1);
         self.last = Some((edge.number, edge.time));
         // Half the range of the numbers: a number that goes back is no hole.
-        let overrun = (1..=u32::MAX / 2).contains(&missing).then_some(Overrun { start, end: edge.time, count: missing });
+        let overrun =
+            (1..=u32::MAX / 2).contains(&missing).then_some(Overrun { start, end: edge.time, count: missing });
         (Value::Bool(edge.rising), overrun)
     }
 }
@@ -273,8 +278,8 @@ impl GpioInput {
         let path = find_chip(&self.chip)?;
         let offsets = self.find_lines(&path)?;
         let (request, clock) = self.request(&path, &offsets)?;
-        let request = watched(request)
-            .map_err(|error| failed(format!("wait for edges of {}", self.chip), &error, None))?;
+        let request =
+            watched(request).map_err(|error| failed(format!("wait for edges of {}", self.chip), &error, None))?;
         {
             let mut health = session.health();
             health.state = "running";
@@ -329,7 +334,9 @@ impl GpioInput {
     /// Reads the levels that are due.
     fn sample(&self, request: &Request, found: &mut [Found<'_>], session: &mut Session) -> Result<(), InputError> {
         let now = session.now();
-        let due: Vec<usize> = (0..found.len()).filter(|i| found.get(*i).is_some_and(|line| line.due.is_some_and(|due| due <= now))).collect();
+        let due: Vec<usize> = (0..found.len())
+            .filter(|i| found.get(*i).is_some_and(|line| line.due.is_some_and(|due| due <= now)))
+            .collect();
         let offsets: Vec<Offset> = due.iter().filter_map(|i| found.get(*i)).map(|line| line.offset).collect();
         if offsets.is_empty() {
             return Ok(());
@@ -380,7 +387,8 @@ impl GpioInput {
                 LineName::Number(offset) => {
                     let doing = format!("look at line {offset} of {}", self.chip);
                     let lines = chip.info().map_or(0, |info| info.num_lines);
-                    let hint = (*offset >= lines).then(|| format!("the chip has lines 0 to {}", lines.saturating_sub(1)));
+                    let hint =
+                        (*offset >= lines).then(|| format!("the chip has lines 0 to {}", lines.saturating_sub(1)));
                     chip.line_info(*offset).map_err(|error| failed(doing, &error, hint))?
                 }
                 LineName::Name(name) => chip.find_line_info(name).ok_or_else(|| InputError {
@@ -436,7 +444,10 @@ impl GpioInput {
 }
 
 /// Makes the runtime wake us when there are edges.
-#[expect(deprecated, reason = "its successor is unsafe code; a request owns its file and never replaces it, as that asks for")]
+#[expect(
+    deprecated,
+    reason = "its successor is unsafe code; a request owns its file and never replaces it, as that asks for"
+)]
 fn watched(request: Request) -> io::Result<AsyncFd<Request>> {
     AsyncFd::with_interest(request, Interest::READABLE)
 }
@@ -483,7 +494,9 @@ fn find_chip(named: &str) -> Result<PathBuf, InputError> {
 fn open_chip(path: &PathBuf) -> Result<Chip, InputError> {
     Chip::from_path(path).map_err(|error| {
         let hint = match std::fs::File::open(path).map_err(|error| error.kind()) {
-            Err(io::ErrorKind::PermissionDenied) => "the service's user must be able to read it: add it to the group of the device, mostly gpio",
+            Err(io::ErrorKind::PermissionDenied) => {
+                "the service's user must be able to read it: add it to the group of the device, mostly gpio"
+            }
             Err(io::ErrorKind::NotFound) => "`gpiodetect` lists the chips",
             _ => "expected a GPIO character device",
         };
@@ -527,16 +540,17 @@ mod tests {
     fn levels_are_read_at_multiples_of_the_wall_clock() {
         let second = Duration::from_secs(1);
         let at = |nanos| next_multiple(Timestamp::from_nanos(nanos), second).as_nanos();
-        assert_eq!((at(0), at(1), at(999_999_999), at(1_000_000_000)), (1_000_000_000, 1_000_000_000, 1_000_000_000, 2_000_000_000));
+        assert_eq!(
+            (at(0), at(1), at(999_999_999), at(1_000_000_000)),
+            (1_000_000_000, 1_000_000_000, 1_000_000_000, 2_000_000_000)
+        );
     }
 
     /// Recorded edges of real devices give as many readings in each window as were counted.
     #[test]
     fn recorded_edges_are_counted_right() {
-        let folder = std::env::var_os("RTLIVE_DATA").map_or_else(
-            || PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../shared/data"),
-            PathBuf::from,
-        );
+        let folder = std::env::var_os("RTLIVE_DATA")
+            .map_or_else(|| PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../shared/data"), PathBuf::from);
         let folder = folder.join("gpio");
         if !folder.is_dir() {
             println!("SKIPPED: no shared data at {}", folder.display());

@@ -204,7 +204,11 @@ fn check_topic(written: &TopicOptions, place: &str, mistake: &mut impl FnMut(&st
         (_, None, values) if !values.is_empty() => {
             let named = values.into_iter().map(|(name, pointer)| {
                 if name.split('/').any(|level| level.is_empty() || series_level(level) != level) {
-                    mistake(&at(&format!("values.{name}")), "a name without + # { } and empty levels", &format!("{name:?}"));
+                    mistake(
+                        &at(&format!("values.{name}")),
+                        "a name without + # { } and empty levels",
+                        &format!("{name:?}"),
+                    );
                 }
                 Place { name: Some(name), pointer, ..whole() }
             });

@@ -128,7 +128,8 @@ pub struct SessionParts {
 impl Session {
     /// Puts a session together.
     pub fn new(parts: SessionParts) -> Self {
-        let SessionParts { input, name, agent, prefix, clock, deliveries, committed, stop, health, state, trace } = parts;
+        let SessionParts { input, name, agent, prefix, clock, deliveries, committed, stop, health, state, trace } =
+            parts;
         Self {
             input,
             name,

@@ -391,10 +391,19 @@ mod tests {
     #[test]
     fn pointers_follow_rfc_6901() {
         // The document of RFC 6901, section 5.
-        let document = json(
-            r#"{"foo":["bar","baz"],"":0,"a/b":1,"c%d":2,"e^f":3,"g|h":4,"i\\j":5,"k\"l":6," ":7,"m~n":8}"#,
-        );
-        for (text, value) in [("/", 0), ("/a~1b", 1), ("/c%d", 2), ("/e^f", 3), ("/g|h", 4), ("/i\\j", 5), ("/k\"l", 6), ("/ ", 7), ("/m~0n", 8)] {
+        let document =
+            json(r#"{"foo":["bar","baz"],"":0,"a/b":1,"c%d":2,"e^f":3,"g|h":4,"i\\j":5,"k\"l":6," ":7,"m~n":8}"#);
+        for (text, value) in [
+            ("/", 0),
+            ("/a~1b", 1),
+            ("/c%d", 2),
+            ("/e^f", 3),
+            ("/g|h", 4),
+            ("/i\\j", 5),
+            ("/k\"l", 6),
+            ("/ ", 7),
+            ("/m~0n", 8),
+        ] {
             assert_eq!(document.value(&pointer(text), Kind::Auto), Ok(Value::Int(value)), "{text}");
             assert_eq!(pointer(text).to_string(), text);
         }
@@ -409,7 +418,8 @@ mod tests {
 
     #[test]
     fn values_keep_what_was_written() {
-        let document = json(r#"{"i":20,"f":20.0,"b":true,"t":"open","q":"21.5","n":null,"o":{},"big":18446744073709551615}"#);
+        let document =
+            json(r#"{"i":20,"f":20.0,"b":true,"t":"open","q":"21.5","n":null,"o":{},"big":18446744073709551615}"#);
         let value = |place: &str, kind| document.value(&pointer(place), kind);
         assert_eq!(value("/i", Kind::Auto), Ok(Value::Int(20)));
         assert_eq!(value("/f", Kind::Auto), Ok(Value::Float(20.0)));
@@ -427,7 +437,8 @@ mod tests {
 
     #[test]
     fn text_is_read_as_what_it_looks_like() {
-        let value = |text: &str, kind| Document::parse(Format::Text, text.as_bytes()).unwrap().value(&pointer(""), kind);
+        let value =
+            |text: &str, kind| Document::parse(Format::Text, text.as_bytes()).unwrap().value(&pointer(""), kind);
         assert_eq!(value(" 21.5\n", Kind::Auto), Ok(Value::Float(21.5)));
         assert_eq!(value("-7", Kind::Auto), Ok(Value::Int(-7)));
         assert_eq!(value("TRUE", Kind::Auto), Ok(Value::Bool(true)));
@@ -442,9 +453,7 @@ mod tests {
     #[test]
     fn cbor_is_read_like_json() {
         // {"t": 21.5, 1: [10, 1(1363896240)]}, by hand after RFC 8949.
-        let bytes = [
-            0xa2, 0x61, b't', 0xf9, 0x4d, 0x60, 0x01, 0x82, 0x0a, 0xc1, 0x1a, 0x51, 0x4b, 0x67, 0xb0,
-        ];
+        let bytes = [0xa2, 0x61, b't', 0xf9, 0x4d, 0x60, 0x01, 0x82, 0x0a, 0xc1, 0x1a, 0x51, 0x4b, 0x67, 0xb0];
         let document = Document::parse(Format::Cbor, &bytes).unwrap();
         assert_eq!(document.value(&pointer("/t"), Kind::Auto), Ok(Value::Float(21.5)));
         assert_eq!(document.value(&pointer("/1/0"), Kind::Auto), Ok(Value::Int(10)));
@@ -455,7 +464,9 @@ mod tests {
 
     #[test]
     fn times_are_exact_to_the_digit() {
-        let document = json(r#"{"s":1767225600.123,"ms":1767225600250,"us":1767225600250000.5,"t":"2026-01-01T01:00:00.25+01:00","q":"1767225600","x":"soon","n":-0.0000000015}"#);
+        let document = json(
+            r#"{"s":1767225600.123,"ms":1767225600250,"us":1767225600250000.5,"t":"2026-01-01T01:00:00.25+01:00","q":"1767225600","x":"soon","n":-0.0000000015}"#,
+        );
         let time = |place: &str, unit| document.time(&pointer(place), unit).map(|time| time.to_string());
         assert_eq!(time("/s", TimeUnit::Seconds).as_deref(), Ok("2026-01-01T00:00:00.123Z"));
         assert_eq!(time("/ms", TimeUnit::Millis).as_deref(), Ok("2026-01-01T00:00:00.25Z"));

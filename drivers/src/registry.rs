@@ -3,11 +3,7 @@
 use crate::input::Driver;
 
 /// Every driver of this build, by name.
-pub const DRIVERS: &[&Driver] = &[
-    &crate::file::DRIVER,
-    &crate::gpio::DRIVER,
-    &crate::mqtt::DRIVER,
-];
+pub const DRIVERS: &[&Driver] = &[&crate::file::DRIVER, &crate::gpio::DRIVER, &crate::mqtt::DRIVER];
 
 /// The driver with this name.
 pub fn driver_named(name: &str) -> Option<&'static Driver> {

@@ -8,7 +8,7 @@
 //!
 //! All calls block on the file system.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::{FileExt, MetadataExt};
@@ -59,6 +59,8 @@ struct Followed {
     read: u64,
     /// Whether the last scan found it under a name that is followed.
     listed: bool,
+    /// The how-manieth it was.
+    order: u64,
 }
 
 /// What a step of [`Follower::next`] gave.
@@ -103,6 +105,10 @@ pub(super) struct Follower {
     forget_after: Duration,
     from_end: bool,
     files: BTreeMap<Identity, Followed>,
+    /// The files that were not read since the last scan, in the order in which they appeared.
+    unread: VecDeque<Identity>,
+    /// How many files were ever followed.
+    appeared: u64,
     /// Of files that are not open: vanished, or not yet found after a restart.
     marks: BTreeMap<Identity, Mark>,
     /// Files that look like copies of others that stand as they were, and for how many scans they did.
@@ -129,6 +135,8 @@ impl Follower {
             forget_after,
             from_end,
             files: BTreeMap::new(),
+            unread: VecDeque::new(),
+            appeared: 0,
             marks: marks.collect(),
             suspects: BTreeMap::new(),
             scanned: !kept.is_empty(),
@@ -164,6 +172,10 @@ impl Follower {
                 scan.state.push((key_of(*identity), Some(followed.mark.write())));
             }
         }
+        let mut unread: Vec<(u64, Identity)> =
+            self.files.iter().map(|(identity, followed)| (followed.order, *identity)).collect();
+        unread.sort_unstable();
+        self.unread = unread.into_iter().map(|(_, identity)| identity).collect();
         self.scanned = true;
         if self.suspects.len() > FILES_MAX {
             self.suspects.clear();
@@ -208,7 +220,9 @@ impl Follower {
         mark.seen = now;
         scan.state.push((key_of(identity), Some(mark.write())));
         let lines = if mark.skipping { Lines::skipping(self.line_bytes_max) } else { Lines::new(self.line_bytes_max) };
-        self.files.insert(identity, Followed { file, read: mark.offset, mark, lines, listed: true });
+        self.appeared += 1;
+        let order = self.appeared;
+        self.files.insert(identity, Followed { file, read: mark.offset, mark, lines, listed: true, order });
     }
 
     fn first_mark(&self, file: &File, length: u64) -> Mark {
@@ -236,7 +250,7 @@ impl Follower {
 
     /// Finds files that were renamed to a name that is not followed, before this process: their end is still to be read.
     fn search_renamed(&mut self, now: u64, scan: &mut Scan) {
-        let folders: std::collections::BTreeSet<PathBuf> =
+        let folders: BTreeSet<PathBuf> =
             self.marks.values().filter_map(|mark| mark.path.parent().map(Path::to_owned)).collect();
         for folder in folders {
             let Ok(entries) = std::fs::read_dir(&folder) else { continue };
@@ -251,7 +265,10 @@ impl Follower {
 
     /// Closes what has no followed name any more and was read to its end; forgets what vanished long ago.
     fn forget(&mut self, now: u64, scan: &mut Scan) {
-        let gone = self.files.iter().filter(|(_, followed)| !followed.listed && followed.is_read() && now > followed.mark.seen);
+        let gone = self
+            .files
+            .iter()
+            .filter(|(_, followed)| !followed.listed && followed.is_read() && now > followed.mark.seen);
         let gone: Vec<Identity> = gone.map(|(identity, _)| *identity).collect();
         for identity in gone {
             if let Some(followed) = self.files.remove(&identity) {
@@ -269,23 +286,30 @@ impl Follower {
         });
     }
 
-    /// The next whole lines of one of the files; `None` when all were read as far as they go.
+    /// The next whole lines of one of the files; `None` when all were read as far as they go, until the next scan. Files that were
+    /// first seen earlier are read first, so that the end of a rotated file comes before what follows it.
     ///
     /// # Errors
-    /// A file that could not be read, after all others were.
+    /// A file that could not be read; the others are read by the next call.
     pub(super) fn next(&mut self) -> io::Result<Option<Chunk>> {
-        let mut failed = None;
-        for (identity, followed) in &mut self.files {
-            match followed.read_on() {
+        while let Some(identity) = self.unread.front() {
+            let read = self.files.get_mut(identity).map_or(Ok(None), Followed::read_on);
+            match read {
                 Ok(Some(mut chunk)) => {
-                    chunk.state.push((key_of(*identity), Some(followed.mark.write())));
+                    let mark = self.files.get(identity).map(|followed| followed.mark.write());
+                    chunk.state.push((key_of(*identity), mark));
                     return Ok(Some(chunk));
                 }
-                Ok(None) => {}
-                Err(error) => failed = Some(error),
+                Ok(None) => {
+                    self.unread.pop_front();
+                }
+                Err(error) => {
+                    self.unread.pop_front();
+                    return Err(error);
+                }
             }
         }
-        failed.map_or(Ok(None), Err)
+        Ok(None)
     }
 }
 
@@ -313,8 +337,10 @@ impl Followed {
         }
     }
 
+    /// Whether the file has other bytes now where it was read; one that cannot be read at the moment is believed to be as it was.
     fn was_replaced(&self) -> bool {
-        !self.mark.fits(&self.file)
+        let Mark { offset, head, tail, .. } = self.mark;
+        offset > 0 && probes(&self.file, offset).is_ok_and(|found| found != Some((head, tail)))
     }
 
     fn is_read(&self) -> bool {
@@ -331,14 +357,15 @@ impl Followed {
 impl Mark {
     /// Hashes what stands before the offset.
     fn probe(&mut self, file: &File) {
-        let (head, tail) = probes(file, self.offset).unwrap_or_default();
+        // A file that cannot be read again, or was emptied meanwhile, has other hashes at the next look and is read anew.
+        let (head, tail) = probes(file, self.offset).ok().flatten().unwrap_or_default();
         self.head = head;
         self.tail = tail;
     }
 
     /// Whether the file has before the offset what was read there.
     fn fits(&self, file: &File) -> bool {
-        self.offset == 0 || probes(file, self.offset) == Some((self.head, self.tail))
+        self.offset == 0 || probes(file, self.offset).is_ok_and(|found| found == Some((self.head, self.tail)))
     }
 
     fn write(&self) -> Vec<u8> {
@@ -364,13 +391,16 @@ impl Mark {
 }
 
 /// The hashes of the first and last bytes before the offset; `None` where the file does not reach that far.
-fn probes(file: &File, offset: u64) -> Option<(u64, u64)> {
+fn probes(file: &File, offset: u64) -> io::Result<Option<(u64, u64)>> {
     let length = offset.min(PROBE_BYTES);
-    let mut bytes = vec![0; usize::try_from(length).ok()?];
-    file.read_exact_at(&mut bytes, 0).ok()?;
-    let head = hash(&bytes);
-    file.read_exact_at(&mut bytes, offset - length).ok()?;
-    Some((head, hash(&bytes)))
+    let mut bytes = vec![0; usize::try_from(length).unwrap_or_default()];
+    let mut hash_at = |place| match file.read_exact_at(&mut bytes, place) {
+        Ok(()) => Ok(Some(hash(&bytes))),
+        Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => Ok(None),
+        Err(error) => Err(error),
+    };
+    let (head, tail) = (hash_at(0)?, hash_at(offset - length)?);
+    Ok(head.zip(tail))
 }
 
 /// FNV-1a of 64 bits (Fowler, Noll, Vo), which stays the same over restarts and versions of the program.
@@ -478,9 +508,7 @@ mod tests {
         rig.append("a.log", "two\n");
         rig.rename("a.log", "a.log.1");
         rig.append("a.log", "three\n");
-        let mut lines = rig.round();
-        lines.sort();
-        assert_eq!(lines, ["three", "two"]);
+        assert_eq!(rig.round(), ["two", "three"]);
         rig.append("a.log.1", "late\n");
         rig.rename("a.log", "a.log.2");
         rig.restart();

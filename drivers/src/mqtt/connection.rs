@@ -11,9 +11,9 @@ use std::time::Duration;
 use rtlive_config::endpoint::Broker;
 use rtlive_config::secret::{Secret, SecretText};
 use rumqttc::{
-    ConnectReturnCode, ConnectionError, Event, EventLoop, Incoming, MqttOptions, NetworkOptions, Outgoing,
-    Packet, PubAck, Publish, QoS, StateError, Subscribe, SubscribeFilter, SubscribeReasonCode,
-    TlsConfiguration, Transport, Unsubscribe,
+    ConnectReturnCode, ConnectionError, Event, EventLoop, Incoming, MqttOptions, NetworkOptions, Outgoing, Packet,
+    PubAck, Publish, QoS, StateError, Subscribe, SubscribeFilter, SubscribeReasonCode, TlsConfiguration, Transport,
+    Unsubscribe,
 };
 use tokio::time::timeout;
 
@@ -282,9 +282,9 @@ fn explain(error: &ConnectionError) -> (String, Option<String>) {
             Some("nothing listens there: is the broker running, and the port right?".to_owned())
         }
         ConnectionError::NetworkTimeout => Some("no answer: is the address right, and nothing in between?".to_owned()),
-        ConnectionError::MqttState(StateError::Deserialization(rumqttc::mqttbytes::Error::PayloadSizeLimitExceeded(
-            bytes,
-        ))) => {
+        ConnectionError::MqttState(StateError::Deserialization(
+            rumqttc::mqttbytes::Error::PayloadSizeLimitExceeded(bytes),
+        )) => {
             return (
                 format!("a message of {bytes} bytes is longer than `max_packet`"),
                 Some("raise `max_packet`: the broker keeps sending it until it is taken".into()),

@@ -49,8 +49,10 @@ impl Mosquitto {
     async fn start_in(folder: tempfile::TempDir, port: u16, lines: &str) -> Self {
         let file = folder.path().join("mosquitto.conf");
         let lines = lines.replace("FOLDER", folder.path().to_str().unwrap());
-        std::fs::write(&file, format!("listener {port} 127.0.0.1\nmax_queued_messages 0\nuser root\n{lines}\n")).unwrap();
-        let child = Command::new("mosquitto").arg("-c").arg(&file).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+        std::fs::write(&file, format!("listener {port} 127.0.0.1\nmax_queued_messages 0\nuser root\n{lines}\n"))
+            .unwrap();
+        let child =
+            Command::new("mosquitto").arg("-c").arg(&file).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
         let broker = Self { child, port, folder };
         while tokio::net::TcpStream::connect(("127.0.0.1", port)).await.is_err() {
             tokio::time::sleep(Duration::from_millis(5)).await;
@@ -299,19 +301,27 @@ async fn refusals_say_what_to_do() {
     }
     let port = free_port();
     let nobody = refusal(&options(port)).await;
-    assert!(nobody.starts_with(&format!("connect to mqtt://127.0.0.1:{port}: ")) && nobody.contains("is the broker running"), "{nobody}");
+    assert!(
+        nobody.starts_with(&format!("connect to mqtt://127.0.0.1:{port}: "))
+            && nobody.contains("is the broker running"),
+        "{nobody}"
+    );
 
     let folder = tempfile::tempdir().unwrap();
     std::fs::write(folder.path().join("users"), "").unwrap();
     std::fs::set_permissions(folder.path().join("users"), std::os::unix::fs::PermissionsExt::from_mode(0o600)).unwrap();
     let users = folder.path().join("users");
-    assert!(Command::new("mosquitto_passwd").arg("-b").arg(&users).args(["gateway", "secret"]).status().unwrap().success());
+    assert!(
+        Command::new("mosquitto_passwd").arg("-b").arg(&users).args(["gateway", "secret"]).status().unwrap().success()
+    );
     std::fs::write(folder.path().join("right"), "secret\n").unwrap();
     std::fs::write(folder.path().join("wrong"), "guess\n").unwrap();
     let path = folder.path().display().to_string();
     let lines = "allow_anonymous false\npassword_file FOLDER/users";
     let broker = Mosquitto::start_in(folder, free_port(), lines).await;
-    let login = |file: &str| format!("username = \"gateway\"\npassword = {{ file = \"{path}/{file}\" }}\n{}", options(broker.port));
+    let login = |file: &str| {
+        format!("username = \"gateway\"\npassword = {{ file = \"{path}/{file}\" }}\n{}", options(broker.port))
+    };
     let wrong = refusal(&login("wrong")).await;
     assert!(wrong.contains("the broker refused the login"), "{wrong}");
     let mut rig = Rig::new(&DRIVER, &login("right"));
@@ -354,7 +364,13 @@ fn certificates(folder: &std::path::Path) -> bool {
         openssl x509 -req -in gw.csr -CA ca.pem -CAkey ca.key -CAcreateserial -out gw.pem -days 30 -extfile ext
         chmod 644 *.key
     "#;
-    let status = Command::new("sh").arg("-c").arg(script).current_dir(folder).stdout(Stdio::null()).stderr(Stdio::null()).status();
+    let status = Command::new("sh")
+        .arg("-c")
+        .arg(script)
+        .current_dir(folder)
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .status();
     status.is_ok_and(|status| status.success())
 }
 
@@ -399,7 +415,10 @@ fn mistakes_in_the_options_are_named() {
         ("broker = 'mqtt://a'\n[tls]\nca = '/x'\n[[topics]]\nfilter = 'a'\nvalue = '/v'", "mqtts://"),
         ("broker = 'mqtt://a'\n[[topics]]\nfilter = 'a'", "neither"),
         ("broker = 'mqtt://a'\n[[topics]]\nfilter = 'a'\nformat = 'text'\nvalue = '/v'", "json or cbor"),
-        ("broker = 'mqtt://a'\n[[topics]]\nfilter = 'a/+'\nvalue = '/v'\nseries = '{2}'", "a level from {0} to {1} of a/+"),
+        (
+            "broker = 'mqtt://a'\n[[topics]]\nfilter = 'a/+'\nvalue = '/v'\nseries = '{2}'",
+            "a level from {0} to {1} of a/+",
+        ),
         ("broker = 'mqtt://a'\n[[topics]]\nfilter = 'a'\nvalue = 'v'", "JSON pointer"),
         ("broker = 'mqtt://a'\n[[topics]]\nfilter = 'a'\nvalues = { 'a+b' = '/v' }", "a+b"),
     ] {

@@ -121,9 +121,10 @@ impl<'t> Topics<'t> {
     fn matches(&self, topic: &str) -> Vec<Match> {
         // MQTT 3.1.1, 4.7.2-1: a filter that begins with a wildcard does not match topics of the broker itself.
         let of_broker = topic.starts_with('$');
-        let selected = self.entries.iter().enumerate().filter(|(_, entry)| {
-            entry.filter.matches(topic) && (!of_broker || entry.filter.first_literal().is_some())
-        });
+        let selected =
+            self.entries.iter().enumerate().filter(|(_, entry)| {
+                entry.filter.matches(topic) && (!of_broker || entry.filter.first_literal().is_some())
+            });
         let found = selected.map(|(index, entry)| Match {
             entry: index,
             base: base_of(entry, topic),
