@@ -408,8 +408,11 @@ mod tests {
         checked.ok_or_else(|| document.mistakes().to_string())
     }
 
-    /// Series, time and value of each reading of the lines, and what was rejected.
-    fn read(options: &str, lines: &str) -> (Vec<(u32, i64, Value)>, BTreeMap<String, u64>) {
+    /// Series, time and value.
+    type Found = (u32, i64, Value);
+
+    /// The readings of the lines, and what was rejected.
+    fn read(options: &str, lines: &str) -> (Vec<Found>, BTreeMap<String, u64>) {
         let fields = fields(options).unwrap();
         let mut reader = Reader::new(&fields, "");
         let (mut session, ..) = session(BTreeMap::new());

@@ -2,7 +2,7 @@
 //!
 //! The broker keeps a session for the client id `rtlive-<agent>-<input>`, and every message is acknowledged only when its readings
 //! are on disk; so the broker sends again what a crash or a power cut swallowed, and what was committed before the broker heard so is
-//! recognised and not counted twice ([`unacknowledged`]). Lost are messages of QoS 0, and what the broker itself drops: it holds back
+//! recognised and not counted twice (`unacknowledged.rs`). Lost are messages of QoS 0, and what the broker itself drops: it holds back
 //! and then drops messages beyond its own limits (mosquitto: `max_inflight_messages` 20, `max_queued_messages` 1000), and a broker without
 //! `persistence true` forgets sessions when it restarts, which is noted as an outage `session_lost`.
 //!

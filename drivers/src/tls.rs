@@ -157,10 +157,9 @@ fn refusal<'e>(error: &'e (dyn Error + 'static)) -> Option<&'e rustls::Error> {
             return Some(found);
         }
         // An io::Error shows the cause of what it wraps as its own, so what it wraps is looked at as well.
-        if let Some(wrapped) = error.downcast_ref::<std::io::Error>().and_then(std::io::Error::get_ref) {
-            if let Some(found) = refusal(wrapped) {
-                return Some(found);
-            }
+        let wrapped = error.downcast_ref::<std::io::Error>().and_then(std::io::Error::get_ref);
+        if let Some(found) = wrapped.and_then(|wrapped| refusal(wrapped)) {
+            return Some(found);
         }
         cause = error.source();
     }

@@ -8,7 +8,7 @@
 //!
 //! All calls block on the file system.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::{FileExt, MetadataExt};
@@ -59,6 +59,8 @@ struct Followed {
     read: u64,
     /// Whether the last scan found it under a name that is followed.
     listed: bool,
+    /// The how-manieth it was.
+    order: u64,
 }
 
 /// What a step of [`Follower::next`] gave.
@@ -103,6 +105,10 @@ pub(super) struct Follower {
     forget_after: Duration,
     from_end: bool,
     files: BTreeMap<Identity, Followed>,
+    /// The files that were not read since the last scan, in the order in which they appeared.
+    unread: VecDeque<Identity>,
+    /// How many files were ever followed.
+    appeared: u64,
     /// Of files that are not open: vanished, or not yet found after a restart.
     marks: BTreeMap<Identity, Mark>,
     /// Files that look like copies of others that stand as they were, and for how many scans they did.
@@ -129,6 +135,8 @@ impl Follower {
             forget_after,
             from_end,
             files: BTreeMap::new(),
+            unread: VecDeque::new(),
+            appeared: 0,
             marks: marks.collect(),
             suspects: BTreeMap::new(),
             scanned: !kept.is_empty(),
@@ -164,6 +172,10 @@ impl Follower {
                 scan.state.push((key_of(*identity), Some(followed.mark.write())));
             }
         }
+        let mut unread: Vec<(u64, Identity)> =
+            self.files.iter().map(|(identity, followed)| (followed.order, *identity)).collect();
+        unread.sort_unstable();
+        self.unread = unread.into_iter().map(|(_, identity)| identity).collect();
         self.scanned = true;
         if self.suspects.len() > FILES_MAX {
             self.suspects.clear();
@@ -208,7 +220,9 @@ impl Follower {
         mark.seen = now;
         scan.state.push((key_of(identity), Some(mark.write())));
         let lines = if mark.skipping { Lines::skipping(self.line_bytes_max) } else { Lines::new(self.line_bytes_max) };
-        self.files.insert(identity, Followed { file, read: mark.offset, mark, lines, listed: true });
+        self.appeared += 1;
+        let order = self.appeared;
+        self.files.insert(identity, Followed { file, read: mark.offset, mark, lines, listed: true, order });
     }
 
     fn first_mark(&self, file: &File, length: u64) -> Mark {
@@ -236,7 +250,7 @@ impl Follower {
 
     /// Finds files that were renamed to a name that is not followed, before this process: their end is still to be read.
     fn search_renamed(&mut self, now: u64, scan: &mut Scan) {
-        let folders: std::collections::BTreeSet<PathBuf> =
+        let folders: BTreeSet<PathBuf> =
             self.marks.values().filter_map(|mark| mark.path.parent().map(Path::to_owned)).collect();
         for folder in folders {
             let Ok(entries) = std::fs::read_dir(&folder) else { continue };
@@ -272,23 +286,30 @@ impl Follower {
         });
     }
 
-    /// The next whole lines of one of the files; `None` when all were read as far as they go.
+    /// The next whole lines of one of the files; `None` when all were read as far as they go, until the next scan. Files that were
+    /// first seen earlier are read first, so that the end of a rotated file comes before what follows it.
     ///
     /// # Errors
-    /// A file that could not be read, after all others were.
+    /// A file that could not be read; the others are read by the next call.
     pub(super) fn next(&mut self) -> io::Result<Option<Chunk>> {
-        let mut failed = None;
-        for (identity, followed) in &mut self.files {
-            match followed.read_on() {
+        while let Some(identity) = self.unread.front() {
+            let read = self.files.get_mut(identity).map_or(Ok(None), Followed::read_on);
+            match read {
                 Ok(Some(mut chunk)) => {
-                    chunk.state.push((key_of(*identity), Some(followed.mark.write())));
+                    let mark = self.files.get(identity).map(|followed| followed.mark.write());
+                    chunk.state.push((key_of(*identity), mark));
                     return Ok(Some(chunk));
                 }
-                Ok(None) => {}
-                Err(error) => failed = Some(error),
+                Ok(None) => {
+                    self.unread.pop_front();
+                }
+                Err(error) => {
+                    self.unread.pop_front();
+                    return Err(error);
+                }
             }
         }
-        failed.map_or(Ok(None), Err)
+        Ok(None)
     }
 }
 
@@ -316,8 +337,10 @@ impl Followed {
         }
     }
 
+    /// Whether the file has other bytes now where it was read; one that cannot be read at the moment is believed to be as it was.
     fn was_replaced(&self) -> bool {
-        !self.mark.fits(&self.file)
+        let Mark { offset, head, tail, .. } = self.mark;
+        offset > 0 && probes(&self.file, offset).is_ok_and(|found| found != Some((head, tail)))
     }
 
     fn is_read(&self) -> bool {
@@ -334,14 +357,15 @@ impl Followed {
 impl Mark {
     /// Hashes what stands before the offset.
     fn probe(&mut self, file: &File) {
-        let (head, tail) = probes(file, self.offset).unwrap_or_default();
+        // A file that cannot be read again, or was emptied meanwhile, has other hashes at the next look and is read anew.
+        let (head, tail) = probes(file, self.offset).ok().flatten().unwrap_or_default();
         self.head = head;
         self.tail = tail;
     }
 
     /// Whether the file has before the offset what was read there.
     fn fits(&self, file: &File) -> bool {
-        self.offset == 0 || probes(file, self.offset) == Some((self.head, self.tail))
+        self.offset == 0 || probes(file, self.offset).is_ok_and(|found| found == Some((self.head, self.tail)))
     }
 
     fn write(&self) -> Vec<u8> {
@@ -367,13 +391,16 @@ impl Mark {
 }
 
 /// The hashes of the first and last bytes before the offset; `None` where the file does not reach that far.
-fn probes(file: &File, offset: u64) -> Option<(u64, u64)> {
+fn probes(file: &File, offset: u64) -> io::Result<Option<(u64, u64)>> {
     let length = offset.min(PROBE_BYTES);
-    let mut bytes = vec![0; usize::try_from(length).ok()?];
-    file.read_exact_at(&mut bytes, 0).ok()?;
-    let head = hash(&bytes);
-    file.read_exact_at(&mut bytes, offset - length).ok()?;
-    Some((head, hash(&bytes)))
+    let mut bytes = vec![0; usize::try_from(length).unwrap_or_default()];
+    let mut hash_at = |place| match file.read_exact_at(&mut bytes, place) {
+        Ok(()) => Ok(Some(hash(&bytes))),
+        Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => Ok(None),
+        Err(error) => Err(error),
+    };
+    let (head, tail) = (hash_at(0)?, hash_at(offset - length)?);
+    Ok(head.zip(tail))
 }
 
 /// FNV-1a of 64 bits (Fowler, Noll, Vo), which stays the same over restarts and versions of the program.
@@ -391,215 +418,4 @@ fn identity_of(key: &str) -> Option<Identity> {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::io::Write;
-
-    use proptest::prelude::*;
-
-    use super::*;
-
-    /// A follower of `*.log` in a folder, through restarts of its process.
-    struct Rig {
-        folder: tempfile::TempDir,
-        follower: Follower,
-        kept: BTreeMap<String, Vec<u8>>,
-        lines: Vec<String>,
-        truncated: u64,
-    }
-
-    impl Rig {
-        fn new() -> Self {
-            let folder = tempfile::tempdir().unwrap();
-            let pattern = folder.path().join("*.log").display().to_string();
-            let kept = BTreeMap::new();
-            let follower = Follower::new(&pattern, 100, Duration::from_secs(3600), false, &kept);
-            Self { folder, follower, kept, lines: Vec::new(), truncated: 0 }
-        }
-
-        fn path(&self, name: &str) -> PathBuf {
-            self.folder.path().join(name)
-        }
-
-        fn append(&self, name: &str, text: &str) {
-            let mut file = File::options().append(true).create(true).open(self.path(name)).unwrap();
-            file.write_all(text.as_bytes()).unwrap();
-        }
-
-        fn rename(&self, from: &str, to: &str) {
-            std::fs::rename(self.path(from), self.path(to)).unwrap();
-        }
-
-        fn copy_and_empty(&self, from: &str, to: &str) {
-            std::fs::copy(self.path(from), self.path(to)).unwrap();
-            File::options().write(true).open(self.path(from)).unwrap().set_len(0).unwrap();
-        }
-
-        fn keep(&mut self, state: Vec<(String, Option<Vec<u8>>)>) {
-            for (key, value) in state {
-                match value {
-                    Some(value) => self.kept.insert(key, value),
-                    None => self.kept.remove(&key),
-                };
-            }
-        }
-
-        fn round(&mut self) -> Vec<String> {
-            let scan = self.follower.scan();
-            assert_eq!(scan.error, None);
-            self.truncated += scan.truncated;
-            self.keep(scan.state);
-            let mut lines = Vec::new();
-            while let Some(chunk) = self.follower.next().unwrap() {
-                lines.extend(chunk.lines.into_iter().map(|line| String::from_utf8(line).unwrap()));
-                self.keep(chunk.state);
-            }
-            self.lines.extend(lines.iter().cloned());
-            lines
-        }
-
-        fn restart(&mut self) {
-            self.follower = Follower::new(&self.follower.pattern, 100, Duration::from_secs(3600), false, &self.kept);
-        }
-    }
-
-    #[test]
-    fn a_partial_line_waits() {
-        let mut rig = Rig::new();
-        rig.append("a.log", "one\ntw");
-        assert_eq!(rig.round(), ["one"]);
-        assert_eq!(rig.round(), [""; 0]);
-        rig.restart();
-        rig.append("a.log", "o\r\n");
-        assert_eq!(rig.round(), ["two"]);
-    }
-
-    #[test]
-    fn a_renamed_file_is_read_to_its_end() {
-        let mut rig = Rig::new();
-        rig.append("a.log", "one\n");
-        rig.round();
-        rig.append("a.log", "two\n");
-        rig.rename("a.log", "a.log.1");
-        rig.append("a.log", "three\n");
-        let mut lines = rig.round();
-        lines.sort();
-        assert_eq!(lines, ["three", "two"]);
-        rig.append("a.log.1", "late\n");
-        rig.rename("a.log", "a.log.2");
-        rig.restart();
-        rig.append("a.log.2", "four\n");
-        rig.append("a.log", "five\n");
-        let mut lines = rig.round();
-        lines.sort();
-        assert_eq!(lines, ["five", "four", "late"]);
-    }
-
-    #[test]
-    fn an_emptied_file_starts_again_and_its_copy_does_not() {
-        let mut rig = Rig::new();
-        rig.append("a.log", "one\ntwo\n");
-        rig.round();
-        rig.append("a.log", "three\n");
-        rig.copy_and_empty("a.log", "a.1.log");
-        rig.append("a.log", "four and longer than all that was there before\n");
-        let mut lines = rig.round();
-        lines.sort();
-        assert_eq!(lines, ["four and longer than all that was there before", "three"]);
-        assert_eq!(rig.truncated, 1);
-    }
-
-    #[test]
-    fn a_file_that_only_begins_alike_is_read_whole() {
-        let mut rig = Rig::new();
-        rig.append("a.log", "tick\n");
-        rig.round();
-        rig.append("b.log", "tick\ntick\n");
-        let lines: Vec<String> = (0..=SUSPECT_SCANS).flat_map(|_| rig.round()).collect();
-        assert_eq!(lines, ["tick", "tick"]);
-        rig.rename("a.log", "a.gz");
-        rig.append("a.log", "tick\ntick\ntick\n");
-        let lines: Vec<String> = (0..=SUSPECT_SCANS).flat_map(|_| rig.round()).collect();
-        assert_eq!(lines, ["tick"; 3]);
-    }
-
-    #[test]
-    fn long_lines_are_skipped_also_over_a_restart() {
-        let mut rig = Rig::new();
-        rig.append("a.log", &format!("one\n{}", "x".repeat(150)));
-        assert_eq!(rig.round(), ["one"]);
-        rig.restart();
-        rig.append("a.log", "xx\ntwo\n");
-        assert_eq!(rig.round(), ["two"]);
-    }
-
-    #[test]
-    fn from_the_end_means_only_what_is_there_first() {
-        let mut rig = Rig::new();
-        rig.follower.from_end = true;
-        rig.append("a.log", "old\n");
-        assert_eq!(rig.round(), [""; 0]);
-        rig.append("a.log", "new\n");
-        rig.append("b.log", "first\n");
-        assert_eq!(rig.round(), ["new", "first"]);
-    }
-
-    #[derive(Clone, Debug)]
-    enum Step {
-        Write(u8),
-        Partial,
-        Rotate,
-        Copy,
-        Round,
-        Restart,
-    }
-
-    proptest! {
-        #![proptest_config(ProptestConfig::with_cases(64))]
-        /// Every whole line is read once, in whatever way the file is rotated; emptying waits for a look at it, as it must.
-        #[test]
-        fn each_line_is_read_once(steps in prop::collection::vec(prop_oneof![
-            6 => (1_u8..40).prop_map(Step::Write),
-            1 => Just(Step::Partial),
-            1 => Just(Step::Rotate),
-            1 => Just(Step::Copy),
-            4 => Just(Step::Round),
-            1 => Just(Step::Restart),
-        ], 1..60)) {
-            let mut rig = Rig::new();
-            let mut written: Vec<String> = Vec::new();
-            let mut partial = String::new();
-            let mut rotated = 0;
-            for step in steps {
-                match step {
-                    Step::Write(count) => for _ in 0..count {
-                        let rest = format!("line {}", written.len());
-                        rig.append("a.log", &format!("{rest}\n"));
-                        written.push(format!("{}{rest}", std::mem::take(&mut partial)));
-                    },
-                    Step::Partial => {
-                        rig.append("a.log", "p");
-                        partial.push('p');
-                    }
-                    Step::Rotate if partial.is_empty() && rig.path("a.log").exists() => {
-                        rotated += 1;
-                        rig.rename("a.log", &format!("a.{rotated}.log"));
-                    }
-                    Step::Copy if partial.is_empty() && rig.path("a.log").exists() => {
-                        rig.round();
-                        rotated += 1;
-                        rig.copy_and_empty("a.log", &format!("a.{rotated}.log"));
-                        rig.round();
-                    }
-                    Step::Round => { rig.round(); }
-                    Step::Restart => rig.restart(),
-                    Step::Rotate | Step::Copy => {}
-                }
-            }
-            (0..=SUSPECT_SCANS).for_each(|_| { rig.round(); });
-            let mut lines = rig.lines.clone();
-            lines.sort();
-            written.sort();
-            prop_assert_eq!(lines, written);
-        }
-    }
-}
+mod tests;

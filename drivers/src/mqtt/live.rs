@@ -285,6 +285,27 @@ async fn a_broker_that_forgot_the_session_is_an_outage() {
     rig.stop().await;
 }
 
+#[tokio::test]
+async fn a_message_that_is_too_long_waits_until_the_limit_is_raised() {
+    if !installed() {
+        return;
+    }
+    let broker = Mosquitto::start("allow_anonymous true").await;
+    let limited = format!("max_packet = \"1 KiB\"\n{}", options(broker.port));
+    let mut rig = Rig::new(&DRIVER, &limited);
+    rig.start();
+    rig.health_until(|health| health.state == "running").await;
+    broker.publish("numbers/a", [format!(r#"{{"n":1,"text":"{}"}}"#, "x".repeat(20_000)), r#"{"n":2}"#.to_owned()]);
+    let health = rig.health_until(|health| health.error.is_some()).await;
+    assert!(health.error.as_ref().is_some_and(|error| error.contains("max_packet")), "{health:?}");
+    rig.stop().await;
+    let mut raised = Rig::new(&DRIVER, &options(broker.port));
+    raised.start();
+    raised.commit_until(|rig| rig.readings.len() == 2).await;
+    assert_eq!(taken(&raised), [1, 2]);
+    raised.stop().await;
+}
+
 /// The error that the input shows when it cannot be connected.
 async fn refusal(options: &str) -> String {
     let mut rig = Rig::new(&DRIVER, options);

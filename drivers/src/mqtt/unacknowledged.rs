@@ -246,11 +246,13 @@ mod tests {
 
     use super::*;
 
+    type Kept = BTreeMap<String, Vec<u8>>;
+
     /// A ledger with the state that its deliveries committed, as the session keeps it.
     #[derive(Default)]
     struct Rig {
         ledger: Unacknowledged,
-        kept: BTreeMap<String, Vec<u8>>,
+        kept: Kept,
         number: u64,
     }
 
@@ -380,7 +382,7 @@ mod tests {
             let mut on_the_way: Vec<u16> = Vec::new();
             // Ours: messages by delivery.
             let mut building: Vec<u64> = Vec::new();
-            let mut handed: Vec<(u64, Vec<u64>, BTreeMap<String, Vec<u8>>)> = Vec::new();
+            let mut handed: Vec<(u64, Vec<u64>, Kept)> = Vec::new();
             let mut taken: BTreeMap<u64, u32> = BTreeMap::new();
             let mut committed = 0;
             let resend = |rig: &mut Rig, inflight: &VecDeque<(u16, u64)>, building: &mut Vec<u64>| {
