@@ -172,7 +172,10 @@ impl Fields {
             // The version comes first, and with another one nothing after it can be relied on.
             if place == 0 {
                 if key != key::VERSION {
-                    return Err(HeaderFault::Frame(FrameError::Header { at: reader.at(), missing: "the version first" }));
+                    return Err(HeaderFault::Frame(FrameError::Header {
+                        at: reader.at(),
+                        missing: "the version first",
+                    }));
                 }
                 match reader.unsigned()? {
                     VERSION => continue,
