@@ -25,8 +25,8 @@ pub use readings::{decode_readings, encode_readings};
 pub const TEXT_BYTES_MAX: usize = 65_536;
 
 /// The most memory that decoding takes for one row of readings, in bytes, beside texts: the reading itself, and its place in
-/// the columns while they are being turned back.
-pub const ROW_BYTES_MAX: usize = 256;
+/// the columns while they are being turned back, were each row of a series of its own.
+pub const ROW_BYTES_MAX: usize = 512;
 
 /// Why bytes are not columns.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]

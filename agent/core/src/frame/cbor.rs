@@ -386,3 +386,119 @@ impl<'a> Reader<'a> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn floats_come_back_in_their_shortest_form(bits: u64, single: u32, half: u16) {
+            for value in [f64::from_bits(bits), f64::from(f32::from_bits(single)), from_half(half)] {
+                let mut writer = Writer::default();
+                writer.float(value);
+                let mut reader = Reader::new(&writer.bytes);
+                prop_assert_eq!(reader.float().map(f64::to_bits), Ok(value.to_bits()));
+                prop_assert_eq!(reader.left(), 0);
+                if !value.is_nan() {
+                    let mut peer = Vec::new();
+                    ciborium::into_writer(&value, &mut peer).unwrap();
+                    prop_assert_eq!(&writer.bytes, &peer);
+                }
+            }
+        }
+
+        #[test]
+        fn integers_and_texts_are_written_as_a_peer_does(unsigned: u64, int: i64, bits in 0_u32..64, text: String) {
+            let (unsigned, int) = (unsigned >> bits, int >> bits);
+            let mut writer = Writer::default();
+            writer.unsigned(unsigned);
+            writer.int(int);
+            writer.text(&text);
+            let mut peer = Vec::new();
+            ciborium::into_writer(&unsigned, &mut peer).unwrap();
+            ciborium::into_writer(&int, &mut peer).unwrap();
+            ciborium::into_writer(&text, &mut peer).unwrap();
+            prop_assert_eq!(&writer.bytes, &peer);
+            let mut reader = Reader::new(&peer);
+            prop_assert_eq!(reader.unsigned(), Ok(unsigned));
+            prop_assert_eq!(reader.int(), Ok(int));
+            prop_assert_eq!(reader.text(usize::MAX), Ok(&*text));
+        }
+
+        #[test]
+        fn random_bytes_are_passed_over_or_refused(bytes: Vec<u8>) {
+            let mut reader = Reader::new(&bytes);
+            while reader.skip().is_ok() {}
+            prop_assert!(reader.at() <= bytes.len());
+        }
+    }
+
+    #[test]
+    fn other_spellings_are_refused() {
+        for (bytes, fault) in [
+            (&[0x18, 0x17][..], CborFault::NotDeterministic),
+            (&[0x1c], CborFault::NotDeterministic),
+            (&[0x5f, 0x41, 0x00, 0xff], CborFault::NotDeterministic),
+            (&[0x9f, 0xff], CborFault::NotDeterministic),
+            (&[0xff], CborFault::NotDeterministic),
+            (&[0xf8, 0x18], CborFault::NotDeterministic),
+            (&[0xfb, 0x3f, 0xf0, 0, 0, 0, 0, 0, 0], CborFault::NotDeterministic),
+            (&[0xa2, 0x01, 0x00, 0x00, 0x00], CborFault::NotDeterministic),
+            (&[0xa2, 0x00, 0x00, 0x00, 0x00], CborFault::NotDeterministic),
+            (&[0x62, 0xc3, 0x28], CborFault::NotUtf8),
+            (&[0x82, 0x00], CborFault::Truncated),
+            (&[0x9b, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff], CborFault::Truncated),
+            (&[0x81; 100], CborFault::TooDeep),
+        ] {
+            assert_eq!(Reader::new(bytes).skip(), Err(fault), "{bytes:02x?}");
+        }
+    }
+
+    /// RFC 8949, appendix A: what a frame could hold is read as the vector says; what has another spelling is refused.
+    #[test]
+    fn the_vectors_of_the_standard() {
+        let data = std::env::var_os("RTLIVE_DATA").map_or_else(
+            || concat!(env!("CARGO_MANIFEST_DIR"), "/../../../shared/data").into(),
+            std::path::PathBuf::from,
+        );
+        let path = data.join("cbor/rfc8949_appendix_a_even.json");
+        let Ok(text) = std::fs::read_to_string(&path) else {
+            println!("SKIPPED: the vectors of RFC 8949: no {}", path.display());
+            return;
+        };
+        let vectors: Vec<serde_json::Value> = serde_json::from_str(&text).unwrap();
+        let mut taken = 0;
+        for vector in &vectors {
+            let hex = vector["hex"].as_str().unwrap();
+            let byte = |at: usize| u8::from_str_radix(&hex[at..at + 2], 16).unwrap();
+            let bytes: Vec<u8> = (0..hex.len()).step_by(2).map(byte).collect();
+            let mut reader = Reader::new(&bytes);
+            let shortest = vector["roundtrip"] == true;
+            // NaN is written in full here, and the vector's is short.
+            let nan = vector["diagnostic"] == "NaN";
+            let indefinite = bytes.iter().any(|byte| matches!(byte, 0x5f | 0x7f | 0x9f | 0xbf));
+            if !shortest || nan || indefinite {
+                continue;
+            }
+            assert_eq!(reader.skip(), Ok(()), "{hex}");
+            assert_eq!(reader.left(), 0, "{hex}");
+            taken += 1;
+            if let (Ok(Some(value)), Some(decoded)) = (Reader::new(&bytes).value(usize::MAX), vector.get("decoded")) {
+                let same = match value {
+                    Value::Float(value) => decoded.as_f64() == Some(value),
+                    Value::Int(value) => decoded.as_i64() == Some(value),
+                    Value::Bool(value) => decoded.as_bool() == Some(value),
+                    Value::Text(value) => decoded.as_str() == Some(&*value),
+                };
+                assert!(same, "{hex}: {decoded}");
+            }
+            for length in 0..bytes.len() {
+                assert!(Reader::new(&bytes[..length]).skip().is_err(), "{hex} cut at {length}");
+            }
+        }
+        assert!(taken > 20, "only {taken} of {} vectors were taken", vectors.len());
+    }
+}

@@ -43,16 +43,17 @@ pub const RECORDS_MAX: usize = 65_536;
 pub const CONTENTS_BYTES_MAX: usize = 16 << 20;
 /// The most functions of an aggregate.
 pub const FUNCTIONS_MAX: usize = 32;
-/// The most values in aggregates, functions × records: what bounds their memory.
-pub const VALUES_MAX: usize = 1 << 20;
+/// The most values in aggregates, functions × records: what bounds their memory. Eight functions of the most records.
+pub const VALUES_MAX: usize = 1 << 19;
 /// The most values of alerts and last numbers of epochs in a frame, together.
 pub const LISTED_MAX: usize = 65_536;
 /// The longest name of an agent, a stream, a class or a unit, in bytes.
 pub const NAME_BYTES_MAX: usize = 255;
 /// The longest text of an alert's message or of a value, in bytes.
 pub const TEXT_BYTES_MAX: usize = crate::columns::TEXT_BYTES_MAX;
-/// The most memory that opening a frame takes, in bytes: the contents once uncompressed and once more as texts, and the largest
-/// block of records with its columns. Measured with a margin by a test.
+/// The most memory that opening a frame takes, in bytes: the contents (16 MiB) and their texts, the most rows in columns
+/// (65,536 × [`ROW_BYTES_MAX`](crate::columns::ROW_BYTES_MAX), 32 MiB), and the most values of aggregates as columns and as records, each
+/// with a text of its own (524,288 × 96 bytes, 48 MiB).
 pub const OPEN_BYTES_MAX: usize = 128 << 20;
 
 /// Whose records a frame holds.
@@ -142,12 +143,12 @@ pub enum FrameError {
         /// What was wrong.
         source: CborFault,
     },
-    /// A key of the header is missing, twice, or out of order.
-    #[error("frame: byte {at}: expected the keys of the header in ascending order, with `{missing}`")]
+    /// A key of the header is missing, or has a value that cannot be.
+    #[error("frame: byte {at}: expected a header with {missing}")]
     Header {
         /// How far reading had come, in bytes from the start of the frame.
         at: usize,
-        /// The key looked for.
+        /// What was looked for.
         missing: &'static str,
     },
     /// Another version.
