@@ -124,6 +124,12 @@ impl EngineTask {
                 Some(request) = self.requests.recv() => match request {
                     EngineRequest::Status(reply) => { let _ = reply.send(EngineStatus::of(self.stage.engine())); }
                     EngineRequest::Reload(Reload { plan, committed }, reply) => {
+                        // Inputs are numbered anew by the plan: what the ended drivers left behind is taken under the old one.
+                        if committed.is_some() {
+                            while let Ok(delivery) = self.deliveries.try_recv() {
+                                self.stage.deliver(self.clock.now(), delivery);
+                            }
+                        }
                         self.stage.reload(self.clock.now(), plan, committed.is_some());
                         self.committed = committed.unwrap_or(std::mem::take(&mut self.committed));
                         reloads.push(reply);

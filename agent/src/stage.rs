@@ -28,7 +28,9 @@ pub struct Stage {
     inputs: Vec<InputSide>,
     open: Uncommitted,
     under_way: Option<BTreeMap<InputId, u64>>,
-    plan_changed: bool,
+    /// A plan that the store does not know yet; nothing is taken under it before the commit that brings it is cut, because that commit's
+    /// records still speak of the streams of the plan before.
+    plan_waits: bool,
     kept: Kept,
 }
 
@@ -66,7 +68,7 @@ impl Stage {
             open: Uncommitted::default(),
             under_way: None,
             // The first commit brings the plan, so that a replay of the journal never lacks one.
-            plan_changed: true,
+            plan_waits: true,
             kept,
         };
         let side = |input: &rtlive_core::plan::InputPlan| InputSide {
@@ -141,7 +143,7 @@ impl Stage {
 
     /// Lets time pass. Only steps that change something are journalled.
     pub fn tick(&mut self, now: Timestamp) {
-        if self.engine.wake_at().is_some_and(|at| at <= now) {
+        if self.wake_at().is_some_and(|at| at <= now) {
             self.take(now, Event::Tick);
         }
     }
@@ -175,7 +177,7 @@ impl Stage {
         }
         self.inputs = plan.inputs.iter().map(|input| sides.remove(&input.name).unwrap_or_default()).collect();
         self.engine.reload(now, plan, &mut self.open.records);
-        self.plan_changed = true;
+        self.plan_waits = true;
     }
 
     /// What drivers must find again, as of everything that was delivered.
@@ -185,12 +187,12 @@ impl Stage {
 
     /// When time alone changes something.
     pub fn wake_at(&self) -> Option<Timestamp> {
-        self.engine.wake_at()
+        self.engine.wake_at().filter(|_| !self.plan_waits)
     }
 
-    /// Whether another delivery may be taken before the commit under way is done.
+    /// Whether another delivery may be taken before the next commit is cut.
     pub fn has_room(&self) -> bool {
-        self.open.readings < UNCOMMITTED_READINGS_MAX
+        self.open.readings < UNCOMMITTED_READINGS_MAX && !self.plan_waits
     }
 
     /// Whether the next commit should not wait for its interval: an alert, or a peer that holds back until it is acknowledged.
@@ -204,10 +206,10 @@ impl Stage {
             return None;
         }
         let nothing = self.open.events.is_empty() && self.open.records.is_empty() && self.open.state.is_empty();
-        if nothing && self.open.delivered.is_empty() && !with_snapshot && !self.plan_changed {
+        if nothing && self.open.delivered.is_empty() && !with_snapshot && !self.plan_waits {
             return None;
         }
-        let with_snapshot = with_snapshot || std::mem::take(&mut self.plan_changed);
+        let with_snapshot = std::mem::take(&mut self.plan_waits) || with_snapshot;
         let Uncommitted { events, records, state, delivered, .. } = std::mem::take(&mut self.open);
         self.under_way = Some(delivered);
         let snapshot =

@@ -6,9 +6,11 @@ use std::sync::Arc;
 
 use sha2::{Digest, Sha256};
 
+use crate::document::quoted;
 use crate::name::{NAME_CHARS_MAX, is_agent_id};
 use crate::options;
-use crate::table::Table;
+use crate::table::{Table, Value};
+use crate::value::{Setting, parse};
 
 /// Where systemd keeps the id of the machine (machine-id(5)).
 pub const MACHINE_ID_FILE: &str = "/etc/machine-id";
@@ -24,11 +26,49 @@ options! {
     pub struct AgentOptions {
         /// The id under which everything arrives at the centre: letters, digits, `_`, `-` and `.`, at most 64. Absent: derived from the
         /// machine id (`/etc/machine-id`), which itself is not disclosed.
-        pub id: Option<String>,
+        pub id: Option<AgentId>,
         /// The folder of the store and of what must survive a restart.
         pub state_dir: PathBuf = "/var/lib/rtlive",
         /// Free labels, for `{label.NAME}` in topics and messages, and in the status.
-        pub labels: BTreeMap<String, String>,
+        pub labels: Labels,
+    }
+}
+
+/// The agent's id: one level of a topic, and a part of client ids.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AgentId(pub String);
+
+/// Free labels by name.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Labels(pub BTreeMap<String, String>);
+
+impl Setting for AgentId {
+    fn expected() -> String {
+        format!("letters, digits, `_`, `-` and `.`, at most {NAME_CHARS_MAX}")
+    }
+
+    fn read(value: &Value<'_>) -> Option<Self> {
+        parse(value, |text| is_agent_id(text).then(|| Self(text.to_owned())))
+    }
+}
+
+impl Setting for Labels {
+    fn expected() -> String {
+        <BTreeMap<String, String>>::expected()
+    }
+
+    fn read(value: &Value<'_>) -> Option<Self> {
+        let labels = <BTreeMap<String, String>>::read(value);
+        let table = value.as_table()?;
+        let wrong: Vec<&str> = table.keys().filter(|name| !is_agent_id(name)).collect();
+        for name in &wrong {
+            table.mistake(&quoted(name), "a label's name of letters, digits, `_`, `-` and `.`", format!("{name:?}"));
+        }
+        labels.filter(|_| wrong.is_empty()).map(Self)
+    }
+
+    fn absent() -> Option<Self> {
+        Some(Self::default())
     }
 }
 
@@ -46,34 +86,16 @@ pub struct AgentConfig {
 /// Checks `[agent]`. `machine_id` is what [`MACHINE_ID_FILE`] says, where it says something.
 pub(crate) fn check(table: &Table<'_>, machine_id: Option<&str>) -> Option<AgentConfig> {
     let AgentOptions { id, state_dir, labels } = AgentOptions::read(table)?;
-    for name in labels.keys().filter(|name| !is_agent_id(name)) {
-        table.mistake(
-            &format!("labels.{name}"),
-            "a label's name of letters, digits, `_`, `-` and `.`",
-            format!("{name:?}"),
-        );
-    }
     let id = match (id, machine_id.map(str::trim).filter(|id| !id.is_empty())) {
-        (Some(id), _) if is_agent_id(&id) => id,
-        (Some(id), _) => {
-            table.mistake(
-                "id",
-                format!("letters, digits, `_`, `-` and `.`, at most {NAME_CHARS_MAX}"),
-                format!("{id:?}"),
-            );
-            return None;
-        }
+        (Some(AgentId(id)), _) => id,
         (None, Some(machine_id)) => derived_id(machine_id),
         (None, None) => {
-            table.mistake(
-                "id",
-                "an id for the agent",
-                format!("neither the key nor a machine id in {MACHINE_ID_FILE}"),
-            );
+            let found = format!("neither the key nor a machine id in {MACHINE_ID_FILE}");
+            table.mistake("id", "an id for the agent", found);
             return None;
         }
     };
-    Some(AgentConfig { id: id.into(), state_dir, labels })
+    Some(AgentConfig { id: id.into(), state_dir, labels: labels.0 })
 }
 
 /// The default id. The machine id is confidential (machine-id(5) asks for a keyed cryptographic hash), and topics are not.

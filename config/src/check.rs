@@ -64,18 +64,19 @@ fn check_root<I>(root: &Table<'_>, catalogue: &dyn Catalogue<I>, machine_id: Opt
     root.refuse_later(&TABLES_LATER);
     // Every part is checked before the first that is wrong counts, so that the mistakes of all are noted.
     let agent = root.table_or_empty("agent").and_then(|table| agent::check(&table, machine_id));
-    let labels = agent.as_ref().map(|agent| agent.labels.clone()).unwrap_or_default();
+    let labels = agent.as_ref().map(|agent| &agent.labels);
     let (inputs, input_plans): (Vec<_>, Vec<_>) = input::check(root, catalogue).into_iter().unzip();
     check_maps(root);
-    let streams = stream::check(root, &labels);
-    let rules = rule::check(root, &labels);
+    let streams = stream::check(root, labels);
+    let rules = rule::check(root, labels);
     let store = root.table_or_empty("store").and_then(|table| store::check(&table));
     let id = agent.as_ref().map(|agent| &*agent.id);
     let uplink = match root.has("uplink") {
-        true => root.table("uplink").and_then(|table| uplink::check(&table, id, &labels)).map(Some),
+        true => root.table("uplink").and_then(|table| uplink::check(&table, id, labels)).map(Some),
         false => Some(None),
     };
     let agent = agent?;
+    let labels = agent.labels.clone();
     let plan = Plan { agent: Arc::clone(&agent.id), labels, inputs: input_plans, streams, rules };
     advise(root, &plan, uplink.as_ref().is_some_and(Option::is_none));
     Some(Config { agent, inputs, plan: Arc::new(plan), store: store?, uplink: uplink?, warnings: Vec::new() })

@@ -146,18 +146,19 @@ impl Document {
 
     /// Notes a mistake; one that is noted already (a map that several devices use) is noted once.
     pub(crate) fn note(&self, spot: Spot, key: String, problem: Problem) {
-        let mistake = Mistake { place: self.place(spot), key, problem };
         let mistakes = &mut self.notes.borrow_mut().mistakes;
+        // Looking a place up reads the file: not for what will not be kept.
         if mistakes.len() < MISTAKES_MAX {
+            let mistake = Mistake { place: self.place(spot), key, problem };
             mistakes.insert((spot, mistake.to_string()), mistake);
         }
     }
 
     /// Notes something that is no mistake but worth knowing.
     pub(crate) fn warn(&self, spot: Spot, key: String, message: String) {
-        let mistake = Mistake { place: self.place(spot), key, problem: Problem::Advice { message } };
         let warnings = &mut self.notes.borrow_mut().warnings;
         if warnings.len() < MISTAKES_MAX {
+            let mistake = Mistake { place: self.place(spot), key, problem: Problem::Advice { message } };
             warnings.insert((spot, mistake.to_string()), mistake);
         }
     }
@@ -234,9 +235,11 @@ pub(crate) fn built_in(text: &str, spot: Spot) -> Option<Node> {
 
 /// Adds `more` to `table`; what both set is left as it was and noted: the second place, the first, the key.
 fn merge(table: &mut Vec<Entry>, more: Vec<Entry>, path: &str, twice: &mut Vec<(Spot, Spot, String)>) {
+    // A file has each key once, so that only those of earlier files can be there already.
+    let known: BTreeMap<String, usize> = table.iter().enumerate().map(|(i, known)| (known.key.clone(), i)).collect();
     for entry in more {
         let path = join(path, &entry.key);
-        match table.iter_mut().find(|known| known.key == entry.key) {
+        match known.get(&entry.key).and_then(|&i| table.get_mut(i)) {
             None => table.push(entry),
             Some(known) => match (&mut known.node.kind, entry.node.kind) {
                 (Kind::Table(table), Kind::Table(more)) => merge(table, more, &path, twice),
@@ -260,14 +263,12 @@ pub(crate) fn quoted(key: &str) -> String {
 
 /// Where the key at `span`, which is defined twice, was defined first.
 ///
-/// The parser names the second place only. What stands before that line parses by itself, and holds the first.
+/// The parser names the second place only. What stands before that line can be parsed by itself, and holds the first.
 fn first_definition(text: &str, span: Range<usize>) -> Option<usize> {
     let line_start = text.get(..span.start)?.rfind('\n').map_or(0, |newline| newline + 1);
     let line = text.get(line_start..)?.lines().next()?;
-    let (before, errors) = DeTable::parse_recoverable(text.get(..line_start)?);
-    if !errors.is_empty() {
-        return None;
-    }
+    // It may hold other mistakes, which are told by themselves.
+    let (before, _) = DeTable::parse_recoverable(text.get(..line_start)?);
     if line.trim_start().starts_with('[') {
         // A header: follow its path.
         let header = DeTable::parse(line).ok()?;

@@ -103,7 +103,7 @@ pub struct StreamForecast {
     pub format: Format,
     /// Series that it takes, of those known; the upper bound where a filter takes a part of an input.
     pub series: usize,
-    /// Records per second; likewise. `None` for the reserved streams, which carry what happens.
+    /// Records per second; likewise. `None` where no rate is known, and for the reserved streams, which carry what happens.
     pub records_per_second: Option<f64>,
     /// Bytes a day on the link; likewise.
     pub link_bytes_per_day: Option<u64>,
@@ -114,6 +114,8 @@ pub struct StreamForecast {
 struct Flow {
     series: f64,
     readings_per_second: f64,
+    /// Whether it gets something, and of all of it the rate is not known.
+    is_unknown: bool,
 }
 
 impl Forecast {
@@ -182,8 +184,8 @@ fn stream_forecast(stream: &StreamPlan, inputs: &[InputForecast], commit_every: 
     StreamForecast {
         kind: if every.is_some() { "window" } else { "raw" },
         series: flow.series as usize,
-        records_per_second: Some(records_per_second),
-        link_bytes_per_day: Some((bytes * SECONDS_PER_DAY) as u64),
+        records_per_second: (!flow.is_unknown).then_some(records_per_second),
+        link_bytes_per_day: (!flow.is_unknown).then_some((bytes * SECONDS_PER_DAY) as u64),
         ..blank
     }
 }
@@ -194,13 +196,12 @@ fn flow(filters: &[Selector], inputs: &[InputForecast]) -> Flow {
         let made = format!("{}/+/#", input.prefix).parse::<Selector>();
         made.is_ok_and(|made| filters.iter().any(|filter| filter.overlaps(&made)))
     });
-    selected.fold(Flow::default(), |flow, input| match (input.series, input.readings_per_second) {
-        (series, Some(rate)) => Flow {
-            series: flow.series + series.unwrap_or_default() as f64,
-            readings_per_second: flow.readings_per_second + rate,
-        },
-        (_, None) => flow,
-    })
+    let (known, unknown): (Vec<_>, Vec<_>) = selected.partition(|input| input.readings_per_second.is_some());
+    Flow {
+        series: known.iter().filter_map(|input| input.series).sum::<usize>() as f64,
+        readings_per_second: known.iter().filter_map(|input| input.readings_per_second).sum(),
+        is_unknown: known.is_empty() && !unknown.is_empty(),
+    }
 }
 
 fn link_bytes_per_second(
@@ -291,10 +292,13 @@ impl fmt::Display for Forecast {
             writeln!(f, "  {} ({}, {asked}): {series}, {rate}", input.name, input.driver)?;
         }
         writeln!(f, "streams, beside alerts, gaps, late and quarantine:")?;
-        for stream in &self.streams {
-            if let (Some(rate), Some(bytes)) = (stream.records_per_second, stream.link_bytes_per_day) {
-                let rate = three_digits(rate);
-                writeln!(f, "  {} ({}): {rate} records/s, {} a day", stream.name, stream.kind, write_bytes(bytes))?;
+        for stream in self.streams.iter().filter(|stream| stream.kind != "reserved") {
+            match (stream.records_per_second, stream.link_bytes_per_day) {
+                (Some(rate), Some(bytes)) => {
+                    let (rate, bytes) = (three_digits(rate), write_bytes(bytes));
+                    writeln!(f, "  {} ({}): {rate} records/s, {bytes} a day", stream.name, stream.kind)?;
+                }
+                _ => writeln!(f, "  {} ({}): rate not known", stream.name, stream.kind)?,
             }
         }
         if !self.rules.is_empty() {

@@ -11,7 +11,8 @@ use crate::mistake::nearest;
 use crate::name::named_tables;
 use crate::options::words;
 use crate::quantity::Span;
-use crate::table::Table;
+use crate::table::{Table, Value};
+use crate::value::{Setting, parse};
 use crate::{choices, options};
 
 /// The most inputs of an agent: more than a gateway has ports for, and far below what an [`InputId`] can number.
@@ -43,7 +44,7 @@ options! {
         /// The driver that reads it.
         pub driver: String,
         /// What its series begin with, instead of the input's name: moving a meter to another bus need not rename its history.
-        pub prefix: Option<String>,
+        pub prefix: Option<Prefix>,
         /// How far behind the newest event time the watermark stays, so that readings may overtake each other. Absent: 0 for an input
         /// that is polled, 2 s for one that speaks by itself.
         pub out_of_order: Option<Span>,
@@ -55,6 +56,23 @@ options! {
         /// When its readings must be on disk.
         pub durability: Durability = "commit",
         later: ["class"],
+    }
+}
+
+/// The first levels of an input's series: `"plant/meters"`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Prefix(pub String);
+
+impl Setting for Prefix {
+    fn expected() -> String {
+        format!("levels such as \"plant/meters\", none empty or with + # {{ }}, at most {PREFIX_BYTES_MAX} bytes")
+    }
+
+    fn read(value: &Value<'_>) -> Option<Self> {
+        let is_level = |level: &str| series_level(level) == level;
+        parse(value, |text| {
+            (text.len() <= PREFIX_BYTES_MAX && text.split('/').all(is_level)).then(|| Self(text.to_owned()))
+        })
     }
 }
 
@@ -141,15 +159,8 @@ fn prefix<'a>(
     known: &mut Vec<(String, &'a str)>,
     inputs: &Table<'_>,
 ) -> Option<String> {
-    let prefix = options.prefix.clone().unwrap_or_else(|| name.to_owned());
+    let prefix = options.prefix.as_ref().map_or_else(|| name.to_owned(), |prefix| prefix.0.clone());
     let key = if options.prefix.is_some() { "prefix" } else { "" };
-    if prefix.len() > PREFIX_BYTES_MAX || prefix.split('/').any(|level| series_level(level) != level) {
-        let expected = format!(
-            "levels such as \"plant/meters\" without + # {{ }} or empty ones, at most {PREFIX_BYTES_MAX} bytes"
-        );
-        table.mistake(key, expected, format!("{prefix:?}"));
-        return None;
-    }
     let below = |a: &str, b: &str| a.strip_prefix(b).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'));
     if let Some((other, owner)) = known.iter().find(|(other, _)| below(other, &prefix) || below(&prefix, other)) {
         let place = inputs.place_of(owner);

@@ -46,6 +46,8 @@ pub enum Problem {
     UnknownKey {
         /// The known key that it resembles most.
         nearest: Option<String>,
+        /// All keys that are known there.
+        known: Vec<String>,
     },
     /// A key that must be there is not.
     Missing {
@@ -106,10 +108,11 @@ impl fmt::Display for Problem {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::File { message } | Self::Syntax { message } | Self::Advice { message } => f.write_str(message),
-            Self::UnknownKey { nearest: Some(nearest) } => {
+            Self::UnknownKey { nearest: Some(nearest), .. } => {
                 write!(f, "unknown key; the nearest known one is `{nearest}`")
             }
-            Self::UnknownKey { nearest: None } => f.write_str("unknown key"),
+            Self::UnknownKey { nearest: None, known } if known.is_empty() => f.write_str("unknown key"),
+            Self::UnknownKey { nearest: None, known } => write!(f, "unknown key; expected one of {}", known.join(", ")),
             Self::Missing { expected } => write!(f, "missing; expected {expected}"),
             Self::Wrong { expected, found } => write!(f, "expected {expected}, found {found}"),
             Self::Twice { first: Some(first) } => write!(f, "set twice; first at {first}"),

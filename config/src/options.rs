@@ -189,7 +189,10 @@ macro_rules! choices {
             }
 
             fn choices() -> Vec<(&'static str, &'static str)> {
-                vec![$( ($word, concat!($($variant_doc, "\n",)*).trim()), )*]
+                vec![
+                    $( ($word, concat!($($variant_doc, "\n",)*).trim()), )*
+                    $( $( ($later, "Not yet in this version."), )* )?
+                ]
             }
         }
     };

@@ -19,7 +19,7 @@ pub const RULES_MAX: usize = 10_000;
 /// The most names that a rule binds.
 pub const BINDINGS_MAX: usize = 64;
 
-/// Words of expressions, which cannot be names in them (contract of expressions in docs/configuration.md).
+/// Words of expressions, which cannot be names in them.
 const WORDS: [&str; 12] = ["and", "or", "not", "true", "false", "if", "min", "max", "abs", "clamp", "prev", "rate"];
 
 /// Places of a message beside the rule's own names.
@@ -82,7 +82,7 @@ impl Setting for Source {
 }
 
 /// Checks `[rules.*]`; the rules by name.
-pub(crate) fn check(root: &Table<'_>, labels: &BTreeMap<String, String>) -> Vec<RulePlan> {
+pub(crate) fn check(root: &Table<'_>, labels: Option<&BTreeMap<String, String>>) -> Vec<RulePlan> {
     let Some(rules) = root.table("rules") else { return Vec::new() };
     let tables = named_tables(&rules, "a rule");
     if tables.len() > RULES_MAX {
@@ -92,33 +92,37 @@ pub(crate) fn check(root: &Table<'_>, labels: &BTreeMap<String, String>) -> Vec<
     tables.iter().filter_map(|(name, table)| rule(name, table, labels)).collect()
 }
 
-fn rule(name: &str, table: &Table<'_>, labels: &BTreeMap<String, String>) -> Option<RulePlan> {
+fn rule(name: &str, table: &Table<'_>, labels: Option<&BTreeMap<String, String>>) -> Option<RulePlan> {
     // `absent` makes a rule without a condition: not yet, and then `when` is not missing either.
     if table.has("absent") && !table.has("when") {
         table.refuse_later(&["for", "absent", "select", "repeat", "class"]);
         table.knows(&["let", "clear", "severity", "message"]);
         for key in ["let", "clear", "severity", "message"] {
-            table.mark_read(key);
+            table.dealt_with(key);
         }
         table.close();
         return None;
     }
-    let RuleOptions { bindings, when, clear, severity, message } = RuleOptions::read(table)?;
+    // The expressions are compiled whatever else is wrong, so that their mistakes are told with the others.
+    let names: Vec<&str> = table.table("let").iter().flat_map(Table::keys).collect();
+    let compiled =
+        |key: &str| table.text(key).filter(|text| !text.is_empty()).map(|text| condition(table, key, text, &names));
+    let (when, clear) = (compiled("when"), compiled("clear"));
+    let options = RuleOptions::read(table);
+    let RuleOptions { bindings, when: _, clear: _, severity, message } = options?;
     let bindings = bindings.0;
-    let names: Vec<&str> = bindings.iter().map(|(name, _)| name.as_str()).collect();
     let bindings_are_right = check_bindings(table, &bindings);
-    let when = condition(table, "when", &when, &names);
-    let clear = match clear {
-        Some(clear) => condition(table, "clear", &clear, &names).map(Some),
-        None => Some(None),
-    };
     let levels = instance_levels(&bindings);
     let message_is_right = message.as_ref().is_none_or(|message| check_message(table, message, &names, levels, labels));
     if !bindings_are_right || !message_is_right {
         return None;
     }
     let bindings = bindings.into_iter().map(|(name, source)| Binding { name: name.into(), source: source.0 }).collect();
-    Some(RulePlan { name: Arc::from(name), bindings, when: when?, clear: clear?, severity, message })
+    let clear = match clear {
+        Some(clear) => Some(clear?),
+        None => None,
+    };
+    Some(RulePlan { name: Arc::from(name), bindings, when: when??, clear, severity, message })
 }
 
 /// How many levels the series of an instance have; `None` for a rule that has only one instance.
@@ -215,7 +219,7 @@ fn check_message(
     message: &Template,
     names: &[&str],
     levels: Option<usize>,
-    labels: &BTreeMap<String, String>,
+    labels: Option<&BTreeMap<String, String>>,
 ) -> bool {
     if let Some((expected, found)) = wrong_level(message, levels) {
         table.mistake("message", expected, found);
@@ -226,7 +230,9 @@ fn check_message(
         Piece::Name { name, argument: None } => {
             let is_known = names.contains(&name.as_str())
                 || MESSAGE_PLACES.contains(&name.as_str())
-                || name.strip_prefix("label.").is_some_and(|label| labels.contains_key(label));
+                || name
+                    .strip_prefix("label.")
+                    .is_some_and(|label| labels.is_none_or(|labels| labels.contains_key(label)));
             (!is_known).then(|| name.clone())
         }
         Piece::Text(_) | Piece::Level(_) => None,

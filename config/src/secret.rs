@@ -118,12 +118,14 @@ impl Setting for Secret {
                 None
             }
             (None, None, Some(name)) => Some(Self::Env(name)),
+            // A key that is no reference was told as unknown.
+            (None, None, None) if table.keys().next().is_some() => None,
+            (None, None, None) => {
+                table.mistake("", Self::expected(), "an empty table");
+                None
+            }
             _ => {
-                table.mistake(
-                    "",
-                    "exactly one of file, credential and env",
-                    format!("{} of them", table.keys().count()),
-                );
+                table.mistake("", "only one of file, credential and env", "several");
                 None
             }
         }

@@ -3,8 +3,9 @@
 use std::time::Duration;
 
 use crate::options;
-use crate::quantity::{Period, write_span};
-use crate::table::Table;
+use crate::quantity::{Span, write_span};
+use crate::table::{Table, Value};
+use crate::value::{Setting, or_wrong};
 
 /// The shortest commit interval: each commit costs a sync, and flash does a few hundred a second.
 const COMMIT_EVERY_MIN: Duration = Duration::from_millis(10);
@@ -16,8 +17,23 @@ options! {
     /// The buffer on disk.
     pub struct StoreOptions {
         /// How often what was read is made durable: the most that a power cut can lose. An alert is committed at once.
-        pub commit_every: Period = "1s",
+        pub commit_every: CommitEvery = "1s",
         later: ["max_bytes", "max_age", "flash"],
+    }
+}
+
+/// A commit interval.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct CommitEvery(pub Duration);
+
+impl Setting for CommitEvery {
+    fn expected() -> String {
+        format!("a span from {} to {}", write_span(COMMIT_EVERY_MIN), write_span(COMMIT_EVERY_MAX))
+    }
+
+    fn read(value: &Value<'_>) -> Option<Self> {
+        let Span(span) = Span::read(value)?;
+        or_wrong(value, (COMMIT_EVERY_MIN..=COMMIT_EVERY_MAX).contains(&span).then_some(Self(span)))
     }
 }
 
@@ -30,11 +46,6 @@ pub struct StoreConfig {
 
 /// Checks `[store]`.
 pub(crate) fn check(table: &Table<'_>) -> Option<StoreConfig> {
-    let commit_every = StoreOptions::read(table)?.commit_every.0;
-    if !(COMMIT_EVERY_MIN..=COMMIT_EVERY_MAX).contains(&commit_every) {
-        let expected = format!("from {} to {}", write_span(COMMIT_EVERY_MIN), write_span(COMMIT_EVERY_MAX));
-        table.mistake("commit_every", expected, write_span(commit_every));
-        return None;
-    }
-    Some(StoreConfig { commit_every })
+    let StoreOptions { commit_every } = StoreOptions::read(table)?;
+    Some(StoreConfig { commit_every: commit_every.0 })
 }

@@ -22,7 +22,7 @@ pub const STREAMS_MAX: usize = 1_000;
 /// How many windows of one series may be open before check advises: each holds its state in memory.
 const OPEN_WINDOWS_ADVISED: u128 = 1_000;
 
-/// The class of records, until classes can be configured (docs/configuration.md).
+/// The class of all records: what a machine does, and nothing about people.
 const CLASS: &str = "process";
 
 /// The reserved streams of this version, in the order of [`StreamId`], with what goes before what on the link: a gap must be known
@@ -87,7 +87,8 @@ options! {
         pub every: Period,
         /// How long an emitted window is still revised by readings that come late; after that they go to the stream `late`.
         pub lateness: Span = "10s",
-        /// What is computed. Of text and bools only count, first and last.
+        /// What is computed. Of text and bools only count, first and last. Not yet in this version: percentiles such as p95, std, rms,
+        /// range, rate, increase.
         pub compute: Compute = ["count", "min", "max", "mean", "last"],
         later: ["over", "gap", "offset", "zone", "emit_every"],
     }
@@ -168,7 +169,7 @@ fn function(item: &Value<'_>) -> Option<Function> {
 }
 
 /// Checks `[streams.*]` and `[windows.*]`; the reserved streams first, then the others by name.
-pub(crate) fn check(root: &Table<'_>, labels: &BTreeMap<String, String>) -> Vec<StreamPlan> {
+pub(crate) fn check<'a>(root: &Table<'a>, labels: Option<&BTreeMap<String, String>>) -> Vec<StreamPlan> {
     let mut reserved: Vec<StreamPlan> =
         RESERVED_STREAMS.iter().map(|&(name, _, priority)| reserved(name, priority)).collect();
     let mut configured: Vec<StreamPlan> = Vec::new();
@@ -177,22 +178,28 @@ pub(crate) fn check(root: &Table<'_>, labels: &BTreeMap<String, String>) -> Vec<
     if !root.has("streams") && !root.has("windows") {
         configured.push(everything());
     }
-    for (name, table) in streams.iter().flat_map(|streams| named_tables(streams, "a stream")) {
-        if let Some(place) = RESERVED_STREAMS.iter().position(|(reserved, ..)| *reserved == name) {
-            if let (Some(lane), Some(stream)) = (reserved_lane(&table, labels), reserved.get_mut(place)) {
+    let named = |parent: &Option<Table<'a>>, what| {
+        parent.iter().flat_map(|parent| named_tables(parent, what)).collect::<Vec<_>>()
+    };
+    let (stream_tables, window_tables) = (named(&streams, "a stream"), named(&windows, "a window"));
+    let count = stream_tables.len() + window_tables.len();
+    if count > STREAMS_MAX {
+        root.mistake("", format!("at most {STREAMS_MAX} streams and windows"), count);
+        return reserved;
+    }
+    for (name, table) in &stream_tables {
+        if let Some(place) = RESERVED_STREAMS.iter().position(|(reserved, ..)| reserved == name) {
+            if let (Some(lane), Some(stream)) = (reserved_lane(table, labels), reserved.get_mut(place)) {
                 lane.apply(stream);
             }
-        } else if is_free(name, &table, None) {
-            configured.extend(stream(name, &table, labels));
+        } else if is_free(name, table, None) {
+            configured.extend(stream(name, table, labels));
         }
     }
-    for (name, table) in windows.iter().flat_map(|windows| named_tables(windows, "a window")) {
-        if is_free(name, &table, streams.as_ref()) {
-            configured.extend(window(name, &table, labels));
+    for (name, table) in &window_tables {
+        if is_free(name, table, streams.as_ref()) {
+            configured.extend(window(name, table, labels));
         }
-    }
-    if configured.len() + reserved.len() > STREAMS_MAX {
-        root.mistake("windows", format!("at most {STREAMS_MAX} streams and windows"), configured.len());
     }
     configured.sort_by(|a, b| a.name.cmp(&b.name));
     reserved.append(&mut configured);
@@ -226,7 +233,7 @@ struct Lane {
 }
 
 impl Lane {
-    fn read(table: &Table<'_>, labels: &BTreeMap<String, String>) -> Option<Self> {
+    fn read(table: &Table<'_>, labels: Option<&BTreeMap<String, String>>) -> Option<Self> {
         let LaneOptions { priority, format, batch, topic } = LaneOptions::read_part(table)?;
         let topic_is_right = topic.as_ref().is_none_or(|topic| topic::check(table, "topic", topic, labels));
         let batch = batch.map_or(BatchLimit::Auto, |batch| batch.0);
@@ -264,17 +271,17 @@ fn everything() -> StreamPlan {
     blank("raw", StreamKind::Raw { select })
 }
 
-fn reserved_lane(table: &Table<'_>, labels: &BTreeMap<String, String>) -> Option<Lane> {
+fn reserved_lane(table: &Table<'_>, labels: Option<&BTreeMap<String, String>>) -> Option<Lane> {
     let lane = Lane::read(table, labels);
     if table.has("select") {
         table.mistake("select", "no `select` in a stream that the program itself writes", "one");
-        table.mark_read("select");
+        table.dealt_with("select");
     }
     table.close();
     lane
 }
 
-fn stream(name: &str, table: &Table<'_>, labels: &BTreeMap<String, String>) -> Option<StreamPlan> {
+fn stream(name: &str, table: &Table<'_>, labels: Option<&BTreeMap<String, String>>) -> Option<StreamPlan> {
     let lane = Lane::read(table, labels);
     let options = StreamOptions::read(table);
     let mut stream = blank(name, StreamKind::Raw { select: options?.select.into_vec() });
@@ -282,7 +289,7 @@ fn stream(name: &str, table: &Table<'_>, labels: &BTreeMap<String, String>) -> O
     Some(stream)
 }
 
-fn window(name: &str, table: &Table<'_>, labels: &BTreeMap<String, String>) -> Option<StreamPlan> {
+fn window(name: &str, table: &Table<'_>, labels: Option<&BTreeMap<String, String>>) -> Option<StreamPlan> {
     let lane = Lane::read(table, labels);
     let options = WindowOptions::read(table);
     let WindowOptions { select, every: Period(every), lateness: Span(lateness), compute } = options?;

@@ -88,8 +88,8 @@ impl<'a> Table<'a> {
         }
     }
 
-    /// Marks a key as read that was dealt with by itself.
-    pub(crate) fn mark_read(&self, key: &str) {
+    /// Marks a key as read that was dealt with by other means than [`Table::read`].
+    pub fn dealt_with(&self, key: &str) {
         if let Some(entry) = self.entry(key) {
             entry.read.set(true);
         }
@@ -113,18 +113,24 @@ impl<'a> Table<'a> {
 
     /// Notes every key that nobody asked for as unknown. Calling it again does nothing.
     pub fn close(&self) {
-        let known = self.known.borrow();
+        let mut known = self.known.borrow().clone();
+        known.sort_unstable();
+        known.dedup();
         for entry in self.entries.iter().filter(|entry| !entry.read.replace(true)) {
             let nearest = nearest(&entry.key, known.iter().copied()).map(Into::into);
-            self.document.note(entry.spot, join(&self.path, &entry.key), Problem::UnknownKey { nearest });
+            let known = known.iter().copied().map(Into::into).collect();
+            self.document.note(entry.spot, join(&self.path, &entry.key), Problem::UnknownKey { nearest, known });
         }
     }
 
     /// The table at this key. Absent: `None`; something else there: a mistake and `None`.
     pub fn table(&self, key: &str) -> Option<Table<'a>> {
-        let entry = self.entry(key)?;
+        self.table_of(self.entry(key)?)
+    }
+
+    fn table_of(&self, entry: &'a Entry) -> Option<Table<'a>> {
         entry.read.set(true);
-        let path = join(&self.path, key);
+        let path = join(&self.path, &entry.key);
         if let Kind::Table(_) = entry.node.kind {
             return Some(Table::new(self.document, &entry.node, entry.spot, path));
         }
@@ -143,8 +149,7 @@ impl<'a> Table<'a> {
 
     /// Every table in this one, by name, in the order of the files; anything else in it is a mistake.
     pub fn tables(&self) -> Vec<(&'a str, Table<'a>)> {
-        let keys: Vec<&str> = self.keys().collect();
-        keys.into_iter().filter_map(|key| Some((key, self.table(key)?))).collect()
+        self.entries.iter().filter_map(|entry| Some((entry.key.as_str(), self.table_of(entry)?))).collect()
     }
 
     /// A table of the outermost level, such as `maps`, to look something up in it. Does not mark what is in it as read.
@@ -205,8 +210,7 @@ impl<'a> Table<'a> {
         let path = if self.path.is_empty() { key.to_owned() } else { format!("{}.{key}", self.path) };
         let mut spot = self.spot;
         let mut entries = self.entries;
-        for part in key.split('.') {
-            let (name, indices) = part.split_once('[').unwrap_or((part, ""));
+        for (name, indices) in parts(key) {
             let Some(entry) = entries.iter().find(|entry| entry.key == name) else { break };
             spot = entry.spot;
             let mut node = &entry.node;
@@ -354,5 +358,33 @@ impl<'a> Value<'a> {
             Kind::List(_) => "a list".into(),
             Kind::Table(_) => "a table".into(),
         }
+    }
+}
+
+/// The parts of a path, `devices[1]."a b".x`: names without their quotes, each with the indices that follow it.
+fn parts(path: &str) -> Vec<(&str, &str)> {
+    let mut parts = Vec::new();
+    let mut rest = path;
+    while !rest.is_empty() {
+        let (name, after) = match rest.strip_prefix('"').and_then(|rest| rest.split_once('"')) {
+            Some(quoted) => quoted,
+            None => rest.split_at(rest.find(['.', '[']).unwrap_or(rest.len())),
+        };
+        let (indices, next) = after.split_once('.').unwrap_or((after, ""));
+        parts.push((name, indices));
+        rest = next;
+    }
+    parts
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn paths_have_parts() {
+        assert_eq!(parts("devices[1].registers[2].series"), [("devices", "[1]"), ("registers", "[2]"), ("series", "")]);
+        assert_eq!(parts("\"a.b\".c"), [("a.b", ""), ("c", "")]);
+        assert_eq!(parts("x"), [("x", "")]);
     }
 }

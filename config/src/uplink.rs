@@ -7,11 +7,11 @@ use std::time::Duration;
 use rtlive_core::template::Template;
 
 use crate::endpoint::Broker;
-use crate::quantity::{Span, write_span};
+use crate::quantity::Span;
 use crate::secret::Secret;
 use crate::table::{Table, Value};
 use crate::topic;
-use crate::value::Setting;
+use crate::value::{Setting, or_wrong, parse};
 use crate::{choices, options};
 
 /// The bounds of `keep_alive`: whole seconds in 16 bits on the wire, and 0 would switch it off (MQTT 5.0, section 3.1.2.10).
@@ -56,9 +56,9 @@ options! {
         /// The version of MQTT.
         pub protocol: Protocol = "auto",
         /// How often the connection shows that it lives when there is nothing to send.
-        pub keep_alive: Span = "60s",
+        pub keep_alive: KeepAlive = "60s",
         /// The client id. Absent: `rtlive-` and the agent's id.
-        pub client_id: Option<String>,
+        pub client_id: Option<ClientId>,
         /// What must be known of a frame before it is deleted.
         pub delivery: Delivery = "broker",
         /// The keys of TLS, with `mqtts://`.
@@ -94,6 +94,37 @@ impl Setting for OneBroker {
             return None;
         }
         Broker::read(value).map(Self)
+    }
+}
+
+/// An interval of whole seconds, as MQTT counts it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct KeepAlive(pub Duration);
+
+impl Setting for KeepAlive {
+    fn expected() -> String {
+        "a span of whole seconds from 1s to 65535s".into()
+    }
+
+    fn read(value: &Value<'_>) -> Option<Self> {
+        let Span(span) = Span::read(value)?;
+        let is_right = (KEEP_ALIVE_MIN..=KEEP_ALIVE_MAX).contains(&span) && span.subsec_nanos() == 0;
+        or_wrong(value, is_right.then_some(Self(span)))
+    }
+}
+
+/// The name under which a broker knows a client.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ClientId(pub String);
+
+impl Setting for ClientId {
+    fn expected() -> String {
+        format!("a text of at most {CLIENT_ID_BYTES_MAX} bytes without control characters")
+    }
+
+    fn read(value: &Value<'_>) -> Option<Self> {
+        let fits = |text: &str| (1..=CLIENT_ID_BYTES_MAX).contains(&text.len()) && !text.chars().any(char::is_control);
+        parse(value, |text| fits(text).then(|| Self(text.to_owned())))
     }
 }
 
@@ -144,32 +175,21 @@ pub struct TlsIdentity {
 }
 
 /// Checks `[uplink]`.
-pub(crate) fn check(table: &Table<'_>, agent: Option<&str>, labels: &BTreeMap<String, String>) -> Option<UplinkConfig> {
+pub(crate) fn check(
+    table: &Table<'_>,
+    agent: Option<&str>,
+    labels: Option<&BTreeMap<String, String>>,
+) -> Option<UplinkConfig> {
     let options = UplinkOptions::read(table)?;
     let UplinkOptions { broker, username, password, topic, protocol, keep_alive, client_id, delivery, tls } = options;
     let Delivery::Broker = delivery;
     let broker = broker.0;
     let topic_is_right = topic::check(table, "topic", &topic, labels);
-    let keep_alive = keep_alive.0;
-    let keep_alive_is_right = (KEEP_ALIVE_MIN..=KEEP_ALIVE_MAX).contains(&keep_alive) && keep_alive.subsec_nanos() == 0;
-    if !keep_alive_is_right {
-        table.mistake("keep_alive", "whole seconds from 1s to 65535s", write_span(keep_alive));
-    }
-    let client_id = match client_id {
-        Some(id) if id.len() > CLIENT_ID_BYTES_MAX || id.chars().any(char::is_control) => {
-            table.mistake(
-                "client_id",
-                format!("at most {CLIENT_ID_BYTES_MAX} bytes without control characters"),
-                format!("{id:?}"),
-            );
-            None
-        }
-        Some(id) => Some(id),
-        None => agent.map(|agent| format!("rtlive-{agent}")),
-    };
+    let client_id = client_id.map(|id| id.0).or_else(|| agent.map(|agent| format!("rtlive-{agent}")));
     let login = login(table, username, password, &broker);
     let tls = tls_config(table, tls, &broker);
-    if !topic_is_right || !keep_alive_is_right {
+    let keep_alive = keep_alive.0;
+    if !topic_is_right {
         return None;
     }
     Some(UplinkConfig { broker, login: login?, topic, protocol, keep_alive, client_id: client_id?, tls: tls? })

@@ -6,6 +6,9 @@
 
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::panic))]
 
+pub mod fields;
+pub mod file;
+pub mod gpio;
 pub mod input;
 pub mod mqtt;
 pub mod outlet;

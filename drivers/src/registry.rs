@@ -4,6 +4,8 @@ use crate::input::Driver;
 
 /// Every driver of this build, by name.
 pub const DRIVERS: &[&Driver] = &[
+    &crate::file::DRIVER,
+    &crate::gpio::DRIVER,
     &crate::mqtt::DRIVER,
 ];
 

@@ -84,7 +84,9 @@ pub(crate) fn session(
 /// The input of an options table, or the mistakes in it.
 pub(crate) fn checked(driver: &Driver, options: &str) -> Result<CheckedInput, String> {
     let document = Document::of_text("test.toml", options);
-    (driver.check)(&document.root()).ok_or_else(|| document.mistakes().to_string())
+    let checked = (driver.check)(&document.root());
+    let mistakes = document.mistakes().to_string();
+    checked.filter(|_| mistakes.is_empty()).ok_or(mistakes)
 }
 
 impl Rig {

@@ -170,3 +170,117 @@ impl Pauses {
         (z >> 11) as f64 / (1_u64 << 53) as f64
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+    use std::sync::atomic::{AtomicU64, Ordering};
+
+    use rtlive_core::reading::Value;
+
+    use super::*;
+    use crate::rig::session;
+
+    /// What each run does, by its number; the last is repeated.
+    struct Script {
+        runs: Arc<AtomicU64>,
+        steps: Vec<Step>,
+    }
+
+    #[derive(Clone, Copy)]
+    enum Step {
+        Fail,
+        FailAfter(Duration),
+        Panic,
+        End,
+        UntilStop,
+        Deaf,
+    }
+
+    impl Input for Script {
+        fn run<'a>(&'a self, session: &'a mut Session) -> Running<'a> {
+            let run = usize::try_from(self.runs.fetch_add(1, Ordering::Relaxed)).unwrap();
+            let step = self.steps[run.min(self.steps.len() - 1)];
+            let failed = || InputError { doing: "read".into(), cause: "nothing".into(), hint: None };
+            Box::pin(async move {
+                let series = session.series("a", None, "");
+                session.read(series, session.now(), Value::Int(1));
+                match step {
+                    Step::Fail => Err(failed()),
+                    Step::FailAfter(span) => {
+                        sleep(span).await;
+                        Err(failed())
+                    }
+                    Step::Panic => panic!("a bug"),
+                    Step::End => {
+                        session.deliver(session.now(), false).await.unwrap();
+                        Ok(())
+                    }
+                    Step::UntilStop => {
+                        session.stopping().await;
+                        Ok(())
+                    }
+                    Step::Deaf => std::future::pending().await,
+                }
+            })
+        }
+    }
+
+    fn script(steps: &[Step]) -> (Box<Script>, Arc<AtomicU64>) {
+        let runs = Arc::new(AtomicU64::new(0));
+        (Box::new(Script { runs: Arc::clone(&runs), steps: steps.to_vec() }), runs)
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn errors_and_panics_are_counted_and_lose_nothing() {
+        let (input, runs) = script(&[Step::Fail, Step::Panic, Step::End]);
+        let (session, mut deliveries, _committed, _stop, health) = session(BTreeMap::new());
+        spawn("in".into(), input, session).await.unwrap();
+        assert_eq!(runs.load(Ordering::Relaxed), 3);
+        let health = health.lock().unwrap().clone();
+        assert_eq!((health.state, health.restarts, health.counters.get("panics")), ("stopped", 2, Some(&1)));
+        assert_eq!(health.error.as_deref(), Some("the driver panicked: a bug"));
+        // What the failed runs had read goes with the delivery of the last.
+        assert_eq!(deliveries.recv().await.unwrap().batch.readings.len(), 3);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_stop_ends_what_listens_what_waits_and_what_is_deaf() {
+        for step in [Step::UntilStop, Step::Fail, Step::Deaf] {
+            let (input, _) = script(&[step]);
+            let (session, _deliveries, _committed, stop, health) = session(BTreeMap::new());
+            let task = spawn("in".into(), input, session);
+            sleep(PAUSE_MIN / 2).await;
+            stop.send_replace(true);
+            let stopped = Instant::now();
+            task.await.unwrap();
+            assert!(stopped.elapsed() <= STOP_GRACE + Duration::from_millis(1));
+            assert_eq!(health.lock().unwrap().state, "stopped");
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn only_a_steady_run_makes_the_pause_short_again() {
+        let (input, runs) = script(&[Step::FailAfter(Duration::from_millis(1))]);
+        let (session, _deliveries, _committed, _stop, _health) = session(BTreeMap::new());
+        let task = spawn("in".into(), input, session);
+        sleep(Duration::from_secs(3600)).await;
+        task.abort();
+        // Pauses below their bound of 30 s, but far above the shortest.
+        let runs = runs.load(Ordering::Relaxed);
+        assert!((120..720).contains(&runs), "{runs}");
+    }
+
+    #[test]
+    fn pauses_stay_between_their_bounds_and_begin_short() {
+        for seed in 0..1000 {
+            let mut pauses = Pauses::new(seed);
+            assert!(pauses.next(Duration::ZERO) <= PAUSE_MIN * 3);
+            for _ in 0..50 {
+                let pause = pauses.next(Duration::ZERO);
+                assert!((PAUSE_MIN..=PAUSE_MAX).contains(&pause), "{pause:?}");
+            }
+            assert!(pauses.next(STEADY_AFTER) <= PAUSE_MIN * 3);
+        }
+    }
+}

@@ -7,7 +7,7 @@
 //! The way of a reading through the core:
 //!
 //! ```text
-//! event::Event ──▶ engine::Engine ──▶ record::Record ──▶ journal::Chunk ──▶ frame::Frame ──▶ uplink::Sender
+//! event::Event ──▶ engine::Engine ──▶ record::Record ──▶ journal::Chunk ──▶ frame ──▶ message ──▶ uplink::Sender
 //!                    (plan::Plan says what to compute)
 //! ```
 //!
@@ -16,9 +16,13 @@
 
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::panic))]
 
+pub mod columns;
 pub mod engine;
 pub mod event;
 pub mod expr;
+pub mod frame;
+pub mod json;
+pub mod message;
 pub mod plan;
 pub mod reading;
 pub mod record;

@@ -1,0 +1,241 @@
+//! A block of readings.
+
+use super::cursor::{Cursor, put_unsigned};
+use super::rows::Rows;
+use super::{ColumnError, ColumnFault, values};
+use crate::reading::{Check, ClockState, Quality, Reading, SeriesId, Value};
+use crate::time::Timestamp;
+
+/// The values of each series are a column.
+const PER_SERIES: u8 = 0;
+/// The values of all series are one column, series by series.
+const POOLED: u8 = 1;
+/// Below so many rows a series, pooling is tried: a column costs a few bytes even if it is short.
+const POOL_BELOW_ROWS: usize = 16;
+
+/// Appends readings as a block: the order is kept, and every id, time, value, quality, check and clock state comes back bit for bit.
+///
+/// The ids of series are written as they are; whoever reads the block needs the table that they index.
+pub fn encode_readings(readings: &[Reading], out: &mut Vec<u8>) {
+    put_unsigned(out, readings.len() as u64);
+    let rows = Rows::gather(readings.iter().map(|reading| (reading.series.0, reading.time.as_nanos())));
+    rows.encode(out);
+    let by_series = rows.by_series();
+    encode_values(&by_series, |row| readings.get(row).map(|reading| &reading.value), out);
+    encode_runs(readings.iter().map(status), out);
+}
+
+/// Reads a block of at most `readings_max` readings, and nothing after it.
+///
+/// # Errors
+/// The bytes are no such block; the error says where.
+pub fn decode_readings(bytes: &[u8], readings_max: usize) -> Result<Vec<Reading>, ColumnError> {
+    let mut cursor = Cursor::new(bytes);
+    let count = cursor.at_most("readings", readings_max)?;
+    let rows = Rows::decode(&mut cursor, count)?;
+    let values = decode_values(&mut cursor, &rows.by_series(), count)?;
+    let statuses = decode_runs(&mut cursor, count)?;
+    if cursor.left() > 0 {
+        return Err(cursor.error(ColumnFault::Trailing(cursor.left())));
+    }
+    let mut readings = Vec::with_capacity(count);
+    for (((place, time), value), byte) in rows.places.iter().zip(rows.times).zip(values).zip(statuses) {
+        let unknown = |fault| cursor.error(fault);
+        let value = value.ok_or_else(|| unknown(ColumnFault::Absent))?;
+        let (quality, check, clock) =
+            from_status(byte).ok_or_else(|| unknown(ColumnFault::Coding { column: "states", found: byte }))?;
+        let series = SeriesId(rows.ids[*place as usize]);
+        readings.push(Reading { series, time: Timestamp::from_nanos(time), value, quality, check, clock });
+    }
+    Ok(readings)
+}
+
+/// Quality in bits 0–1, clock in bit 2, check from bit 3 on. All good is 0.
+const fn status(reading: &Reading) -> u8 {
+    let quality = match reading.quality {
+        Quality::Good => 0,
+        Quality::Suspect => 1,
+        Quality::Bad => 2,
+    };
+    let clock = match reading.clock {
+        ClockState::Synced => 0,
+        ClockState::Unsynced => 1,
+    };
+    let check = match reading.check {
+        None => 0,
+        Some(Check::NotFinite) => 1,
+        Some(Check::Source) => 2,
+    };
+    quality | clock << 2 | check << 3
+}
+
+const fn from_status(status: u8) -> Option<(Quality, Option<Check>, ClockState)> {
+    let quality = match status & 3 {
+        0 => Quality::Good,
+        1 => Quality::Suspect,
+        2 => Quality::Bad,
+        _ => return None,
+    };
+    let clock = if status & 4 == 0 { ClockState::Synced } else { ClockState::Unsynced };
+    let check = match status >> 3 {
+        0 => None,
+        1 => Some(Check::NotFinite),
+        2 => Some(Check::Source),
+        _ => return None,
+    };
+    Some((quality, check, clock))
+}
+
+/// Appends small numbers, one a row, as runs; nothing but a count of none when all are 0.
+pub(super) fn encode_runs(bytes: impl Iterator<Item = u8>, out: &mut Vec<u8>) {
+    let mut runs: Vec<(u8, u64)> = Vec::new();
+    for byte in bytes {
+        match runs.last_mut() {
+            Some((same, length)) if *same == byte => *length += 1,
+            _ => runs.push((byte, 1)),
+        }
+    }
+    if matches!(*runs, [(0, _)]) {
+        runs.clear();
+    }
+    put_unsigned(out, runs.len() as u64);
+    for (byte, length) in runs {
+        out.push(byte);
+        put_unsigned(out, length);
+    }
+}
+
+/// Reads what [`encode_runs`] wrote for `count` rows.
+pub(super) fn decode_runs(cursor: &mut Cursor<'_>, count: usize) -> Result<Vec<u8>, ColumnError> {
+    let runs = cursor.at_most("runs of states", count)?;
+    if runs == 0 {
+        return Ok(vec![0; count]);
+    }
+    let mut bytes = Vec::with_capacity(count);
+    for _ in 0..runs {
+        let byte = cursor.byte()?;
+        let length = cursor.at_most("rows of a state", count - bytes.len())?;
+        bytes.resize(bytes.len() + length, byte);
+    }
+    if bytes.len() != count {
+        return Err(cursor.error(ColumnFault::Order));
+    }
+    Ok(bytes)
+}
+
+/// Appends one value (or none) a row, gathered by series.
+pub(super) fn encode_values<'a>(
+    by_series: &[Vec<usize>],
+    value: impl Fn(usize) -> Option<&'a Value>,
+    out: &mut Vec<u8>,
+) {
+    let column = |rows: &[usize]| rows.iter().map(|row| value(*row)).collect::<Vec<_>>();
+    let mut split = vec![PER_SERIES];
+    by_series.iter().for_each(|rows| values::encode(&column(rows), &mut split));
+    let all: Vec<usize> = match by_series.len() {
+        0 | 1 => Vec::new(),
+        _ => by_series.iter().flatten().copied().collect(),
+    };
+    if !all.is_empty() && all.len() < POOL_BELOW_ROWS * by_series.len() {
+        let mut pooled = vec![POOLED];
+        values::encode(&column(&all), &mut pooled);
+        if pooled.len() < split.len() {
+            split = pooled;
+        }
+    }
+    out.extend(split);
+}
+
+/// Reads what [`encode_values`] wrote for `count` rows.
+pub(super) fn decode_values(
+    cursor: &mut Cursor<'_>,
+    by_series: &[Vec<usize>],
+    count: usize,
+) -> Result<Vec<Option<Value>>, ColumnError> {
+    let mut column = vec![None; count];
+    let mut place = |rows: &mut dyn Iterator<Item = &usize>, values: Vec<Option<Value>>| {
+        for (row, value) in rows.zip(values) {
+            if let Some(cell) = column.get_mut(*row) {
+                *cell = value;
+            }
+        }
+    };
+    match cursor.byte()? {
+        PER_SERIES => {
+            for rows in by_series {
+                place(&mut rows.iter(), values::decode(cursor, rows.len())?);
+            }
+        }
+        POOLED => place(&mut by_series.iter().flatten(), values::decode(cursor, count)?),
+        found => return Err(cursor.error(ColumnFault::Coding { column: "the layout of values", found })),
+    }
+    Ok(column)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::columns::cases::{any_reading, same};
+
+    fn round_trip(readings: &[Reading]) -> usize {
+        let mut bytes = Vec::new();
+        encode_readings(readings, &mut bytes);
+        let back = decode_readings(&bytes, readings.len()).unwrap();
+        assert!(same(&back, readings), "{back:?}\n{readings:?}");
+        bytes.len()
+    }
+
+    proptest! {
+        #[test]
+        fn readings_come_back(readings in prop::collection::vec(any_reading(), 0..120)) {
+            round_trip(&readings);
+        }
+
+        #[test]
+        fn random_bytes_end_in_rows_or_an_error(bytes: Vec<u8>, max in 0_usize..5000) {
+            if let Ok(readings) = decode_readings(&bytes, max) {
+                prop_assert!(readings.len() <= max);
+            }
+        }
+
+        #[test]
+        fn altered_blocks_end_in_rows_or_an_error(
+            readings in prop::collection::vec(any_reading(), 0..60), at: prop::sample::Index, byte: u8,
+        ) {
+            let mut bytes = Vec::new();
+            encode_readings(&readings, &mut bytes);
+            let at = at.index(bytes.len());
+            bytes[at] = byte;
+            let _ = decode_readings(&bytes, 1000);
+            prop_assert!(decode_readings(&bytes[..at], 1000).is_err() || at == bytes.len());
+        }
+    }
+
+    fn poll(devices: u32, per_device: u32, rounds: i64, jitter: impl Fn(i64) -> i64) -> Vec<Reading> {
+        let mut readings = Vec::new();
+        for round in 0..rounds {
+            for device in 0..devices {
+                let time = Timestamp::from_nanos((round * 1000 + i64::from(device) * 35 + jitter(round)) * 1_000_000);
+                for register in 0..per_device {
+                    let value = Value::Float(230.0);
+                    let series = SeriesId(device * per_device + register);
+                    let (quality, check, clock) = (Quality::Good, None, ClockState::Synced);
+                    readings.push(Reading { series, time, value, quality, check, clock });
+                }
+            }
+        }
+        readings
+    }
+
+    #[test]
+    fn a_regular_poll_costs_next_to_nothing_beside_its_values() {
+        // 4 devices with 7 registers each, 60 rounds: 1,680 readings, whose values are constant.
+        let bytes = round_trip(&poll(4, 7, 60, |_| 0));
+        assert!(bytes < 28 * 9 + 60, "{bytes}");
+        // With jitter a byte for each poll of a device.
+        let bytes = round_trip(&poll(4, 7, 60, |round| round * 7 % 5 - 2));
+        assert!(bytes < 28 * 9 + 4 * 60 + 90, "{bytes}");
+    }
+}

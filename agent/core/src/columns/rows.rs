@@ -1,0 +1,297 @@
+//! The columns that every block has: which series each row belongs to, and when.
+//!
+//! Series come in cycles where an input is polled, so the order is written as surprises: each series is expected to be followed
+//! by the one that followed it last. Times come in runs, since what one poll reads has one time; a run has one entry in the
+//! column of times. Where several devices are polled in turn, each has its own rhythm: then the runs are gathered by the series
+//! that leads them, and each such group is a column.
+
+use super::cursor::{Cursor, put_signed, put_unsigned};
+use super::integers::{self, Shape, common_unit};
+use super::{ColumnError, ColumnFault};
+
+/// Runs of right guesses, each followed by the one that was wrong.
+const SURPRISES: u8 = 0;
+/// A column of places in the table.
+const EXPLICIT: u8 = 1;
+
+/// One column of times, in the order of the rows.
+const ONE_CLOCK: u8 = 0;
+/// A column of times for each series that leads a run, in the order of their first runs.
+const CLOCK_PER_LEADER: u8 = 1;
+
+/// The rows of a block: the series that occur, and for each row its place among them and its time.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Rows {
+    /// The ids of the series, in the order of their first rows.
+    pub(super) ids: Vec<u32>,
+    /// For each row, the place of its series in `ids`.
+    pub(super) places: Vec<u32>,
+    /// For each row, its time in nanoseconds since the Unix epoch.
+    pub(super) times: Vec<i64>,
+}
+
+impl Rows {
+    /// Gathers rows, and numbers their series in the order in which they appear.
+    pub(super) fn gather(rows: impl ExactSizeIterator<Item = (u32, i64)>) -> Self {
+        let mut gathered =
+            Self { ids: Vec::new(), places: Vec::with_capacity(rows.len()), times: Vec::with_capacity(rows.len()) };
+        let mut known: Known = Known::default();
+        for (id, time) in rows {
+            gathered.places.push(known.place(id, &mut gathered.ids));
+            gathered.times.push(time);
+        }
+        gathered
+    }
+
+    /// The indices of the rows of each series, in order.
+    pub(super) fn by_series(&self) -> Vec<Vec<usize>> {
+        let mut rows = vec![Vec::new(); self.ids.len()];
+        for (row, &place) in self.places.iter().enumerate() {
+            if let Some(rows) = rows.get_mut(place as usize) {
+                rows.push(row);
+            }
+        }
+        rows
+    }
+
+    /// Appends the columns. The number of rows is not written, the reader knows it.
+    pub(super) fn encode(&self, out: &mut Vec<u8>) {
+        if self.times.is_empty() {
+            return;
+        }
+        put_unsigned(out, self.ids.len() as u64);
+        let ids: Vec<i64> = self.ids.iter().map(|id| i64::from(*id)).collect();
+        integers::encode(&ids, Shape::Any, out);
+        self.encode_order(out);
+        self.encode_times(out);
+    }
+
+    fn encode_order(&self, out: &mut Vec<u8>) {
+        if self.ids.len() < 2 {
+            return;
+        }
+        let mut surprises = vec![SURPRISES];
+        let mut guess = Guess::new(self.ids.len());
+        let mut right = 0;
+        for &place in &self.places {
+            if guess.next() == place {
+                right += 1;
+            } else {
+                put_unsigned(&mut surprises, right);
+                put_unsigned(&mut surprises, u64::from(place));
+                right = 0;
+            }
+            guess.learn(place);
+        }
+        put_unsigned(&mut surprises, right);
+        let mut explicit = vec![EXPLICIT];
+        if surprises.len() > self.places.len() {
+            let places: Vec<i64> = self.places.iter().map(|place| i64::from(*place)).collect();
+            integers::encode(&places, Shape::Any, &mut explicit);
+        }
+        let shorter = if explicit.len() > 1 && explicit.len() < surprises.len() { explicit } else { surprises };
+        out.extend(shorter);
+    }
+
+    fn encode_times(&self, out: &mut Vec<u8>) {
+        let Some(&base) = self.times.first() else { return };
+        let runs: Vec<&[i64]> = self.times.chunk_by(|a, b| a == b).collect();
+        put_unsigned(out, runs.len() as u64);
+        if runs.len() < self.times.len() {
+            let lengths: Vec<i64> = runs.iter().map(|run| run.len() as i64).collect();
+            integers::encode(&lengths, Shape::Any, out);
+        }
+        let times: Vec<i64> = runs.iter().filter_map(|run| run.first().copied()).collect();
+        let unit = i64::try_from(common_unit(&times)).unwrap_or(1).max(1);
+        put_signed(out, base);
+        put_unsigned(out, unit.cast_unsigned());
+        let ticks: Vec<i64> = times.iter().map(|time| time.wrapping_sub(base) / unit).collect();
+        let mut one = vec![ONE_CLOCK];
+        integers::encode(&ticks, Shape::Rising, &mut one);
+
+        let mut groups = vec![Vec::new(); self.ids.len()];
+        let mut leaders = Vec::new();
+        let mut row = 0;
+        for (run, tick) in runs.iter().zip(&ticks) {
+            if let Some(group) = self.places.get(row).and_then(|leader| groups.get_mut(*leader as usize)) {
+                if group.is_empty() {
+                    leaders.push(self.places[row]);
+                }
+                group.push(*tick);
+            }
+            row += run.len();
+        }
+        if leaders.len() > 1 && one.len() > leaders.len() {
+            let mut each = vec![CLOCK_PER_LEADER];
+            for leader in leaders {
+                integers::encode(&groups[leader as usize], Shape::Rising, &mut each);
+            }
+            if each.len() < one.len() {
+                one = each;
+            }
+        }
+        out.extend(one);
+    }
+
+    /// Reads the columns of `count` rows. The caller has bounded `count`.
+    pub(super) fn decode(cursor: &mut Cursor<'_>, count: usize) -> Result<Self, ColumnError> {
+        if count == 0 {
+            return Ok(Self::default());
+        }
+        let series = cursor.at_most("series", count)?;
+        let mut ids = Vec::with_capacity(series);
+        for id in integers::decode(cursor, series)? {
+            let fault = ColumnFault::TooMany { what: "series", found: id.cast_unsigned(), max: u64::from(u32::MAX) };
+            ids.push(u32::try_from(id).map_err(|_| cursor.error(fault))?);
+        }
+        let places = decode_order(cursor, series, count)?;
+        let times = decode_times(cursor, &places, series)?;
+        Ok(Self { ids, places, times })
+    }
+}
+
+/// Which place an id has: an array for the dense ids of an engine or a frame, without a bound that an odd id could break.
+#[derive(Debug, Default)]
+struct Known {
+    dense: Vec<u32>,
+    sparse: std::collections::BTreeMap<u32, u32>,
+}
+
+impl Known {
+    /// Ids below this are looked up in an array.
+    const DENSE_MAX: u32 = 65_536;
+
+    fn place(&mut self, id: u32, ids: &mut Vec<u32>) -> u32 {
+        let mut next = || {
+            ids.push(id);
+            ids.len() as u32 - 1
+        };
+        if id >= Self::DENSE_MAX {
+            return *self.sparse.entry(id).or_insert_with(next);
+        }
+        let index = id as usize;
+        if index >= self.dense.len() {
+            self.dense.resize(index + 1, u32::MAX);
+        }
+        if self.dense[index] == u32::MAX {
+            self.dense[index] = next();
+        }
+        self.dense[index]
+    }
+}
+
+/// What comes next: the series that followed the last one before, or else the first one that has not come yet.
+#[derive(Debug)]
+struct Guess {
+    successors: Vec<u32>,
+    last: Option<u32>,
+    new: u32,
+}
+
+impl Guess {
+    fn new(series: usize) -> Self {
+        Self { successors: vec![u32::MAX; series], last: None, new: 0 }
+    }
+
+    fn next(&self) -> u32 {
+        match self.last.and_then(|last| self.successors.get(last as usize)) {
+            Some(&successor) if successor != u32::MAX => successor,
+            _ => self.new,
+        }
+    }
+
+    fn learn(&mut self, place: u32) {
+        if let Some(successor) = self.last.and_then(|last| self.successors.get_mut(last as usize)) {
+            *successor = place;
+        }
+        self.last = Some(place);
+        self.new = self.new.max(place.saturating_add(1));
+    }
+}
+
+fn decode_order(cursor: &mut Cursor<'_>, series: usize, count: usize) -> Result<Vec<u32>, ColumnError> {
+    if series < 2 {
+        return if series == 1 { Ok(vec![0; count]) } else { Err(cursor.error(ColumnFault::Order)) };
+    }
+    let beyond = |found: u64| ColumnFault::TooMany { what: "places of series", found, max: series as u64 - 1 };
+    let mut places = Vec::with_capacity(count);
+    match cursor.byte()? {
+        SURPRISES => {
+            let mut guess = Guess::new(series);
+            loop {
+                for _ in 0..cursor.at_most("right guesses", count - places.len())? {
+                    let place = guess.next();
+                    if place as usize >= series {
+                        return Err(cursor.error(beyond(u64::from(place))));
+                    }
+                    guess.learn(place);
+                    places.push(place);
+                }
+                if places.len() == count {
+                    return Ok(places);
+                }
+                let place = cursor.at_most("places of series", series - 1)? as u32;
+                guess.learn(place);
+                places.push(place);
+            }
+        }
+        EXPLICIT => {
+            for place in integers::decode(cursor, count)? {
+                match u32::try_from(place) {
+                    Ok(place) if (place as usize) < series => places.push(place),
+                    _ => return Err(cursor.error(beyond(place.cast_unsigned()))),
+                }
+            }
+            Ok(places)
+        }
+        found => Err(cursor.error(ColumnFault::Coding { column: "the order of series", found })),
+    }
+}
+
+fn decode_times(cursor: &mut Cursor<'_>, places: &[u32], series: usize) -> Result<Vec<i64>, ColumnError> {
+    let count = places.len();
+    let runs = cursor.at_most("runs of times", count)?;
+    let lengths = if runs == count { vec![1; count] } else { integers::decode(cursor, runs)? };
+    // Where each run begins.
+    let mut starts = Vec::with_capacity(runs);
+    let mut next = 0_usize;
+    for &length in &lengths {
+        starts.push(next);
+        let end = usize::try_from(length).ok().filter(|length| *length > 0).and_then(|length| next.checked_add(length));
+        next = end.filter(|end| *end <= count).ok_or_else(|| cursor.error(ColumnFault::Order))?;
+    }
+    if next != count {
+        return Err(cursor.error(ColumnFault::Order));
+    }
+    let base = cursor.signed()?;
+    let unit = cursor.unsigned()?.cast_signed();
+    let ticks = match cursor.byte()? {
+        ONE_CLOCK => integers::decode(cursor, runs)?,
+        CLOCK_PER_LEADER => {
+            let mut groups: Vec<Vec<usize>> = vec![Vec::new(); series];
+            let mut leaders = Vec::new();
+            for (run, &start) in starts.iter().enumerate() {
+                let leader = places[start] as usize;
+                if groups[leader].is_empty() {
+                    leaders.push(leader);
+                }
+                groups[leader].push(run);
+            }
+            let mut ticks = vec![0; runs];
+            for leader in leaders {
+                for (tick, &run) in integers::decode(cursor, groups[leader].len())?.into_iter().zip(&groups[leader]) {
+                    ticks[run] = tick;
+                }
+            }
+            ticks
+        }
+        found => return Err(cursor.error(ColumnFault::Coding { column: "times", found })),
+    };
+    let mut times = Vec::with_capacity(count);
+    for (tick, length) in ticks.into_iter().zip(lengths) {
+        let time = base.wrapping_add(tick.wrapping_mul(unit));
+        // The lengths add up to `count`.
+        times.resize(times.len() + length as usize, time);
+    }
+    Ok(times)
+}

@@ -1,0 +1,309 @@
+//! From records to a frame.
+
+use super::cbor::Writer;
+use super::{
+    CONTENTS_BYTES_MAX, Codec, DEFAULT_CLASS, FRAME_BYTES_MAX, FUNCTIONS_MAX, LISTED_MAX, NAME_BYTES_MAX, Origin,
+    RECORDS_MAX, TEXT_BYTES_MAX, VALUES_MAX, VERSION, key, notice, part, section,
+};
+use crate::columns::{encode_aggregates, encode_readings};
+use crate::plan::Function;
+use crate::reading::{Reading, SERIES_NAME_BYTES_MAX, SeriesId, SeriesInfo, Value};
+use crate::record::{Aggregate, Record};
+
+/// How much work goes into making a frame small.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum Density {
+    /// Little: the link is good, and the frame is wanted now.
+    Fast,
+    /// As much as pays on most links.
+    #[default]
+    Normal,
+    /// Much: the link is poor, and there is time.
+    Dense,
+}
+
+impl Density {
+    /// The level of Zstandard. Columns leave it little to find: 19 is hardly smaller than 9, and ten times slower.
+    const fn level(self) -> i32 {
+        match self {
+            Self::Fast => 1,
+            Self::Normal => 3,
+            Self::Dense => 9,
+        }
+    }
+}
+
+/// Why records cannot be sealed as one frame.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum SealError {
+    /// There is nothing to seal.
+    #[error("seal a frame: expected at least one record")]
+    Empty,
+    /// The numbers would not fit in 64 bits.
+    #[error("seal a frame: expected numbers within 64 bits, found {0} as the first")]
+    Numbers(u64),
+    /// A bound of the format; fewer records may fit, which is for the caller to try.
+    #[error("seal a frame: expected at most {max} {what}, found {found}")]
+    TooLarge {
+        /// What is bounded.
+        what: &'static str,
+        /// How much there is.
+        found: usize,
+        /// The bound.
+        max: usize,
+    },
+    /// A record names a series that is not in the table.
+    #[error("seal a frame: expected a series of the table, found number {0}")]
+    Series(u32),
+    /// An aggregate has not one value for each function.
+    #[error("seal a frame: expected aggregates of {expected} values, found one of {found}")]
+    Values {
+        /// The number of functions.
+        expected: usize,
+        /// The number of values.
+        found: usize,
+    },
+    /// The compressor failed, which no input of a frame's size should make it do.
+    #[error("seal a frame: compress its contents: {0}")]
+    Compress(String),
+}
+
+fn bounded(what: &'static str, found: usize, max: usize) -> Result<(), SealError> {
+    if found > max { Err(SealError::TooLarge { what, found, max }) } else { Ok(()) }
+}
+
+/// Seals records with the numbers `first`, `first + 1`, … as a frame.
+///
+/// `series` is the table that the records' ids index, and may hold many more than they name; `compute` says what the values of
+/// aggregates are, and is not looked at without any. The same arguments give the same bytes.
+///
+/// # Errors
+/// The records exceed a bound of the format or contradict the tables; nothing is sealed. With [`SealError::TooLarge`] try fewer
+/// records: one alone fits whenever its texts and names are within their bounds.
+pub fn seal(
+    origin: &Origin,
+    first: u64,
+    records: &[Record],
+    series: &[SeriesInfo],
+    compute: &[Function],
+    density: Density,
+) -> Result<Vec<u8>, SealError> {
+    if records.is_empty() {
+        return Err(SealError::Empty);
+    }
+    bounded("records", records.len(), RECORDS_MAX)?;
+    first.checked_add(records.len() as u64 - 1).ok_or(SealError::Numbers(first))?;
+    for name in [&origin.agent, &origin.stream, &origin.class] {
+        bounded("bytes of a name", name.len(), NAME_BYTES_MAX)?;
+    }
+    records.iter().try_for_each(check)?;
+    let listed = records.iter().map(|record| match record {
+        Record::Alert(alert) => alert.values.len(),
+        Record::EpochStart(start) => start.last.len(),
+        _ => 0,
+    });
+    bounded("values of alerts and numbers of epochs", listed.sum(), LISTED_MAX)?;
+
+    let contents = contents(records, series, compute)?;
+    bounded("bytes of contents", contents.len(), CONTENTS_BYTES_MAX)?;
+    let packed =
+        zstd::bulk::compress(&contents, density.level()).map_err(|error| SealError::Compress(error.to_string()))?;
+    let (codec, packed) =
+        if packed.len() < contents.len() { (Codec::Zstd, &packed) } else { (Codec::Stored, &contents) };
+
+    let frame = envelope(origin, first, records, codec, contents.len(), packed);
+    bounded("bytes of a frame", frame.len(), FRAME_BYTES_MAX)?;
+    Ok(frame)
+}
+
+/// The whole frame around packed contents.
+fn envelope(
+    origin: &Origin,
+    first: u64,
+    records: &[Record],
+    codec: Codec,
+    contents_bytes: usize,
+    packed: &[u8],
+) -> Vec<u8> {
+    let spans = records.iter().filter_map(Record::span);
+    let span = spans.reduce(|all, one| (all.0.min(one.0), all.1.max(one.1)));
+    let classed = *origin.class != *DEFAULT_CLASS;
+    let zipped = codec == Codec::Zstd;
+    let keys = 6 + usize::from(classed) + 2 * usize::from(span.is_some()) + 2 * usize::from(zipped);
+
+    let mut out = Writer::default();
+    out.array(4);
+    out.map(keys);
+    out.int(key::VERSION);
+    out.unsigned(VERSION);
+    out.int(key::AGENT);
+    out.text(&origin.agent);
+    out.int(key::EPOCH);
+    out.unsigned(origin.epoch.0);
+    out.int(key::STREAM);
+    out.text(&origin.stream);
+    if classed {
+        out.int(key::CLASS);
+        out.text(&origin.class);
+    }
+    out.int(key::FIRST);
+    out.unsigned(first);
+    out.int(key::COUNT);
+    out.unsigned(records.len() as u64);
+    if let Some((start, end)) = span {
+        out.int(key::START);
+        out.int(start.as_nanos());
+        out.int(key::END);
+        out.int(end.as_nanos());
+    }
+    if zipped {
+        out.int(key::CODEC);
+        out.unsigned(1);
+        out.int(key::BYTES);
+        out.unsigned(contents_bytes as u64);
+    }
+    out.bytes(packed);
+    // What later versions say of the bytes above, such as a signature.
+    out.map(0);
+    let mut checksummed = out.bytes;
+    // The checksum covers its own head, so that a frame is what lies before its last four bytes.
+    checksummed.push(0x44);
+    let checksum = crc32fast::hash(&checksummed);
+    checksummed.extend(checksum.to_be_bytes());
+    checksummed
+}
+
+/// Checks the texts of a record against their bounds.
+fn check(record: &Record) -> Result<(), SealError> {
+    let name = |text: &str| bounded("bytes of a name", text.len(), NAME_BYTES_MAX);
+    let value = |value: &Value| match value {
+        Value::Text(text) => bounded("bytes of a text", text.len(), TEXT_BYTES_MAX),
+        _ => Ok(()),
+    };
+    match record {
+        Record::Reading(reading) => value(&reading.value),
+        Record::Aggregate(aggregate) => aggregate.values.iter().flatten().try_for_each(value),
+        Record::Alert(alert) => {
+            name(&alert.rule)?;
+            name(&alert.instance)?;
+            bounded("bytes of a text", alert.message.len(), TEXT_BYTES_MAX)?;
+            alert.values.iter().try_for_each(|(binding, bound)| {
+                name(binding)?;
+                bound.as_ref().map_or(Ok(()), value)
+            })
+        }
+        Record::Gap(gap) => {
+            let (class, covered_by) = (gap.class.as_deref(), gap.covered_by.as_deref());
+            [Some(&*gap.stream), Some(&*gap.reason), class, covered_by].into_iter().flatten().try_for_each(name)
+        }
+        Record::Outage(outage) => [&outage.input, &outage.reason].into_iter().try_for_each(|text| name(text)),
+        Record::EpochStart(start) => {
+            name(&start.reason)?;
+            start.last.iter().try_for_each(|(stream, class, _)| name(stream).and_then(|()| name(class)))
+        }
+    }
+}
+
+/// The series of a frame: numbered anew, in the order in which they appear.
+#[derive(Debug)]
+struct Table<'a> {
+    from: &'a [SeriesInfo],
+    /// The frame's number of each series of `from`.
+    numbers: Vec<u32>,
+    series: Vec<&'a SeriesInfo>,
+}
+
+impl Table<'_> {
+    fn number(&mut self, id: SeriesId) -> Result<SeriesId, SealError> {
+        let (Some(number), Some(info)) = (self.numbers.get_mut(id.index()), self.from.get(id.index())) else {
+            return Err(SealError::Series(id.0));
+        };
+        if *number == u32::MAX {
+            bounded("bytes of a name", info.name.len(), SERIES_NAME_BYTES_MAX)?;
+            bounded("bytes of a unit", info.unit.as_ref().map_or(0, |unit| unit.len()), NAME_BYTES_MAX)?;
+            *number = self.series.len() as u32;
+            self.series.push(info);
+        }
+        Ok(SeriesId(*number))
+    }
+}
+
+fn contents(records: &[Record], series: &[SeriesInfo], compute: &[Function]) -> Result<Vec<u8>, SealError> {
+    let mut table = Table { from: series, numbers: vec![u32::MAX; series.len()], series: Vec::new() };
+    let mut sections = Writer::default();
+    let (mut count, mut values) = (0, 0_usize);
+    for run in records.chunk_by(|a, b| kind(a) == kind(b)) {
+        count += 1;
+        let kind = run.first().map_or(section::NOTICES, kind);
+        sections.array(3);
+        sections.unsigned(kind);
+        sections.unsigned(run.len() as u64);
+        match kind {
+            section::READINGS => {
+                let mut readings: Vec<Reading> = Vec::with_capacity(run.len());
+                for record in run {
+                    if let Record::Reading(reading) = record {
+                        readings.push(Reading { series: table.number(reading.series)?, ..reading.clone() });
+                    }
+                }
+                let mut block = Vec::new();
+                encode_readings(&readings, &mut block);
+                sections.bytes(&block);
+            }
+            section::AGGREGATES => {
+                let mut aggregates: Vec<Aggregate> = Vec::with_capacity(run.len());
+                for record in run {
+                    if let Record::Aggregate(aggregate) = record {
+                        let found = aggregate.values.len();
+                        if found != compute.len() {
+                            return Err(SealError::Values { expected: compute.len(), found });
+                        }
+                        values += found;
+                        aggregates.push(Aggregate { series: table.number(aggregate.series)?, ..aggregate.clone() });
+                    }
+                }
+                let mut block = Vec::new();
+                encode_aggregates(&aggregates.iter().collect::<Vec<_>>(), compute.len(), &mut block);
+                sections.bytes(&block);
+            }
+            _ => {
+                sections.array(run.len());
+                run.iter().for_each(|record| notice::write(record, &mut sections));
+            }
+        }
+    }
+    let aggregates = records.iter().any(|record| matches!(record, Record::Aggregate(_)));
+    bounded("values of aggregates", values, VALUES_MAX)?;
+
+    let mut out = Writer::default();
+    out.map(1 + usize::from(!table.series.is_empty()) + usize::from(aggregates));
+    if !table.series.is_empty() {
+        out.int(part::SERIES);
+        out.array(table.series.len());
+        for info in table.series {
+            out.array(1 + usize::from(info.unit.is_some()));
+            out.text(&info.name);
+            if let Some(unit) = &info.unit {
+                out.text(unit);
+            }
+        }
+    }
+    if aggregates {
+        bounded("functions", compute.len(), FUNCTIONS_MAX)?;
+        out.int(part::COMPUTE);
+        out.array(compute.len());
+        compute.iter().for_each(|function| out.text(function.name()));
+    }
+    out.int(part::SECTIONS);
+    out.array(count);
+    out.bytes.extend_from_slice(&sections.bytes);
+    Ok(out.bytes)
+}
+
+const fn kind(record: &Record) -> u64 {
+    match record {
+        Record::Reading(_) => section::READINGS,
+        Record::Aggregate(_) => section::AGGREGATES,
+        _ => section::NOTICES,
+    }
+}

@@ -1,0 +1,604 @@
+//! `gpio`: lines of the GPIO character device, version 2 of its interface (Linux 5.10, `include/uapi/linux/gpio.h`).
+//!
+//! Wiring: a contact between the line and ground, with `bias = "pull-up"` and `active_low = true`, reads true while it is closed.
+//! Edges are stamped by the kernel in its interrupt handler, with the wall clock, so that neither load nor a slow commit moves
+//! them; debouncing is the kernel's too. The kernel keeps [`KERNEL_EVENTS`] edges until they are fetched and then drops the oldest; its
+//! sequence numbers show how many, which becomes an outage `overrun`.
+//!
+//! A line belongs to one program at a time; its consumer is named `rtlive`.
+
+use std::io;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use gpiocdev::line::{Bias, EdgeDetection, EdgeKind, EventClock, Offset, Values};
+use gpiocdev::{Chip, Request};
+use rtlive_config::quantity::{Period, Span};
+use rtlive_config::table::Table;
+use rtlive_config::value::{NonEmpty, Setting};
+use rtlive_config::{choices, options};
+use rtlive_core::reading::{SERIES_NAME_BYTES_MAX, SeriesId, Value, series_level};
+use rtlive_core::time::Timestamp;
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
+use tokio::time::sleep;
+
+use crate::input::{CheckedInput, Driver, Input, InputError, Running};
+use crate::outlet::Session;
+
+/// How many edges the kernel keeps for us: the most that it allows, 16 for each of 64 lines.
+const KERNEL_EVENTS: u32 = 1024;
+/// How many edges are fetched at once, and go as one delivery.
+const EDGES_PER_DELIVERY_MAX: usize = 256;
+/// How many lines one input may have: what one request of the interface can hold (`GPIO_V2_LINES_MAX`).
+const LINES_MAX: usize = 64;
+/// The resolution of the time of a sampled level; the sampling itself is not better.
+const SAMPLE_RESOLUTION: Duration = Duration::from_millis(1);
+
+/// The driver.
+pub const DRIVER: Driver = Driver {
+    name: "gpio",
+    summary: "lines of a GPIO chip: edges with the kernel's time, or levels at intervals",
+    example: r#"[inputs.door]
+driver = "gpio"
+chip = "/dev/gpiochip0"
+lines = [
+  { line = 17, series = "open", mode = "edges", bias = "pull-up", active_low = true, debounce = "20ms" },
+  { line = 22, series = "mains", mode = "level", every = "1s" },
+]
+"#,
+    options: GpioOptions::reference,
+    check,
+};
+
+options! {
+    /// Lines of a GPIO chip.
+    pub struct GpioOptions {
+        /// The chip: its path, its name or its label, as `gpiodetect` shows them.
+        pub chip: String,
+        /// Its lines.
+        pub lines: NonEmpty<LineOptions>,
+    }
+}
+
+options! {
+    /// A line.
+    pub struct LineOptions {
+        /// The line: its number on the chip, or its name, as `gpioinfo` shows them.
+        pub line: LineName,
+        /// The series, below the input's name.
+        pub series: String,
+        /// What is read of it.
+        pub mode: Mode = "edges",
+        /// The resistor in the chip. Absent: as it is.
+        pub bias: Option<Pull>,
+        /// Whether the line is true when its voltage is low.
+        pub active_low: bool = false,
+        /// How long the line must rest after an edge before the edge counts; for `edges`.
+        pub debounce: Option<Span>,
+        /// How often the line is read, at multiples of the wall clock; for `level`.
+        pub every: Option<Period>,
+    }
+}
+
+choices! {
+    /// What is read of a line.
+    pub enum Mode {
+        /// Each change, as the value after it. The state at the start is not one.
+        Edges = "edges",
+        /// The value, at intervals.
+        Level = "level",
+    }
+}
+
+choices! {
+    /// The resistor in the chip.
+    pub enum Pull {
+        /// To the supply.
+        Up = "pull-up",
+        /// To ground.
+        Down = "pull-down",
+        /// None.
+        Disabled = "disabled",
+    }
+}
+
+/// A line's number or name.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum LineName {
+    /// Its number on the chip.
+    Number(Offset),
+    /// Its name.
+    Name(String),
+}
+
+impl Setting for LineName {
+    fn expected() -> String {
+        "the number of a line, or its name".into()
+    }
+
+    fn read(value: &rtlive_config::table::Value<'_>) -> Option<Self> {
+        let number = value.as_integer().and_then(|number| Offset::try_from(number).ok()).map(Self::Number);
+        let name = || value.as_text().filter(|name| !name.is_empty()).map(|name| Self::Name(name.to_owned()));
+        let line = number.or_else(name);
+        if line.is_none() {
+            value.wrong(Self::expected());
+        }
+        line
+    }
+}
+
+fn check(table: &Table<'_>) -> Option<CheckedInput> {
+    let options = GpioOptions::read(table)?;
+    let mut right = true;
+    let mut mistake = |key: &str, expected: &str, found: &str| {
+        table.mistake(key, expected, found);
+        right = false;
+    };
+    if options.lines.len() > LINES_MAX {
+        mistake("lines", "at most 64 lines", &options.lines.len().to_string());
+    }
+    let mut lines: Vec<Line> = Vec::new();
+    for (index, written) in options.lines.iter().enumerate() {
+        let at = |key: &str| format!("lines[{index}].{key}");
+        let LineOptions { line, series, mode, bias, active_low, debounce, every } = written.clone();
+        let reads = match (mode, every, debounce) {
+            (Mode::Edges, None, debounce) => Reads::Edges(debounce.map(|span| span.0)),
+            (Mode::Level, Some(every), None) => Reads::Level(every.0),
+            (Mode::Edges, Some(_), _) => {
+                mistake(&at("every"), "mode = \"level\" for it", "\"edges\"");
+                continue;
+            }
+            (Mode::Level, _, Some(_)) => {
+                mistake(&at("debounce"), "mode = \"edges\" for it", "\"level\"");
+                continue;
+            }
+            (Mode::Level, None, None) => {
+                mistake(&at("mode"), "`every` beside \"level\"", "none");
+                continue;
+            }
+        };
+        if series.len() > SERIES_NAME_BYTES_MAX || series.split('/').any(|level| series_level(level) != level) {
+            mistake(&at("series"), "levels without + # { } and none of them empty, 255 bytes at most", &format!("{series:?}"));
+        }
+        if lines.iter().any(|other| other.series == series) {
+            mistake(&at("series"), "a series of its own", "one that another line has");
+        }
+        if lines.iter().any(|other| other.name == line) {
+            mistake(&at("line"), "a line of its own", "one that stands above");
+        }
+        lines.push(Line { name: line, series, reads, bias, active_low });
+    }
+    let every = lines.iter().filter_map(Line::every).min();
+    let polled = lines.iter().all(|line| line.every().is_some());
+    let per_second: f64 = lines.iter().filter_map(Line::every).map(|every| 1.0 / every.as_secs_f64()).sum();
+    let series_count = Some(lines.len());
+    let input = Box::new(GpioInput { chip: options.chip, lines });
+    right.then_some(CheckedInput {
+        input,
+        polled,
+        every,
+        can_be_asked_again: false,
+        series_count,
+        readings_per_second: polled.then_some(per_second),
+    })
+}
+
+/// A line, checked.
+struct Line {
+    name: LineName,
+    series: String,
+    reads: Reads,
+    bias: Option<Pull>,
+    active_low: bool,
+}
+
+enum Reads {
+    /// Edges, debounced over this time.
+    Edges(Option<Duration>),
+    /// The level, so often.
+    Level(Duration),
+}
+
+impl Line {
+    fn every(&self) -> Option<Duration> {
+        match self.reads {
+            Reads::Edges(_) => None,
+            Reads::Level(every) => Some(every),
+        }
+    }
+}
+
+/// An edge, as the kernel tells it. Rising means becoming true, whatever the voltage does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Edge {
+    time: Timestamp,
+    line: Offset,
+    rising: bool,
+    /// Counts the edges of all lines of the request, from 1.
+    number: u32,
+}
+
+/// Edges that the kernel dropped.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Overrun {
+    /// The last edge before; `None` where there was none.
+    start: Option<Timestamp>,
+    /// The first edge after.
+    end: Timestamp,
+    count: u32,
+}
+
+/// Pure: the order of edges, and what is missing in it.
+#[derive(Default)]
+struct Edges {
+    last: Option<(u32, Timestamp)>,
+}
+
+impl Edges {
+    /// The value that the line has after the edge, and what is missing before it.
+    fn decode(&mut self, edge: Edge) -> (Value, Option<Overrun>) {
+        let (number, start) = self.last.map_or((0, None), |(number, time)| (number, Some(time)));
+        let missing = edge.number.wrapping_sub(number).wrapping_sub(1);
+        self.last = Some((edge.number, edge.time));
+        // Half the range of the numbers: a number that goes back is no hole.
+        let overrun = (1..=u32::MAX / 2).contains(&missing).then_some(Overrun { start, end: edge.time, count: missing });
+        (Value::Bool(edge.rising), overrun)
+    }
+}
+
+/// An input, checked.
+struct GpioInput {
+    chip: String,
+    lines: Vec<Line>,
+}
+
+impl Input for GpioInput {
+    fn run<'a>(&'a self, session: &'a mut Session) -> Running<'a> {
+        Box::pin(self.run(session))
+    }
+}
+
+/// A line that was found on its chip.
+struct Found<'l> {
+    line: &'l Line,
+    offset: Offset,
+    series: SeriesId,
+    /// When a level is read next.
+    due: Option<Timestamp>,
+}
+
+impl GpioInput {
+    async fn run(&self, session: &mut Session) -> Result<(), InputError> {
+        let path = find_chip(&self.chip)?;
+        let offsets = self.find_lines(&path)?;
+        let (request, clock) = self.request(&path, &offsets)?;
+        let request = watched(request)
+            .map_err(|error| failed(format!("wait for edges of {}", self.chip), &error, None))?;
+        {
+            let mut health = session.health();
+            health.state = "running";
+            health.error = None;
+        }
+        let now = session.now();
+        let mut found = Vec::with_capacity(self.lines.len());
+        for (line, offset) in self.lines.iter().zip(offsets) {
+            let due = line.every().map(|every| next_multiple(now, every));
+            found.push(Found { line, offset, series: session.series(&line.series, None, ""), due });
+        }
+        let mut edges = Edges::default();
+        loop {
+            let now = session.now();
+            let due = found.iter().filter_map(|line| line.due).min();
+            let wait = due.map(|due| due.since(now));
+            let readable = tokio::select! {
+                biased;
+                () = session.stopping() => return Ok(()),
+                () = sleep(wait.unwrap_or_default()), if wait.is_some() => None,
+                readable = request.readable() => Some(readable),
+            };
+            match readable {
+                None => self.sample(request.get_ref(), &mut found, session)?,
+                Some(Ok(mut readable)) => {
+                    let fetched = self.fetch(request.get_ref(), clock)?;
+                    if fetched.len() < EDGES_PER_DELIVERY_MAX {
+                        readable.clear_ready();
+                    }
+                    for edge in fetched {
+                        let (value, overrun) = edges.decode(edge);
+                        if let Some(Overrun { start, end, count }) = overrun {
+                            // A delivery speaks of one outage.
+                            if session.deliver(session.now(), false).await.is_err() {
+                                return Ok(());
+                            }
+                            session.outage(start, end, Some(u64::from(count)), "overrun");
+                        }
+                        if let Some(line) = found.iter().find(|line| line.offset == edge.line) {
+                            session.read(line.series, edge.time, value);
+                        }
+                    }
+                }
+                Some(Err(error)) => return Err(failed(format!("wait for edges of {}", self.chip), &error, None)),
+            }
+            if session.deliver(session.now(), false).await.is_err() {
+                return Ok(());
+            }
+        }
+    }
+
+    /// Reads the levels that are due.
+    fn sample(&self, request: &Request, found: &mut [Found<'_>], session: &mut Session) -> Result<(), InputError> {
+        let now = session.now();
+        let due: Vec<usize> = (0..found.len()).filter(|i| found.get(*i).is_some_and(|line| line.due.is_some_and(|due| due <= now))).collect();
+        let offsets: Vec<Offset> = due.iter().filter_map(|i| found.get(*i)).map(|line| line.offset).collect();
+        if offsets.is_empty() {
+            return Ok(());
+        }
+        let mut values = Values::from_offsets(&offsets);
+        request.values(&mut values).map_err(|error| failed(format!("read levels of {}", self.chip), &error, None))?;
+        let time = session.now().floor(SAMPLE_RESOLUTION);
+        for index in due {
+            let Some(line) = found.get_mut(index) else { continue };
+            if let (Some(every), Some(due)) = (line.line.every(), line.due) {
+                let missed = now.since(due).as_nanos() / every.as_nanos().max(1);
+                if missed > 0 {
+                    session.count("polls_missed", u64::try_from(missed).unwrap_or(u64::MAX));
+                }
+                line.due = Some(next_multiple(now, every));
+            }
+            if let Some(value) = values.get(line.offset) {
+                session.read(line.series, time, Value::Bool(value.into()));
+            }
+        }
+        Ok(())
+    }
+
+    /// Fetches what edges there are.
+    fn fetch(&self, request: &Request, clock: EventClock) -> Result<Vec<Edge>, InputError> {
+        let error = |error: gpiocdev::Error| failed(format!("fetch edges of {}", self.chip), &error, None);
+        let ahead = if clock == EventClock::Realtime { 0 } else { realtime_ahead_of_monotonic() };
+        let mut buffer = request.new_edge_event_buffer(EDGES_PER_DELIVERY_MAX);
+        let mut edges = Vec::new();
+        while edges.len() < EDGES_PER_DELIVERY_MAX && buffer.has_event().map_err(error)? {
+            let event = buffer.read_event().map_err(error)?;
+            let nanos = i64::try_from(event.timestamp_ns).unwrap_or(i64::MAX).saturating_add(ahead);
+            edges.push(Edge {
+                time: Timestamp::from_nanos(nanos),
+                line: event.offset,
+                rising: event.kind == EdgeKind::Rising,
+                number: event.seqno,
+            });
+        }
+        Ok(edges)
+    }
+
+    fn find_lines(&self, path: &PathBuf) -> Result<Vec<Offset>, InputError> {
+        let chip = open_chip(path)?;
+        let mut offsets = Vec::new();
+        for line in &self.lines {
+            let info = match &line.name {
+                LineName::Number(offset) => {
+                    let doing = format!("look at line {offset} of {}", self.chip);
+                    let lines = chip.info().map_or(0, |info| info.num_lines);
+                    let hint = (*offset >= lines).then(|| format!("the chip has lines 0 to {}", lines.saturating_sub(1)));
+                    chip.line_info(*offset).map_err(|error| failed(doing, &error, hint))?
+                }
+                LineName::Name(name) => chip.find_line_info(name).ok_or_else(|| InputError {
+                    doing: format!("look for line {name} of {}", self.chip),
+                    cause: "the chip has no line of that name".into(),
+                    hint: Some("`gpioinfo` lists the lines".into()),
+                })?,
+            };
+            if info.used {
+                let user = if info.consumer.is_empty() { "the kernel" } else { &info.consumer };
+                return Err(InputError {
+                    doing: format!("take line {} of {}", info.offset, self.chip),
+                    cause: format!("it is in use by {user:?}"),
+                    hint: Some("end that program, or remove the device tree overlay that claims the line".into()),
+                });
+            }
+            offsets.push(info.offset);
+        }
+        Ok(offsets)
+    }
+
+    /// Requests the lines, with edges stamped by the wall clock where the kernel can (Linux 5.11).
+    fn request(&self, path: &PathBuf, offsets: &[Offset]) -> Result<(Request, EventClock), InputError> {
+        let request = |clock| {
+            let mut builder = Request::builder();
+            builder.on_chip(path).with_consumer("rtlive").with_kernel_event_buffer_size(KERNEL_EVENTS);
+            for (line, offset) in self.lines.iter().zip(offsets) {
+                builder.with_line(*offset).as_input().with_bias(line.bias.map(|pull| match pull {
+                    Pull::Up => Bias::PullUp,
+                    Pull::Down => Bias::PullDown,
+                    Pull::Disabled => Bias::Disabled,
+                }));
+                if line.active_low {
+                    builder.as_active_low();
+                }
+                if let Reads::Edges(debounce) = line.reads {
+                    builder.with_edge_detection(EdgeDetection::BothEdges).with_event_clock(clock);
+                    if let Some(debounce) = debounce {
+                        builder.with_debounce_period(debounce);
+                    }
+                }
+            }
+            builder.request()
+        };
+        match request(EventClock::Realtime) {
+            Ok(granted) => Ok((granted, EventClock::Realtime)),
+            Err(_) => match request(EventClock::Monotonic) {
+                Ok(granted) => Ok((granted, EventClock::Monotonic)),
+                Err(error) => Err(failed(format!("take the lines of {}", self.chip), &error, None)),
+            },
+        }
+    }
+}
+
+/// Makes the runtime wake us when there are edges.
+#[expect(deprecated, reason = "its successor is unsafe code; a request owns its file and never replaces it, as that asks for")]
+fn watched(request: Request) -> io::Result<AsyncFd<Request>> {
+    AsyncFd::with_interest(request, Interest::READABLE)
+}
+
+/// The next multiple of the interval after now.
+fn next_multiple(now: Timestamp, every: Duration) -> Timestamp {
+    now.floor(every).saturating_add(every)
+}
+
+/// By how many nanoseconds the wall clock is ahead of the monotonic one, now.
+fn realtime_ahead_of_monotonic() -> i64 {
+    let nanos = |clock| {
+        let time = rustix::time::clock_gettime(clock);
+        time.tv_sec.saturating_mul(1_000_000_000).saturating_add(time.tv_nsec)
+    };
+    nanos(rustix::time::ClockId::Realtime).saturating_sub(nanos(rustix::time::ClockId::Monotonic))
+}
+
+/// The path of a chip that is named by path, name or label.
+fn find_chip(named: &str) -> Result<PathBuf, InputError> {
+    if named.starts_with('/') {
+        return Ok(named.into());
+    }
+    let chips = gpiocdev::chip::chips().unwrap_or_default();
+    let mut known = Vec::new();
+    for path in chips {
+        let Ok(info) = open_chip(&path).map(|chip| chip.info()) else { continue };
+        let Ok(info) = info else { continue };
+        if info.name == named || info.label == named {
+            return Ok(path);
+        }
+        known.push(format!("{} ({})", info.name, info.label));
+    }
+    Err(InputError {
+        doing: format!("look for the GPIO chip {named}"),
+        cause: "there is none of that name or label".into(),
+        hint: Some(match known.is_empty() {
+            true => "no chip can be opened here: has the kernel a driver for it, and may the service's user read /dev/gpiochip*?".into(),
+            false => format!("there are {}", known.join(", ")),
+        }),
+    })
+}
+
+fn open_chip(path: &PathBuf) -> Result<Chip, InputError> {
+    Chip::from_path(path).map_err(|error| {
+        let hint = match std::fs::File::open(path).map_err(|error| error.kind()) {
+            Err(io::ErrorKind::PermissionDenied) => "the service's user must be able to read it: add it to the group of the device, mostly gpio",
+            Err(io::ErrorKind::NotFound) => "`gpiodetect` lists the chips",
+            _ => "expected a GPIO character device",
+        };
+        failed(format!("open {}", path.display()), &error, Some(hint.into()))
+    })
+}
+
+fn failed(doing: String, error: &dyn std::error::Error, hint: Option<String>) -> InputError {
+    InputError { doing, cause: error.to_string(), hint }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+    use std::path::{Path, PathBuf};
+
+    use rtlive_core::time::nanos;
+
+    use super::*;
+    use crate::rig::{Rig, checked};
+
+    fn edge(number: u32, nanos: i64) -> Edge {
+        Edge { time: Timestamp::from_nanos(nanos), line: 3, rising: number % 2 == 1, number }
+    }
+
+    #[test]
+    fn a_hole_in_the_numbers_is_an_overrun() {
+        let mut edges = Edges::default();
+        assert_eq!(edges.decode(edge(1, 10)), (Value::Bool(true), None));
+        assert_eq!(edges.decode(edge(2, 20)), (Value::Bool(false), None));
+        let time = Timestamp::from_nanos;
+        let overrun = Overrun { start: Some(time(20)), end: time(60), count: 3 };
+        assert_eq!(edges.decode(edge(6, 60)), (Value::Bool(false), Some(overrun)));
+        let first = Overrun { start: None, end: time(5), count: 4 };
+        assert_eq!(Edges::default().decode(edge(5, 5)).1, Some(first));
+        let mut wrapping = Edges { last: Some((u32::MAX, time(1))) };
+        assert_eq!(wrapping.decode(edge(0, 2)).1, None);
+    }
+
+    #[test]
+    fn levels_are_read_at_multiples_of_the_wall_clock() {
+        let second = Duration::from_secs(1);
+        let at = |nanos| next_multiple(Timestamp::from_nanos(nanos), second).as_nanos();
+        assert_eq!((at(0), at(1), at(999_999_999), at(1_000_000_000)), (1_000_000_000, 1_000_000_000, 1_000_000_000, 2_000_000_000));
+    }
+
+    /// Recorded edges of real devices give as many readings in each window as were counted.
+    #[test]
+    fn recorded_edges_are_counted_right() {
+        let folder = std::env::var_os("RTLIVE_DATA").map_or_else(
+            || PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../shared/data"),
+            PathBuf::from,
+        );
+        let folder = folder.join("gpio");
+        if !folder.is_dir() {
+            println!("SKIPPED: no shared data at {}", folder.display());
+            return;
+        }
+        for (name, seconds) in [("dcf77_480s_interrupted", 60), ("grbl_cnc_3", 1), ("lidarlite_pwm", 1)] {
+            let counted = counts(&folder.join(format!("{name}.edges.csv")), seconds);
+            let expected = std::fs::read_to_string(folder.join(format!("{name}.count_{seconds}s.csv"))).unwrap();
+            let expected: BTreeMap<String, u64> = expected
+                .lines()
+                .skip(1)
+                .map(|row| row.rsplit_once(',').map(|(what, count)| (what.to_owned(), count.parse().unwrap())).unwrap())
+                .filter(|(_, count)| *count > 0)
+                .collect();
+            assert!(!expected.is_empty());
+            assert_eq!(counted, expected, "{name}");
+        }
+    }
+
+    /// The number of readings by window, line and direction, in the words of the expected file.
+    fn counts(path: &Path, seconds: u64) -> BTreeMap<String, u64> {
+        let mut edges = Edges::default();
+        let mut counts = BTreeMap::new();
+        for (index, row) in std::fs::read_to_string(path).unwrap().lines().skip(1).enumerate() {
+            let [time, line, direction] = row.split(',').collect::<Vec<_>>().try_into().unwrap();
+            let time = Timestamp::from_nanos(time.parse().unwrap());
+            let number = u32::try_from(index + 1).unwrap();
+            let (value, overrun) = edges.decode(Edge { time, line: 0, rising: direction == "rising", number });
+            assert_eq!(overrun, None);
+            let window = time.floor(Duration::from_secs(seconds)).as_nanos() / nanos(Duration::from_secs(seconds));
+            let direction = if value == Value::Bool(true) { "rising" } else { "falling" };
+            *counts.entry(format!("{window},{line},{direction}")).or_default() += 1;
+        }
+        counts
+    }
+
+    #[test]
+    fn mistakes_in_the_options_are_named() {
+        for (line, mistake) in [
+            ("line = 1, series = 'a', mode = 'level'", "every"),
+            ("line = 1, series = 'a', every = '1s'", "mode"),
+            ("line = 1, series = 'a', mode = 'level', every = '1s', debounce = '1ms'", "debounce"),
+            ("line = -1, series = 'a'", "the number of a line"),
+            ("line = 1, series = '+'", "+"),
+            ("line = 1, series = 'a', bias = 'up'", "pull-up"),
+            ("line = 1, series = 'a' }, { line = 1, series = 'b'", "a line of its own"),
+            ("line = 1, series = 'a' }, { line = 2, series = 'a'", "a series of its own"),
+        ] {
+            let mistakes = checked(&DRIVER, &format!("chip = 'x'\nlines = [{{ {line} }}]")).err().unwrap();
+            assert!(mistakes.contains(mistake), "{line}: {mistakes}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_chip_that_is_missing_is_an_error_with_a_hint() {
+        for chip in ["/dev/gpiochip-none", "no-such-label"] {
+            let mut rig = Rig::new(&DRIVER, &format!("chip = '{chip}'\nlines = [{{ line = 1, series = 'a' }}]"));
+            rig.start();
+            let health = rig.health_until(|health| health.state == "waiting").await;
+            let error = health.error.unwrap();
+            assert!(error.contains(chip) && error.contains('('), "{error}");
+            rig.stop().await;
+        }
+    }
+}
