@@ -58,9 +58,12 @@ fn gcd(mut a: u64, mut b: u64) -> u64 {
     a
 }
 
-/// Appends a column; the number of values is not written, the reader knows it.
+/// Appends a column; the number of values is not written, the reader knows it. A single value needs no coding.
 pub(super) fn encode(values: &[i64], shape: Shape, out: &mut Vec<u8>) {
     let [first, rest @ ..] = values else { return };
+    if rest.is_empty() {
+        return put_signed(out, *first);
+    }
     let step = rest.first().map_or(0, |second| second.wrapping_sub(*first));
     if values.windows(2).all(|pair| matches!(pair, [a, b] if b.wrapping_sub(*a) == step)) {
         out.push(LINEAR);
@@ -203,6 +206,9 @@ fn position(place: u64, step: u64) -> i64 {
 pub(super) fn decode(cursor: &mut Cursor<'_>, count: usize) -> Result<Vec<i64>, ColumnError> {
     if count == 0 {
         return Ok(Vec::new());
+    }
+    if count == 1 {
+        return Ok(vec![cursor.signed()?]);
     }
     let coding = cursor.byte()?;
     let first = cursor.signed()?;

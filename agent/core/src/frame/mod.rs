@@ -142,12 +142,12 @@ pub enum FrameError {
         /// What was wrong.
         source: CborFault,
     },
-    /// A key of the header is missing, twice, or out of order.
-    #[error("frame: byte {at}: expected the keys of the header in ascending order, with `{missing}`")]
+    /// A key of the header is missing, or has a value that cannot be.
+    #[error("frame: byte {at}: expected a header with {missing}")]
     Header {
         /// How far reading had come, in bytes from the start of the frame.
         at: usize,
-        /// The key looked for.
+        /// What was looked for.
         missing: &'static str,
     },
     /// Another version.

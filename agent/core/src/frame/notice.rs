@@ -134,6 +134,9 @@ pub(super) fn write(record: &Record, out: &mut Writer) {
     map.write(out);
 }
 
+/// The stream, the class and the last number known.
+type LastNumber = (Arc<str>, Arc<str>, u64);
+
 /// Every key of every notice, as far as it was there.
 #[derive(Debug, Default)]
 struct Found {
@@ -150,7 +153,7 @@ struct Found {
     count: Option<u64>,
     epoch: Option<Epoch>,
     values: Option<Vec<(Arc<str>, Option<crate::reading::Value>)>>,
-    last: Option<Vec<(Arc<str>, Arc<str>, u64)>>,
+    last: Option<Vec<LastNumber>>,
 }
 
 /// Keys whose values are names.

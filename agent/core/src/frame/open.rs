@@ -172,7 +172,7 @@ impl Fields {
             // The version comes first, and with another one nothing after it can be relied on.
             if place == 0 {
                 if key != key::VERSION {
-                    return Err(HeaderFault::Frame(FrameError::Header { at: reader.at(), missing: "version" }));
+                    return Err(HeaderFault::Frame(FrameError::Header { at: reader.at(), missing: "the version first" }));
                 }
                 match reader.unsigned()? {
                     VERSION => continue,
@@ -217,15 +217,15 @@ impl Fields {
             Ok(value) if value as usize <= max => Ok(value),
             _ => Err(FrameError::TooLarge { what, found, max: max as u64 }),
         };
-        let first = self.first.ok_or(missing("first number"))?;
-        let count = bounded("records", self.count.ok_or(missing("count"))?, RECORDS_MAX)?;
+        let first = self.first.ok_or(missing("the first number"))?;
+        let count = bounded("records", self.count.ok_or(missing("the count"))?, RECORDS_MAX)?;
         if count == 0 || first.checked_add(u64::from(count) - 1).is_none() {
-            return Err(missing("count of at least 1, and numbers within 64 bits"));
+            return Err(missing("a count of at least 1, and numbers within 64 bits"));
         }
         let span = match (self.start, self.end) {
             (None, None) => None,
             (Some(start), Some(end)) if start <= end => Some((start, end)),
-            _ => return Err(missing("start and an end not before it")),
+            _ => return Err(missing("a start and an end not before it")),
         };
         let codec = match self.codec {
             None | Some(0) => Codec::Stored,
@@ -234,12 +234,12 @@ impl Fields {
         };
         let contents_bytes = match codec {
             Codec::Stored => packed as u64,
-            _ => self.contents_bytes.ok_or(missing("length of the contents"))?,
+            _ => self.contents_bytes.ok_or(missing("the length of the contents"))?,
         };
         let origin = Origin {
-            agent: self.agent.ok_or(missing("agent"))?,
-            epoch: self.epoch.ok_or(missing("epoch"))?,
-            stream: self.stream.ok_or(missing("stream"))?,
+            agent: self.agent.ok_or(missing("the agent"))?,
+            epoch: self.epoch.ok_or(missing("the epoch"))?,
+            stream: self.stream.ok_or(missing("the stream"))?,
             class: self.class.unwrap_or_else(|| DEFAULT_CLASS.into()),
         };
         let contents_bytes = bounded("bytes of contents", contents_bytes, CONTENTS_BYTES_MAX)?;

@@ -23,8 +23,8 @@ const TAG: u64 = 55_799;
 pub const HEADER_BYTES_MAX: usize = 22;
 /// The longest message in bytes.
 pub const MESSAGE_BYTES_MAX: usize = FRAME_BYTES_MAX + HEADER_BYTES_MAX;
-/// The shortest part worth a header, in bytes. A smaller `part_bytes_max` counts as this.
-pub const PART_BYTES_MIN: usize = 1024;
+/// The shortest part worth a header, in bytes: half a second at 4 kbit/s. A smaller `part_bytes_max` counts as this.
+pub const PART_BYTES_MIN: usize = 256;
 /// The most parts of a frame: the longest frame in the shortest parts.
 pub const PARTS_MAX: u32 = FRAME_BYTES_MAX.div_ceil(PART_BYTES_MIN) as u32;
 
@@ -213,7 +213,7 @@ mod tests {
 
     #[test]
     fn every_truncation_is_one_and_says_so() {
-        let message = split(&[7; 300], false, 1024).next().unwrap();
+        let message = split(&[7; 200], false, 256).next().unwrap();
         for length in 0..message.len() {
             assert_eq!(Message::parse(&message[..length]), Err(MessageError::Truncated(length)));
         }

@@ -162,7 +162,7 @@ mod tests {
             sizes in prop::collection::vec(1_usize..9000, 1..6), order: Vec<prop::sample::Index>,
         ) {
             let frames: Vec<Vec<u8>> = sizes.iter().enumerate().map(|(i, size)| framed(i as u8, *size)).collect();
-            let mut messages: Vec<Vec<u8>> = frames.iter().flat_map(|frame| split(frame, false, 1024)).collect();
+            let mut messages: Vec<Vec<u8>> = frames.iter().flat_map(|frame| split(frame, false, 256)).collect();
             let repeated: Vec<Vec<u8>> = order.iter().map(|index| messages[index.index(messages.len())].clone()).collect();
             messages.splice(0..0, repeated);
             let mut reassembler = Reassembler::default();

@@ -138,7 +138,7 @@ impl MessageReader {
     fn step(&mut self, at_end: bool) -> Option<Result<Item, StreamError>> {
         loop {
             let rest = self.bytes.get(self.done..).unwrap_or_default();
-            let Some(&byte) = rest.first() else { return self.skipped().filter(|_| at_end) };
+            let Some(&byte) = rest.first() else { return if at_end { self.skipped() } else { None } };
             let found = if self.skipping.is_some() && !may_begin(rest, at_end) {
                 Found::Nothing(StreamFault::Unknown(byte))
             } else {
