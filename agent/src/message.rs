@@ -13,6 +13,7 @@ use rtlive_core::record::{Emitted, Epoch};
 use rtlive_core::time::Timestamp;
 use tokio::sync::{mpsc, oneshot, watch};
 
+pub use rtlive_core::uplink::FrameId;
 pub use rtlive_drivers::outlet::Delivery;
 
 /// How many requests may wait for the store: a commit, a take, a few acknowledgements, a status. More would only hide that it is slow.
@@ -50,10 +51,6 @@ pub struct Committed {
     /// Whether the next commit should bring a snapshot: the journal has grown to 4 times the size of the last one.
     pub wants_snapshot: bool,
 }
-
-/// The number of a stored frame: its row in the store. Ascends within a priority.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct FrameId(pub i64);
 
 /// A frame, committed and ready to be sent.
 #[derive(Clone, Debug)]
@@ -132,8 +129,16 @@ pub struct StreamAccount {
 pub enum StoreRequest {
     /// Make an instant durable. From the engine only, one at a time.
     Commit(Box<Commit>, oneshot::Sender<Result<Committed, StoreError>>),
-    /// The next frame to send, the highest priority first; each frame is given out once until [`StoreRequest::Requeue`].
-    Take(oneshot::Sender<Option<StoredFrame>>),
+    /// The next frame to send, the highest priority first; each frame is given out once until [`StoreRequest::Return`] or
+    /// [`StoreRequest::Requeue`].
+    Take {
+        /// Streams, by name, whose frames are not wanted now: the broker refuses them.
+        except: Arc<[Arc<str>]>,
+        /// The answer; `None` when there is nothing to give out.
+        reply: oneshot::Sender<Option<StoredFrame>>,
+    },
+    /// These frames were given out and not delivered, and are to be given out again, in order.
+    Return(Vec<FrameId>),
     /// These frames were delivered; they are deleted with the next commit, which comes within a second.
     Acknowledge(Vec<FrameId>),
     /// The connection is gone: every frame that was given out and not acknowledged is to be given out again, in order.
@@ -224,8 +229,8 @@ impl StoreHandle {
     ///
     /// # Errors
     /// The store has stopped.
-    pub async fn take(&self) -> Result<Option<StoredFrame>, StoreError> {
-        self.ask(StoreRequest::Take).await
+    pub async fn take(&self, except: Arc<[Arc<str>]>) -> Result<Option<StoredFrame>, StoreError> {
+        self.ask(|reply| StoreRequest::Take { except, reply }).await
     }
 
     /// See [`StoreRequest::Status`].

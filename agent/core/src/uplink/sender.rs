@@ -8,6 +8,7 @@ use super::backoff::Backoff;
 use super::flight::{Flight, Settled};
 use super::refusal::{Refusals, Refused};
 use super::{Action, Event, Farewell, FrameId, Limits, Loss, Now, Parcel, Token, Verdict};
+use crate::message::{HEADER_BYTES_MAX, PART_BYTES_MIN, split};
 
 /// How many frames may be on their way: at 100 ms of round trip, 320 frames a second, more than a gateway seals.
 pub const FRAMES_MAX: usize = 32;
@@ -41,14 +42,6 @@ pub const STOP_WITHIN: Duration = Duration::from_secs(3);
 /// What a PUBLISH packet has around topic and payload, at most: the fixed header, the topic's length, the packet id, no properties
 /// (MQTT 5.0, section 3.3).
 const PUBLISH_OVERHEAD_BYTES: usize = 5 + 2 + 2 + 1;
-/// What a message has around a part of a frame, at most.
-const HEADER_BYTES_MAX: usize = 22;
-/// The shortest part worth sending; a broker that does not take it takes no frames.
-const PART_BYTES_MIN: usize = 1024;
-
-/// Makes the messages of a frame: its bytes, whether it is backlog, the longest part.
-pub type Split = fn(&[u8], bool, usize) -> Vec<Vec<u8>>;
-
 /// Where the connection stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum State {
@@ -87,7 +80,6 @@ pub struct Sender {
     flight: Flight,
     refusals: Refusals,
     backoff: Backoff,
-    split: Split,
     supply: Supply,
     /// The streams that the store was last asked to leave out.
     excepted: Arc<[Arc<str>]>,
@@ -104,14 +96,13 @@ pub struct Sender {
 
 impl Sender {
     /// A sender that connects at once. `seed` is different on every device and at every start; see [`Backoff`].
-    pub fn new(split: Split, seed: u64) -> Self {
+    pub fn new(seed: u64) -> Self {
         Self {
             state: State::Waiting { until: Duration::ZERO },
             limits: Limits::NONE,
             flight: Flight::default(),
             refusals: Refusals::default(),
             backoff: Backoff::new(RECONNECT_WAIT_MIN, RECONNECT_WAIT_MAX, seed),
-            split,
             supply: Supply::Possible,
             excepted: Arc::default(),
             actions: VecDeque::new(),
@@ -296,7 +287,7 @@ impl Sender {
         } else {
             let part = room.saturating_sub(HEADER_BYTES_MAX).min(PART_BYTES_MAX);
             let historical = now.wall.since(parcel.committed_at) > HISTORICAL_AFTER;
-            if part < PART_BYTES_MIN { Vec::new() } else { (self.split)(&parcel.bytes, historical, part) }
+            if part < PART_BYTES_MIN { Vec::new() } else { split(&parcel.bytes, historical, part).collect() }
         };
         if messages.is_empty() {
             // The store does not give it out again before the requeue after this connection; the others go on.

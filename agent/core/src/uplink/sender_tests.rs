@@ -4,13 +4,9 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::plan::Priority;
+use crate::message::Message;
 use crate::time::Timestamp;
 use crate::uplink::{Publication, Refusal};
-
-/// Parts without headers, so that sizes are easy to reckon with.
-fn cut(frame: &[u8], _historical: bool, part_bytes_max: usize) -> Vec<Vec<u8>> {
-    frame.chunks(part_bytes_max).map(<[u8]>::to_vec).collect()
-}
 
 const STREAMS: [&str; 3] = ["alerts", "raw", "minute"];
 
@@ -56,7 +52,7 @@ impl Model {
     fn new(parcels: Vec<Parcel>, limits: Limits, seed: u64) -> Self {
         let stored = parcels.into_iter().map(|parcel| ((parcel.priority, parcel.id), parcel)).collect();
         Self {
-            sender: Sender::new(cut, seed),
+            sender: Sender::new(seed),
             now: Duration::ZERO,
             stored,
             given_out: BTreeSet::new(),
@@ -173,7 +169,7 @@ impl Model {
         let Some(sent) = self.unacknowledged.remove(place) else { return };
         let current = self.attempt_since.get(&sent.frame).is_some_and(|&since| since <= sent.token);
         if current && verdict == Verdict::Taken {
-            *self.taken_bytes.entry(sent.frame).or_default() += sent.payload.len();
+            *self.taken_bytes.entry(sent.frame).or_default() += part_bytes(&sent.payload);
         }
         self.handle(Event::Acknowledged { token: sent.token, verdict: verdict.clone() });
         // A late double of it changes nothing.
@@ -214,6 +210,11 @@ impl Model {
         }
         panic!("{} frames are left over a good link in {:?}", self.stored.len(), self.sender);
     }
+}
+
+/// How much of its frame a message carries.
+fn part_bytes(payload: &[u8]) -> usize {
+    Message::parse(payload).map_or(payload.len(), |message| message.part.len())
 }
 
 /// What the world does next.
@@ -418,7 +419,7 @@ fn a_stop_sends_what_there_is_within_its_bound() {
 
 #[test]
 fn frames_that_wait_for_the_link_are_told_to_the_store() {
-    let mut sender = Sender::new(cut, 1);
+    let mut sender = Sender::new(1);
     let at = |ms| Now { steady: Duration::from_millis(ms), wall: Timestamp::EPOCH };
     let mut hints = Vec::new();
     let mut run = |sender: &mut Sender, now: Now, offers: bool| {

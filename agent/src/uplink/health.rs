@@ -1,0 +1,157 @@
+//! What `rtlive status` tells of the link.
+
+use std::fmt;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+/// How many round trips the percentiles look back at, roughly: when as many are counted, all counts are halved.
+const ROUND_TRIPS_MAX: u32 = 1024;
+/// Four classes for each doubling: a percentile is known within 19 %.
+const CLASSES_PER_DOUBLING: f64 = 4.0;
+/// From 0.1 ms to 0.1 ms × 2^25, almost an hour.
+const CLASSES: usize = 100;
+const SHORTEST_MS: f64 = 0.1;
+
+/// What `rtlive status` tells of the link.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct UplinkHealth {
+    /// `connecting`, `online`, `waiting` (for the next attempt), `offline` (stopped).
+    pub state: String,
+    /// The broker.
+    pub broker: String,
+    /// The version of MQTT that is spoken, where there is a connection: `5` or `3.1.1`.
+    pub protocol: Option<String>,
+    /// Since when the state is so, by the wall clock (RFC 3339).
+    pub since: Option<String>,
+    /// Why the last connection ended or did not come about; kept until the next one has been made.
+    pub error: Option<String>,
+    /// How often the connection was lost.
+    pub reconnects: u64,
+    /// Frames that were delivered since the start.
+    pub acknowledged_frames: u64,
+    /// Their bytes.
+    pub acknowledged_bytes: u64,
+    /// Messages that are sent and not acknowledged.
+    pub in_flight: usize,
+    /// Bytes that are taken from the store and not acknowledged.
+    pub in_flight_bytes: usize,
+    /// When the broker last acknowledged a message, by the wall clock (RFC 3339).
+    pub last_ack_at: Option<String>,
+    /// From publishing a message to its acknowledgement: the median, in milliseconds.
+    pub ack_ms_p50: Option<f64>,
+    /// The same, 99th percentile.
+    pub ack_ms_p99: Option<f64>,
+    /// Streams that the broker refuses at present. Their frames are kept, and tried again from time to time.
+    pub refused: Vec<StreamRefusal>,
+    /// Frames that are longer than the broker takes; tried again with the next connection.
+    pub too_long: u64,
+}
+
+/// A stream that the broker refuses.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StreamRefusal {
+    /// The stream.
+    pub stream: String,
+    /// Why.
+    pub reason: String,
+}
+
+/// A shared [`UplinkHealth`].
+pub type SharedHealth = Arc<Mutex<UplinkHealth>>;
+
+impl fmt::Display for UplinkHealth {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {}", self.broker, self.state)?;
+        if let Some(since) = &self.since {
+            write!(f, " since {since}")?;
+        }
+        if let Some(protocol) = &self.protocol {
+            write!(f, ", MQTT {protocol}")?;
+        }
+        write!(f, ", {} frames ({} bytes) acknowledged", self.acknowledged_frames, self.acknowledged_bytes)?;
+        write!(f, ", {} in flight", self.in_flight)?;
+        if let (Some(p50), Some(p99)) = (self.ack_ms_p50, self.ack_ms_p99) {
+            write!(f, ", ack p50 {p50:.1} ms, p99 {p99:.1} ms")?;
+        }
+        if self.reconnects > 0 {
+            write!(f, ", {} reconnects", self.reconnects)?;
+        }
+        if let Some(error) = &self.error {
+            write!(f, "; {error}")?;
+        }
+        for StreamRefusal { stream, reason } in &self.refused {
+            write!(f, "; {stream} is refused: {reason}")?;
+        }
+        if self.too_long > 0 {
+            write!(f, "; {} frames are longer than the broker takes", self.too_long)?;
+        }
+        Ok(())
+    }
+}
+
+/// How long the newest round trips took, counted in classes of equal ratio.
+#[derive(Clone, Debug)]
+pub(super) struct RoundTrips {
+    counts: [u32; CLASSES],
+    total: u32,
+}
+
+impl Default for RoundTrips {
+    fn default() -> Self {
+        Self { counts: [0; CLASSES], total: 0 }
+    }
+}
+
+impl RoundTrips {
+    pub(super) fn note(&mut self, took: Duration) {
+        let doublings = (took.as_secs_f64() * 1000.0 / SHORTEST_MS).max(1.0).log2();
+        let class = ((doublings * CLASSES_PER_DOUBLING) as usize).min(CLASSES - 1);
+        if let Some(count) = self.counts.get_mut(class) {
+            *count += 1;
+            self.total += 1;
+        }
+        if self.total >= ROUND_TRIPS_MAX {
+            for count in &mut self.counts {
+                *count /= 2;
+            }
+            self.total = self.counts.iter().sum();
+        }
+    }
+
+    /// The upper end of the class in which this part of the round trips ends, in milliseconds.
+    pub(super) fn percentile_ms(&self, part: f64) -> Option<f64> {
+        let rank = (f64::from(self.total) * part).ceil();
+        let mut seen = 0;
+        let class = self.counts.iter().position(|count| {
+            seen += count;
+            seen > 0 && f64::from(seen) >= rank
+        })?;
+        Some(SHORTEST_MS * ((class + 1) as f64 / CLASSES_PER_DOUBLING).exp2())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn percentiles_are_known_within_a_class_and_forget_the_past() {
+        let mut trips = RoundTrips::default();
+        assert_eq!(trips.percentile_ms(0.5), None);
+        for ms in 1..=1000 {
+            trips.note(Duration::from_millis(ms));
+        }
+        for (part, ms) in [(0.5, 500.0), (0.99, 990.0)] {
+            let found = trips.percentile_ms(part).unwrap();
+            assert!(found >= ms && found <= ms * 1.19, "{found} for {ms}");
+        }
+        for _ in 0..20_000 {
+            trips.note(Duration::from_millis(10));
+        }
+        assert!(trips.percentile_ms(0.99).unwrap() < 12.0);
+        trips.note(Duration::MAX);
+        trips.note(Duration::ZERO);
+    }
+}

@@ -1,0 +1,419 @@
+//! One connection to the broker, from CONNECT to its first error; the only module of the uplink that names `rumqttc`.
+//!
+//! - One connection is one client and one event loop, both dropped at any error: the library would otherwise send again by itself
+//!   what it believes unacknowledged, and hand out events of an earlier connection.
+//! - The event loop is polled by a task of its own, which is never cancelled while the connection lives (a cancelled poll may lose a
+//!   packet that the library believes sent). It never waits for a publish; publishing is a bounded channel that cannot fill up, as
+//!   the sender's bounds are below its capacity.
+//! - The library gives a publish no number, but reports packet ids in the order of the requests; so the tokens wait in a queue.
+
+mod v311;
+mod v5;
+
+use std::collections::{BTreeMap, VecDeque};
+use std::error::Error;
+use std::fmt;
+use std::future::Future;
+use std::io;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use rtlive_config::endpoint::Broker;
+use rtlive_config::uplink::{Login, Protocol};
+use rtlive_core::uplink::{Limits, Loss, Token, Verdict, sender};
+use rtlive_drivers::tls::{self, TlsFiles};
+use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
+
+/// How long name, TCP, TLS and CONNACK may take together; a satellite link needs several seconds, a minute would hide a wrong address.
+const CONNECT_WITHIN: Duration = Duration::from_secs(30);
+/// How long the goodbye may take: the status, its acknowledgement, DISCONNECT. The last will says the same when it does not get through.
+const GOODBYE_WITHIN: Duration = Duration::from_millis(1500);
+/// How many publishes the library holds back at once; the two more than the sender's are the status and the goodbye.
+const REQUESTS_MAX: usize = sender::MESSAGES_MAX as usize + 2;
+/// How many answers may wait for the uplink's task; beyond that the broker waits.
+const ANSWERS_MAX: usize = 64;
+/// The longest packet that the broker may send. It has nothing to send but acknowledgements.
+const RECEIVED_BYTES_MAX: u32 = 64 * 1024;
+
+/// The broker, and who we are to it.
+#[derive(Clone, Debug)]
+pub(super) struct Peer {
+    pub(super) broker: Broker,
+    pub(super) client_id: String,
+    pub(super) login: Option<Login>,
+    pub(super) protocol: Protocol,
+    pub(super) keep_alive: Duration,
+    pub(super) tls: TlsFiles,
+    pub(super) status_topic: String,
+}
+
+/// A version of MQTT.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Version {
+    V5,
+    V311,
+}
+
+/// What comes from the broker.
+#[derive(Debug)]
+pub(super) enum FromBroker {
+    /// A message was answered.
+    Answered(Token, Verdict),
+    /// The status was answered.
+    StatusAnswered(Verdict),
+    /// The connection is gone.
+    Lost(LinkError),
+}
+
+/// Why there is no connection, for a person.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{doing}: {cause}{}", hint.as_ref().map(|hint| format!(" ({hint})")).unwrap_or_default())]
+pub(super) struct LinkError {
+    /// The operation and the object: `connect to mqtts://broker:8883`.
+    pub(super) doing: String,
+    /// What the system or the broker said.
+    pub(super) cause: String,
+    /// What the user can do.
+    pub(super) hint: Option<String>,
+    /// What it means for the next attempt.
+    pub(super) loss: Loss,
+    /// Whether the broker may not know the version of MQTT.
+    pub(super) version_refused: bool,
+}
+
+/// A connection that stands.
+pub(super) struct Connection {
+    pub(super) version: Version,
+    pub(super) limits: Limits,
+    client: Client,
+    tokens: Tokens,
+    answers: mpsc::Receiver<FromBroker>,
+    poller: JoinHandle<()>,
+    status_topic: String,
+}
+
+/// The publishes that the library has not yet given an id: tokens, or `None` for the status.
+type Tokens = Arc<Mutex<VecDeque<Option<Token>>>>;
+
+enum Client {
+    V5(rumqttc::v5::AsyncClient),
+    V311(rumqttc::AsyncClient),
+}
+
+/// What an event loop tells.
+enum Heard {
+    Connected(Limits),
+    /// The next publish got this packet id.
+    Sent(u16),
+    Answered(u16, Verdict),
+    /// Our DISCONNECT is written.
+    Goodbye,
+    Nothing,
+}
+
+/// An event loop of either version.
+trait Wire: Send + 'static {
+    /// What happens next. Not to be cancelled once connected.
+    fn next(&mut self) -> impl Future<Output = Result<Heard, Failure>> + Send;
+
+    /// What was read before an error and not told yet.
+    fn rest(&mut self) -> Vec<Heard>;
+}
+
+/// An error of an event loop, in words of the network.
+struct Failure {
+    cause: String,
+    hint: Option<String>,
+    loss: Loss,
+    version_refused: bool,
+}
+
+impl Connection {
+    /// Connects, in the version that the configuration names; where it leaves that open in 5, or where the broker does not know it or
+    /// `prefer_v311` says so in 3.1.1. The broker keeps no session. `offline` is the last will.
+    ///
+    /// May be dropped while it waits.
+    ///
+    /// # Errors
+    /// Says what the broker or the system answered, and what can be done.
+    pub(super) async fn open(peer: &Peer, prefer_v311: bool, offline: Vec<u8>) -> Result<Self, LinkError> {
+        match peer.protocol {
+            Protocol::V5 => Self::open_v5(peer, offline).await,
+            Protocol::V311 => Self::open_v311(peer, offline).await,
+            Protocol::Auto if prefer_v311 => Self::open_v311(peer, offline).await,
+            Protocol::Auto => match Self::open_v5(peer, offline.clone()).await {
+                Err(error) if error.version_refused => Self::open_v311(peer, offline).await,
+                result => result,
+            },
+        }
+    }
+
+    async fn open_v5(peer: &Peer, offline: Vec<u8>) -> Result<Self, LinkError> {
+        let (client, wire) = v5::client(peer, offline)?;
+        Self::establish(peer, Version::V5, Client::V5(client), wire).await
+    }
+
+    async fn open_v311(peer: &Peer, offline: Vec<u8>) -> Result<Self, LinkError> {
+        let (client, wire) = v311::client(peer, offline)?;
+        Self::establish(peer, Version::V311, Client::V311(client), wire).await
+    }
+
+    async fn establish(peer: &Peer, version: Version, client: Client, mut wire: impl Wire) -> Result<Self, LinkError> {
+        let doing = || format!("connect to {} as {}", peer.broker, peer.client_id);
+        let limits = match tokio::time::timeout(CONNECT_WITHIN, wire.next()).await {
+            Ok(Ok(Heard::Connected(limits))) => limits,
+            Ok(Ok(_)) => return Err(LinkError::refused(doing(), "expected CONNACK, found another packet")),
+            Ok(Err(failure)) => return Err(failure.while_doing(doing())),
+            Err(_) => {
+                let cause = format!("no answer within {} s", CONNECT_WITHIN.as_secs());
+                let hint = Some("is the address right, and nothing in between?".into());
+                let failure = Failure { cause, hint, loss: Loss::Broken, version_refused: false };
+                return Err(failure.while_doing(doing()));
+            }
+        };
+        let tokens = Tokens::default();
+        let (tell, answers) = mpsc::channel(ANSWERS_MAX);
+        let doing = format!("hear from {}", peer.broker);
+        let poller = tokio::spawn(poll(wire, tokens.clone(), tell, doing));
+        let status_topic = peer.status_topic.clone();
+        Ok(Self { version, limits, client, tokens, answers, poller, status_topic })
+    }
+
+    /// Hands a message to the client, at QoS 1.
+    ///
+    /// # Errors
+    /// The client takes nothing more: the connection is gone, or a bound was overstepped.
+    pub(super) fn publish(&self, token: Token, topic: &str, payload: Vec<u8>) -> Result<(), LinkError> {
+        self.hand_over(Some(token), topic, payload, false)
+    }
+
+    /// Hands the retained status to the client.
+    ///
+    /// # Errors
+    /// See [`Connection::publish`].
+    pub(super) fn publish_status(&self, payload: Vec<u8>) -> Result<(), LinkError> {
+        self.hand_over(None, &self.status_topic, payload, true)
+    }
+
+    fn hand_over(
+        &self,
+        token: Option<Token>,
+        topic: &str,
+        payload: Vec<u8>,
+        retain: bool,
+    ) -> Result<(), LinkError> {
+        let mut tokens = self.tokens.lock().unwrap_or_else(PoisonError::into_inner);
+        // Before the request, or the poller might see the packet id first.
+        tokens.push_back(token);
+        let handed_over = match &self.client {
+            Client::V5(client) => {
+                let qos = rumqttc::v5::mqttbytes::QoS::AtLeastOnce;
+                client.try_publish(topic, qos, retain, payload).map_err(|error| error.to_string())
+            }
+            Client::V311(client) => {
+                let qos = rumqttc::QoS::AtLeastOnce;
+                client.try_publish(topic, qos, retain, payload).map_err(|error| error.to_string())
+            }
+        };
+        handed_over.map_err(|error| {
+            tokens.pop_back();
+            LinkError::refused(format!("publish to {topic}"), error)
+        })
+    }
+
+    /// What comes next; pending for ever once [`FromBroker::Lost`] was told. May be dropped while it waits.
+    pub(super) async fn next(&mut self) -> FromBroker {
+        match self.answers.recv().await {
+            Some(answer) => answer,
+            None => std::future::pending().await,
+        }
+    }
+
+    /// What has come already.
+    pub(super) fn next_ready(&mut self) -> Option<FromBroker> {
+        self.answers.try_recv().ok()
+    }
+
+    /// Says goodbye within a bound: the status goes offline, then DISCONNECT, so that the broker does not publish the last will.
+    pub(super) async fn close(mut self, offline: Vec<u8>) {
+        let goodbye = async {
+            self.publish_status(offline).ok()?;
+            while !matches!(self.answers.recv().await?, FromBroker::StatusAnswered(_)) {}
+            match &self.client {
+                Client::V5(client) => client.try_disconnect().ok()?,
+                Client::V311(client) => client.try_disconnect().ok()?,
+            }
+            // The poller ends when DISCONNECT is written.
+            while self.answers.recv().await.is_some() {}
+            Some(())
+        };
+        // Whatever fails here, the last will tells what the status would have told.
+        let _ = tokio::time::timeout(GOODBYE_WITHIN, goodbye).await;
+    }
+}
+
+impl Drop for Connection {
+    /// Drops the event loop, and with it the socket.
+    fn drop(&mut self) {
+        self.poller.abort();
+    }
+}
+
+/// Polls an event loop until its first error or our goodbye.
+async fn poll(mut wire: impl Wire, tokens: Tokens, tell: mpsc::Sender<FromBroker>, doing: String) {
+    let mut ids: BTreeMap<u16, Option<Token>> = BTreeMap::new();
+    loop {
+        let (heard, failure) = match wire.next().await {
+            Ok(heard) => (vec![heard], None),
+            Err(failure) => (wire.rest(), Some(failure)),
+        };
+        for heard in heard {
+            match heard {
+                Heard::Sent(id) => {
+                    if let Some(token) = tokens.lock().unwrap_or_else(PoisonError::into_inner).pop_front() {
+                        ids.insert(id, token);
+                    }
+                }
+                Heard::Answered(id, verdict) => {
+                    let answer = match ids.remove(&id) {
+                        Some(Some(token)) => FromBroker::Answered(token, verdict),
+                        Some(None) => FromBroker::StatusAnswered(verdict),
+                        None => continue,
+                    };
+                    if tell.send(answer).await.is_err() {
+                        return;
+                    }
+                }
+                Heard::Goodbye => return,
+                Heard::Connected(_) | Heard::Nothing => {}
+            }
+        }
+        if let Some(failure) = failure {
+            // Nobody listens when the connection is being dropped.
+            let _ = tell.send(FromBroker::Lost(failure.while_doing(doing))).await;
+            return;
+        }
+    }
+}
+
+impl LinkError {
+    /// Something that does not mend itself.
+    pub(super) fn refused(doing: String, cause: impl Into<String>) -> Self {
+        Self { doing, cause: cause.into(), hint: None, loss: Loss::Refused, version_refused: false }
+    }
+}
+
+impl Failure {
+    fn while_doing(self, doing: String) -> LinkError {
+        let Self { cause, hint, loss, version_refused } = self;
+        LinkError { doing, cause, hint, loss, version_refused }
+    }
+
+    /// Where a library's error says all there is to say.
+    fn of(error: &(dyn Error + 'static)) -> Self {
+        let mut cause = error.to_string();
+        // The library's words repeat their cause in most cases, not in all.
+        let mut source = error.source();
+        while let Some(inner) = source {
+            let text = inner.to_string();
+            if !cause.contains(&text) {
+                cause = format!("{cause}: {text}");
+            }
+            source = inner.source();
+        }
+        if let Some(hint) = tls::hint(error) {
+            return Self { cause, hint: Some(hint.into()), loss: Loss::Refused, version_refused: false };
+        }
+        let kind = error.downcast_ref::<io::Error>().map(io::Error::kind);
+        let hint = match kind {
+            Some(io::ErrorKind::ConnectionRefused) => {
+                Some("nothing listens there: is the broker running, and the port right?")
+            }
+            Some(io::ErrorKind::NetworkUnreachable | io::ErrorKind::HostUnreachable) => {
+                Some("there is no way to it: is the network up?")
+            }
+            // What getaddrinfo(3) reports has no kind of its own.
+            Some(_) if cause.contains("failed to lookup address") => {
+                Some("the name is unknown: is it right, and does this machine reach a name server?")
+            }
+            _ => None,
+        };
+        Self { cause, hint: hint.map(str::to_owned), loss: Loss::Broken, version_refused: false }
+    }
+
+    /// Where the broker closed the connection without a word.
+    fn closed(connected: bool) -> Self {
+        let cause = if connected { "the broker closed the connection" } else { "the broker closed the connection before it answered" };
+        // A broker of 3.1.1 answers a version that it does not know in a form that version 5 does not know, and closes the connection
+        // (MQTT 3.1.1, section 3.1.2.2).
+        Self { cause: cause.into(), hint: None, loss: Loss::Broken, version_refused: !connected }
+    }
+
+    fn login_refused() -> Self {
+        Self {
+            cause: "the broker refused the login".into(),
+            hint: Some("check `username`, `password` and `client_id`, and the broker's own list of users".into()),
+            loss: Loss::Refused,
+            version_refused: false,
+        }
+    }
+}
+
+/// Whether an error of the system says that the peer closed the connection.
+fn is_closed(error: &io::Error) -> bool {
+    use io::ErrorKind::{BrokenPipe, ConnectionAborted, ConnectionReset, UnexpectedEof};
+    matches!(error.kind(), ConnectionAborted | ConnectionReset | BrokenPipe | UnexpectedEof)
+}
+
+/// The host as the library takes it: joined with the port by a colon, so that an IPv6 address needs brackets.
+fn host(broker: &Broker) -> String {
+    let host = &broker.address.host;
+    if host.contains(':') { format!("[{host}]") } else { host.clone() }
+}
+
+/// Name and password, fetched for each connection so that a changed one is taken.
+fn credentials(peer: &Peer) -> Result<Option<(String, String)>, LinkError> {
+    let Some(Login { username, password }) = &peer.login else { return Ok(None) };
+    let password = match password {
+        None => String::new(),
+        Some(secret) => {
+            let fetched = secret.fetch().map_err(|error| {
+                let cause = match error.source() {
+                    Some(source) => format!("{error}: {source}"),
+                    None => error.to_string(),
+                };
+                LinkError::refused(format!("log in at {}", peer.broker), cause)
+            })?;
+            fetched.expose().to_owned()
+        }
+    };
+    Ok(Some((username.clone(), password)))
+}
+
+/// The transport: TCP, or TLS with our own configuration. Its files are read for each connection, so that a renewed certificate is taken.
+fn transport(peer: &Peer) -> Result<rumqttc::Transport, LinkError> {
+    if !peer.broker.tls {
+        return Ok(rumqttc::Transport::tcp());
+    }
+    let config = tls::client_config(&peer.tls)
+        .map_err(|error| LinkError::refused(format!("set up TLS for {}", peer.broker), error.to_string()))?;
+    Ok(rumqttc::Transport::tls_with_config(rumqttc::TlsConfiguration::Rustls(config)))
+}
+
+/// Small packets go at once. The library's own time-outs must not be shorter than ours: a slow link takes long to flush one message.
+fn network_options() -> rumqttc::NetworkOptions {
+    let mut network = rumqttc::NetworkOptions::new();
+    network.set_tcp_nodelay(true);
+    network.set_connection_timeout(sender::ACKNOWLEDGEMENT_WAIT_MAX.as_secs());
+    network
+}
+
+impl fmt::Display for Version {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::V5 => "5",
+            Self::V311 => "3.1.1",
+        })
+    }
+}

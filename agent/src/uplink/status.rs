@@ -1,0 +1,31 @@
+//! The retained status of the agent at the broker (contract: `rtlive/{agent}/status`).
+
+use std::collections::BTreeMap;
+
+use rtlive_core::plan::Plan;
+use rtlive_core::time::Timestamp;
+use serde::Serialize;
+
+#[derive(Serialize)]
+struct Status<'a> {
+    agent: &'a str,
+    state: &'a str,
+    since: String,
+    version: &'a str,
+    labels: &'a BTreeMap<String, String>,
+}
+
+/// Where it is published.
+pub(super) fn topic(plan: &Plan) -> String {
+    format!("rtlive/{}/status", plan.agent)
+}
+
+/// What is published. The last will is written when the connection is made, so that its `since` is that time: the agent cannot know
+/// when it will be lost.
+pub(super) fn payload(plan: &Plan, online: bool, since: Timestamp) -> Vec<u8> {
+    let state = if online { "online" } else { "offline" };
+    let version = env!("CARGO_PKG_VERSION");
+    let status = Status { agent: &plan.agent, state, since: since.to_string(), version, labels: &plan.labels };
+    // Texts and a map with text keys always make JSON.
+    serde_json::to_vec(&status).unwrap_or_default()
+}

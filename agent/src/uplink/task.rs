@@ -1,0 +1,418 @@
+//! The uplink's task: carries out what the sender decides.
+
+use std::collections::BTreeMap;
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::{Arc, PoisonError};
+use std::time::Duration;
+
+use rtlive_config::uplink::UplinkConfig;
+use rtlive_core::plan::Plan;
+use rtlive_core::time::Timestamp;
+use rtlive_core::uplink::sender::STABLE_AFTER;
+use rtlive_core::uplink::{
+    Action, Event, Farewell, FrameId, Loss, Now, Parcel, Refused, Sender, State, Token, Verdict,
+};
+use rtlive_drivers::outlet::Clock;
+use rtlive_drivers::tls::{Identity, TlsFiles};
+use tokio::sync::watch;
+use tokio::time::Instant;
+
+use super::health::{RoundTrips, SharedHealth, StreamRefusal};
+use super::mqtt::{Connection, FromBroker, LinkError, Peer, Version};
+use super::status;
+use super::topic::Topics;
+use crate::clock::random;
+use crate::message::{LinkHint, StoreError, StoreHandle, StoreRequest};
+
+/// How long a broker that fell back to MQTT 3.1.1 is spoken to in it before 5 is tried again: it may have been replaced.
+const VERSION_REMEMBERED: Duration = Duration::from_secs(24 * 3600);
+/// After how many short connections in a row that the broker closed the log suspects a second agent. A broker that restarts does so once
+/// or twice.
+const SHORT_CONNECTIONS_SUSPECT: u32 = 3;
+
+/// Carries frames from the store to the broker until `stopping` is true, then sends what is left within a bound and says goodbye.
+/// Ends earlier only when the store is gone. Nothing that the broker or the network does ends it.
+pub async fn run(
+    config: UplinkConfig,
+    plan: Arc<Plan>,
+    store: StoreHandle,
+    clock: Arc<dyn Clock>,
+    health: SharedHealth,
+    stopping: watch::Receiver<bool>,
+) {
+    let mut task = Task::new(config, plan, store, clock, health);
+    if task.run(stopping).await.is_err() {
+        tracing::debug!("the uplink ends: the store has stopped");
+    }
+    task.set_state("offline");
+}
+
+struct Task {
+    peer: Peer,
+    plan: Arc<Plan>,
+    topics: Topics,
+    store: StoreHandle,
+    clock: Arc<dyn Clock>,
+    health: SharedHealth,
+    sender: Sender,
+    started: Instant,
+    link: Link,
+    /// Until when 3.1.1 is tried first.
+    v311_until: Option<Instant>,
+    short_connections: u32,
+    /// When each message that waits for its acknowledgement was published.
+    published: BTreeMap<Token, Instant>,
+    round_trips: RoundTrips,
+    /// The bytes of each frame that was given out.
+    frame_bytes: BTreeMap<FrameId, usize>,
+    /// Delivered, and not yet told to the store.
+    delivered: Vec<FrameId>,
+    refused: Vec<Refused>,
+}
+
+type Opening = Pin<Box<dyn Future<Output = Result<Connection, LinkError>> + Send>>;
+
+enum Link {
+    Closed,
+    Opening(Opening),
+    Open(Connection),
+}
+
+enum Heard {
+    Opened(Box<Result<Connection, LinkError>>),
+    Broker(FromBroker),
+}
+
+impl Link {
+    /// What happens next on the link; pending while it is closed. May be dropped while it waits.
+    async fn next(&mut self) -> Heard {
+        match self {
+            Self::Closed => std::future::pending().await,
+            Self::Opening(opening) => Heard::Opened(Box::new(opening.await)),
+            Self::Open(connection) => Heard::Broker(connection.next().await),
+        }
+    }
+}
+
+impl Task {
+    fn new(
+        config: UplinkConfig,
+        plan: Arc<Plan>,
+        store: StoreHandle,
+        clock: Arc<dyn Clock>,
+        health: SharedHealth,
+    ) -> Self {
+        let UplinkConfig { broker, login, topic, protocol, keep_alive, client_id, tls, .. } = config;
+        let identity = tls.identity.map(|identity| Identity { cert: identity.cert, key: identity.key });
+        let tls = TlsFiles { ca: tls.ca, identity };
+        let status_topic = status::topic(&plan);
+        let peer = Peer { broker, client_id, login, protocol, keep_alive, tls, status_topic };
+        Self {
+            peer,
+            topics: Topics::new(plan.clone(), topic),
+            plan,
+            store,
+            clock,
+            health,
+            sender: Sender::new(random()),
+            started: Instant::now(),
+            link: Link::Closed,
+            v311_until: None,
+            short_connections: 0,
+            published: BTreeMap::new(),
+            round_trips: RoundTrips::default(),
+            frame_bytes: BTreeMap::new(),
+            delivered: Vec::new(),
+            refused: Vec::new(),
+        }
+    }
+
+    fn now(&self) -> Now {
+        Now { steady: self.started.elapsed(), wall: self.clock.now() }
+    }
+
+    fn handle(&mut self, event: Event) {
+        self.sender.handle(self.now(), event);
+    }
+
+    async fn run(&mut self, mut stopping: watch::Receiver<bool>) -> Result<(), StoreError> {
+        self.health_mut(|health, task| health.broker = task.peer.broker.to_string());
+        let mut told_to_stop = false;
+        loop {
+            while let Some(action) = self.sender.poll(self.now()) {
+                self.carry_out(action).await?;
+            }
+            self.tell_delivered().await?;
+            self.show();
+            if self.sender.state() == State::Stopped {
+                return Ok(());
+            }
+            let wake_at = self.sender.wake_at(self.now()).map(|at| self.started + at);
+            tokio::select! {
+                heard = self.link.next() => self.heard(heard),
+                changed = self.store.frames.changed() => {
+                    changed.map_err(|_| StoreError::Stopped)?;
+                    self.handle(Event::FramesAvailable);
+                }
+                // An error means that the pipeline is gone, which is a stop as well.
+                _ = stopping.wait_for(|stop| *stop), if !told_to_stop => {
+                    told_to_stop = true;
+                    self.handle(Event::Stop);
+                }
+                () = sleep_until(wake_at) => {}
+            }
+        }
+    }
+
+    fn heard(&mut self, heard: Heard) {
+        match heard {
+            Heard::Opened(opened) => match *opened {
+                Ok(connection) => self.opened(connection),
+                Err(error) => self.lost(&error),
+            },
+            Heard::Broker(answer) => {
+                self.answered(answer);
+                // All answers that have come together are one turn, so that the store is told once.
+                while let Link::Open(connection) = &mut self.link {
+                    let Some(answer) = connection.next_ready() else { break };
+                    self.answered(answer);
+                }
+            }
+        }
+    }
+
+    fn opened(&mut self, connection: Connection) {
+        let (version, limits) = (connection.version, connection.limits);
+        let since = self.clock.now();
+        tracing::info!("connected to {} with MQTT {version}", self.peer.broker);
+        match version {
+            Version::V311 if self.v311_until.is_none() => {
+                self.v311_until = Some(Instant::now() + VERSION_REMEMBERED);
+            }
+            Version::V311 => {}
+            Version::V5 => self.v311_until = None,
+        }
+        self.health_mut(|health, _| {
+            health.protocol = Some(version.to_string());
+            health.error = None;
+        });
+        // Before all else, so that a subscriber knows who speaks.
+        let announced = connection.publish_status(status::payload(&self.plan, true, since));
+        self.link = Link::Open(connection);
+        self.handle(Event::Connected(limits));
+        if let Err(error) = announced {
+            self.lost(&error);
+        }
+    }
+
+    fn answered(&mut self, answer: FromBroker) {
+        match answer {
+            FromBroker::Answered(token, verdict) => {
+                if let Some(at) = self.published.remove(&token) {
+                    self.round_trips.note(at.elapsed());
+                }
+                let wall = self.clock.now();
+                self.health_mut(|health, _| health.last_ack_at = Some(wall.to_string()));
+                self.handle(Event::Acknowledged { token, verdict });
+            }
+            FromBroker::StatusAnswered(Verdict::Refused(refusal)) => {
+                tracing::debug!("the status at {} was not taken: {refusal}", self.peer.status_topic);
+            }
+            FromBroker::StatusAnswered(Verdict::Taken) => {}
+            FromBroker::Lost(error) => self.lost(&error),
+        }
+    }
+
+    /// The connection ended, or was not made.
+    fn lost(&mut self, error: &LinkError) {
+        let short = match self.sender.state() {
+            State::Connected { since } => Some(self.now().steady.saturating_sub(since) < STABLE_AFTER),
+            _ => None,
+        };
+        match short {
+            Some(true) => self.short_connections += 1,
+            Some(false) => self.short_connections = 0,
+            // An attempt that fails says nothing about a second agent.
+            None => {}
+        }
+        self.close_link();
+        self.handle(Event::Disconnected(error.loss));
+        let mut text = error.to_string();
+        if error.loss == Loss::Broken && self.short_connections >= SHORT_CONNECTIONS_SUSPECT {
+            let suspicion = "; the broker keeps closing new connections: does a second agent use the client id";
+            text = format!("{text}{suspicion} {}?", self.peer.client_id);
+        }
+        let wait = match self.sender.state() {
+            State::Waiting { until } => until.saturating_sub(self.now().steady),
+            _ => Duration::ZERO,
+        };
+        let seconds = wait.as_secs_f64();
+        match error.loss {
+            Loss::TakenOver => tracing::error!("{text}; next attempt in {seconds:.0} s"),
+            _ => tracing::warn!("{text}; next attempt in {seconds:.1} s"),
+        }
+        self.health_mut(|health, _| {
+            health.reconnects += u64::from(short.is_some());
+            health.error = Some(text);
+        });
+    }
+
+    fn close_link(&mut self) {
+        self.link = Link::Closed;
+        self.published.clear();
+        self.frame_bytes.clear();
+        self.health_mut(|health, _| health.protocol = None);
+    }
+
+    async fn carry_out(&mut self, action: Action) -> Result<(), StoreError> {
+        match action {
+            Action::Connect => self.open_link(),
+            Action::Take { except } => {
+                // In this order, so that the store never gives out what was delivered.
+                self.tell_delivered().await?;
+                let event = match self.store.take(except).await? {
+                    Some(frame) => {
+                        self.frame_bytes.insert(frame.id, frame.bytes.len());
+                        Event::Offered(Parcel {
+                            id: frame.id,
+                            topic: self.topics.of(&frame.stream),
+                            stream: frame.stream,
+                            priority: frame.priority,
+                            committed_at: frame.committed_at,
+                            json: frame.json,
+                            bytes: frame.bytes,
+                        })
+                    }
+                    None => Event::NothingOffered,
+                };
+                self.handle(event);
+            }
+            Action::Publish(publication) => {
+                let Link::Open(connection) = &self.link else { return Ok(()) };
+                let published = connection.publish(publication.token, &publication.topic, publication.payload);
+                match published {
+                    Ok(()) => {
+                        self.published.insert(publication.token, Instant::now());
+                    }
+                    Err(error) => self.lost(&error),
+                }
+            }
+            Action::Delivered(id) => {
+                let bytes = self.frame_bytes.remove(&id).unwrap_or_default() as u64;
+                self.delivered.push(id);
+                self.health_mut(|health, _| {
+                    health.acknowledged_frames += 1;
+                    health.acknowledged_bytes += bytes;
+                });
+            }
+            Action::Return(id) => {
+                self.frame_bytes.remove(&id);
+                self.tell_delivered().await?;
+                self.store.tell(StoreRequest::Return(vec![id])).await?;
+            }
+            Action::Requeue => {
+                self.tell_delivered().await?;
+                self.store.tell(StoreRequest::Requeue).await?;
+            }
+            Action::Hint { connected, congested } => {
+                self.store.tell(StoreRequest::Hint(LinkHint { connected, congested })).await?;
+            }
+            Action::Disconnect(Farewell::Stalled) => {
+                let broker = &self.peer.broker;
+                let text = format!("send to {broker}: the broker has acknowledged nothing for too long");
+                tracing::warn!("{text}");
+                self.close_link();
+                self.health_mut(|health, _| {
+                    health.reconnects += 1;
+                    health.error = Some(text);
+                });
+            }
+            Action::Disconnect(Farewell::Stopping) => {
+                if let Link::Open(connection) = std::mem::replace(&mut self.link, Link::Closed) {
+                    connection.close(status::payload(&self.plan, false, self.clock.now())).await;
+                    tracing::info!("disconnected from {}", self.peer.broker);
+                }
+                self.close_link();
+            }
+        }
+        Ok(())
+    }
+
+    fn open_link(&mut self) {
+        let now = Instant::now();
+        self.v311_until = self.v311_until.filter(|until| now < *until);
+        let prefer_v311 = self.v311_until.is_some();
+        let peer = self.peer.clone();
+        let offline = status::payload(&self.plan, false, self.clock.now());
+        self.link = Link::Opening(Box::pin(async move { Connection::open(&peer, prefer_v311, offline).await }));
+    }
+
+    async fn tell_delivered(&mut self) -> Result<(), StoreError> {
+        if self.delivered.is_empty() {
+            return Ok(());
+        }
+        self.store.tell(StoreRequest::Acknowledge(std::mem::take(&mut self.delivered))).await
+    }
+
+    /// Brings the health up to date, and logs what is new about refusals.
+    fn show(&mut self) {
+        self.set_state(match self.sender.state() {
+            State::Waiting { .. } => "waiting",
+            State::Connecting => "connecting",
+            State::Connected { .. } => "online",
+            State::Stopped => "offline",
+        });
+        let refused: Vec<Refused> = self.sender.refused().collect();
+        for Refused { stream, refusal, .. } in &refused {
+            let known = |old: &Refused| (&old.stream, old.refusal) == (stream, *refusal);
+            if !self.refused.iter().any(known) {
+                tracing::warn!("the stream {stream} is not taken: {refusal}; it is kept, and tried again");
+            }
+        }
+        for Refused { stream, .. } in &self.refused {
+            if matches!(self.link, Link::Open(_)) && !refused.iter().any(|new| new.stream == *stream) {
+                tracing::info!("the stream {stream} is taken again");
+            }
+        }
+        if self.refused != refused {
+            let shown = refused.iter();
+            let shown = shown.map(|Refused { stream, refusal, .. }| StreamRefusal {
+                stream: stream.to_string(),
+                reason: refusal.to_string(),
+            });
+            let shown = shown.collect();
+            self.health_mut(|health, _| health.refused = shown);
+            self.refused = refused;
+        }
+        self.health_mut(|health, task| {
+            health.in_flight = task.sender.messages_in_flight();
+            health.in_flight_bytes = task.sender.bytes_in_flight();
+            health.too_long = task.sender.set_aside();
+            health.ack_ms_p50 = task.round_trips.percentile_ms(0.5);
+            health.ack_ms_p99 = task.round_trips.percentile_ms(0.99);
+        });
+    }
+
+    fn set_state(&self, state: &str) {
+        let since: Timestamp = self.clock.now();
+        self.health_mut(|health, _| {
+            if health.state != state {
+                health.state = state.to_owned();
+                health.since = Some(since.to_string());
+            }
+        });
+    }
+
+    fn health_mut(&self, change: impl FnOnce(&mut super::UplinkHealth, &Self)) {
+        change(&mut self.health.lock().unwrap_or_else(PoisonError::into_inner), self);
+    }
+}
+
+/// Sleeps until then, or for ever.
+async fn sleep_until(at: Option<Instant>) {
+    match at {
+        Some(at) => tokio::time::sleep_until(at).await,
+        None => std::future::pending().await,
+    }
+}
