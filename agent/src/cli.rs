@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
+use rtlive_config::quantity::Span;
 
 /// rtlive: the ingestion agent for embedded Linux gateways.
 #[derive(Debug, Parser)]
@@ -116,5 +117,5 @@ pub struct Replay {
 
 /// A span of time as it stands in the configuration: `20s`, `300ms`.
 fn span(text: &str) -> Result<Duration, String> {
-    rtlive_config::value::parse_span(text).map_err(|error| error.to_string())
+    text.parse::<Span>().map(|span| span.0).map_err(|error| error.to_string())
 }

@@ -12,7 +12,8 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
-use rtlive_config::UplinkConfig;
+use rtlive_config::fingerprint::Fingerprint;
+use rtlive_config::uplink::UplinkConfig;
 use rtlive_core::plan::Plan;
 use rtlive_core::reading::InputId;
 use rtlive_core::time::Timestamp;
@@ -52,6 +53,9 @@ pub enum PipelineError {
     /// The store could not be opened or written.
     #[error("the store failed")]
     Store(#[from] StoreError),
+    /// The system has no room for the store's thread.
+    #[error("start the store's thread")]
+    Thread(#[source] std::io::Error),
     /// A stage ended that should not have; systemd starts the agent again.
     #[error("the {0} ended unexpectedly")]
     StageEnded(&'static str),
@@ -80,7 +84,7 @@ struct Inputs {
     health: BTreeMap<Arc<str>, SharedHealth>,
     stop: watch::Sender<bool>,
     tasks: JoinSet<()>,
-    fingerprint: String,
+    fingerprint: Fingerprint,
 }
 
 /// The uplink's task.
@@ -103,9 +107,10 @@ impl Pipeline {
     /// The store cannot be opened: another agent holds it, or its folder cannot be written.
     pub fn start(mut config: Config, clock: Arc<dyn Clock>) -> Result<Self, PipelineError> {
         let boot = Boot { id: boot_id(), now: clock.now(), random: random() };
-        let (store, recovered) = Store::open(store::Options::of(&config), boot)?;
-        let (stage, kept) = recovery::restore(recovered, &config.plan, clock.now());
-        let (store, store_thread) = store::thread::spawn(store, clock.clone())?;
+        let options = store::Options { state_dir: config.agent.state_dir.clone() };
+        let (mut store, recovered) = Store::open(&options, boot)?;
+        let (stage, kept) = recovery::restore(&mut store, recovered, &config.plan, clock.now());
+        let (store, store_thread) = store::thread::spawn(store, clock.clone()).map_err(PipelineError::Thread)?;
 
         let (deliveries, from_drivers) = mpsc::channel(DELIVERIES_MAX);
         let (engine, requests) = mpsc::channel(ENGINE_REQUESTS_MAX);
@@ -237,6 +242,7 @@ impl Inputs {
             health.insert(input.name.clone(), shared.clone());
             let session = Session::new(SessionParts {
                 input: id,
+                name: input.name.clone(),
                 agent: config.plan.agent.clone(),
                 prefix: input.prefix,
                 clock: clock.clone(),
@@ -249,7 +255,7 @@ impl Inputs {
             });
             tasks.spawn(supervisor::supervise(input.name, input.input, session));
         }
-        Self { health, stop, tasks, fingerprint: config.inputs_fingerprint.clone() }
+        Self { health, stop, tasks, fingerprint: config.inputs_fingerprint }
     }
 
     /// Ends the drivers: each may have its last readings committed and acknowledged first. The supervisor bounds how long that takes.

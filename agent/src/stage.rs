@@ -8,7 +8,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use rtlive_core::engine::{Engine, UNKNOWN_SERIES};
+use rtlive_core::engine::Engine;
 use rtlive_core::event::{Declared, Event, Outage};
 use rtlive_core::plan::{Plan, StreamId};
 use rtlive_core::reading::{InputId, SeriesId};
@@ -107,7 +107,7 @@ impl Stage {
         events.extend(outage.map(Event::Outage));
         for reading in &mut batch.readings {
             // A driver that uses a series which it did not declare has a defect; its reading goes nowhere rather than elsewhere.
-            reading.series = side.series.get(reading.series.index()).copied().unwrap_or(UNKNOWN_SERIES);
+            reading.series = side.series.get(reading.series.index()).copied().unwrap_or(SeriesId::UNKNOWN);
         }
         self.open.readings += batch.readings.len();
         if !batch.readings.is_empty() || !batch.rejected.is_empty() {
@@ -138,7 +138,7 @@ impl Stage {
         if known != Some(&declared.info) {
             self.take(now, Event::Series(declared));
         }
-        self.engine.series_named(&name).unwrap_or(UNKNOWN_SERIES)
+        self.engine.series_named(&name).unwrap_or(SeriesId::UNKNOWN)
     }
 
     /// Lets time pass. Only steps that change something are journalled.
@@ -164,8 +164,8 @@ impl Stage {
             sides.insert(input.name.clone(), side);
         }
         if drivers_begin_anew {
-            for (input, side) in self.engine.plan().inputs.iter().map(|input| (input, sides.get_mut(&input.name))) {
-                if let Some(side) = side {
+            for input in &self.engine.plan().inputs {
+                if let Some(side) = sides.get_mut(&input.name) {
                     side.series.clear();
                     side.silent_since = Some(now).filter(|_| !input.can_be_asked_again);
                 }

@@ -24,6 +24,9 @@ pub struct InputId(pub u16);
 pub struct SeriesId(pub u32);
 
 impl SeriesId {
+    /// No series: what a reading of a series that was never declared gets. The engine counts and drops it.
+    pub const UNKNOWN: Self = Self(u32::MAX);
+
     /// The place in the table.
     pub const fn index(self) -> usize {
         self.0 as usize

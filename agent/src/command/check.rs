@@ -3,30 +3,29 @@
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use rtlive_config::forecast::Forecast;
-use rtlive_drivers::registry;
+use rtlive_config::report::Report;
+use rtlive_drivers::catalogue::Drivers;
 
 use super::{Failure, usage};
 
 /// Prints the mistakes (exit 64), or what the agent would do, how many bytes a day that is, and what a power cut can lose.
 ///
 /// # Errors
-/// [`Failure::Mistakes`] with all of them; with `json` they are printed as one object instead.
+/// [`Failure::Mistakes`] with all of them; with `json` they are part of the one object instead.
 pub fn check(paths: &[PathBuf], json: bool) -> Result<ExitCode, Failure> {
-    match rtlive_config::load(paths, &registry::Catalogue) {
-        Ok(config) => {
-            let forecast = Forecast::of(&config);
-            if json {
-                println!("{}", forecast.json());
-            } else {
-                print!("{}", forecast.text());
+    let loaded = rtlive_config::load(paths, &Drivers);
+    let report = Report::of(&loaded);
+    if json {
+        println!("{}", serde_json::to_string(&report).map_err(Failure::at("write the report"))?);
+    }
+    match loaded {
+        Err(_) if json => Ok(usage()),
+        Err(mistakes) => Err(Failure::Mistakes(mistakes)),
+        Ok(_) => {
+            if !json {
+                print!("{report}");
             }
             Ok(ExitCode::SUCCESS)
         }
-        Err(mistakes) if json => {
-            println!("{}", mistakes.json());
-            Ok(usage())
-        }
-        Err(mistakes) => Err(Failure::Mistakes(mistakes)),
     }
 }

@@ -26,7 +26,7 @@ pub fn drivers(name: Option<&str>, example: bool) -> Result<ExitCode, Failure> {
         print!("{}", driver.example);
     } else {
         println!("{}: {}\n", driver.name, driver.summary);
-        print!("{}", (driver.options)().text());
+        print!("{}", rtlive_config::markdown::options_text(&(driver.options)()));
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -20,8 +20,8 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use rtlive_config::mistake::Mistakes;
+use rtlive_drivers::catalogue::Drivers;
 use rtlive_drivers::input::Input;
-use rtlive_drivers::registry;
 
 use crate::socket::{self, Request};
 
@@ -98,7 +98,7 @@ pub fn usage() -> ExitCode {
 /// # Errors
 /// [`Failure::Mistakes`] with all of them.
 pub fn load(paths: &[PathBuf]) -> Result<Config, Failure> {
-    let config = rtlive_config::load(paths, &registry::Catalogue).map_err(Failure::Mistakes)?;
+    let config = rtlive_config::load(paths, &Drivers).map_err(Failure::Mistakes)?;
     for warning in &config.warnings {
         tracing::warn!("{warning}");
     }

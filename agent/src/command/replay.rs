@@ -10,11 +10,11 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 
-use rtlive_core::engine::{Engine, UNKNOWN_SERIES};
+use rtlive_core::engine::Engine;
 use rtlive_core::event::{Batch, Declared, Event};
 use rtlive_core::json::{self, Origin, ReadingLine};
 use rtlive_core::plan::{InputPlan, Plan, StreamKind};
-use rtlive_core::reading::{ClockState, InputId, Quality, Reading, SeriesId, SeriesInfo};
+use rtlive_core::reading::{InputId, Reading, SeriesId, SeriesInfo};
 use rtlive_core::record::Emitted;
 use rtlive_core::time::Timestamp;
 
@@ -136,10 +136,10 @@ impl<W: Write> Run<W> {
             batch.readings.push(Reading {
                 series,
                 time: line.time,
-                value: line.value.clone(),
-                quality: Quality::Good,
-                check: None,
-                clock: ClockState::Synced,
+                value: line.value.clone().into(),
+                quality: line.quality,
+                check: line.check,
+                clock: line.clock,
             });
         }
     }
@@ -162,7 +162,7 @@ impl<W: Write> Run<W> {
         let source = if self.multiplexes.get(&input) == Some(&true) { between } else { "" };
         let info = SeriesInfo { name: name.into(), unit: line.unit.as_deref().map(Into::into) };
         self.handle(&Event::Series(Declared { input, source: source.into(), info }));
-        let known = (self.engine.series_named(name).unwrap_or(UNKNOWN_SERIES), input);
+        let known = (self.engine.series_named(name).unwrap_or(SeriesId::UNKNOWN), input);
         self.series.insert(name.into(), known);
         known
     }

@@ -48,12 +48,14 @@ async fn agent(paths: &[PathBuf], config: Config) -> Result<ExitCode, Failure> {
     let failure = loop {
         tokio::select! {
             biased;
-            () = signals.stop() => break None,
+            signal = signals.next() => match signal {
+                Received::Stop => break None,
+                Received::Reload => {
+                    let verdict = reload(paths, &state_dir, &mut pipeline).await;
+                    tracing::info!(taken = verdict.taken, "reload: {}", verdict.text);
+                }
+            },
             failure = pipeline.failed() => break Some(failure),
-            _ = signals.reload.recv() => {
-                let verdict = reload(paths, &state_dir, &mut pipeline).await;
-                tracing::info!(taken = verdict.taken, "reload: {}", verdict.text);
-            }
             Some(request) = from_socket.recv() => answer(request, paths, &state_dir, &mut pipeline, since).await,
         }
     };
@@ -121,10 +123,23 @@ impl Signals {
         })
     }
 
-    async fn stop(&mut self) {
+    async fn next(&mut self) -> Received {
         tokio::select! {
-            _ = self.terminate.recv() => {}
-            _ = self.interrupt.recv() => {}
+            _ = self.terminate.recv() => Received::Stop,
+            _ = self.interrupt.recv() => Received::Stop,
+            _ = self.reload.recv() => Received::Reload,
         }
     }
+
+    /// Resolves at a signal to stop; others are passed over, because the program stops already.
+    async fn stop(&mut self) {
+        while self.next().await != Received::Stop {}
+    }
+}
+
+/// What a signal asks for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Received {
+    Stop,
+    Reload,
 }

@@ -86,6 +86,7 @@ fn session(input: &InputConfig<Box<dyn Input>>, agent: &Arc<str>, trace: bool) -
     let (stop_sender, stop) = watch::channel(false);
     let session = Session::new(SessionParts {
         input: InputId(0),
+        name: input.name.clone(),
         agent: agent.clone(),
         prefix: input.prefix.clone(),
         clock: Arc::new(SystemClock),

@@ -78,15 +78,6 @@ pub(super) enum Found {
     Damaged(FrameId, Sealed),
 }
 
-impl Found {
-    pub(super) fn id(&self) -> FrameId {
-        match self {
-            Self::Whole(frame, _) => frame.id,
-            Self::Damaged(id, _) => *id,
-        }
-    }
-}
-
 impl File {
     /// Opens the file, or makes it. One that is not a store of this version is moved aside; the answer says whether that was so.
     pub(super) fn open_or_replace(path: &Path) -> Result<(Self, bool), StoreError> {
@@ -254,14 +245,29 @@ impl File {
         Ok(())
     }
 
-    /// The first frame of a priority behind `after`.
-    pub(super) fn next_frame(&self, priority: Priority, after: Option<FrameId>) -> Result<Option<Found>, StoreError> {
+    /// The first frame of a priority behind `after` that `is_wanted` by its id and stream, and the last id that was looked at.
+    pub(super) fn next_frame(
+        &self,
+        priority: Priority,
+        after: Option<FrameId>,
+        mut is_wanted: impl FnMut(FrameId, &str) -> bool,
+    ) -> Result<(Option<Found>, Option<FrameId>), StoreError> {
         let (from, to) = id_range(priority);
+        let failed = || self.failed("read a frame");
         let sql = "SELECT id, stream, class, epoch, first, count, committed_at, json, checksum, bytes
-                   FROM frames WHERE id > ?1 AND id < ?2 ORDER BY id LIMIT 1";
-        let mut statement = self.connection.prepare_cached(sql).map_err(self.failed("find a frame"))?;
-        let row = statement.query_row([after.map_or(from, |id| id.0), to], |row| found(row, priority));
-        row.optional().map_err(self.failed("read a frame"))
+                   FROM frames WHERE id > ?1 AND id < ?2 ORDER BY id";
+        let mut statement = self.connection.prepare_cached(sql).map_err(failed())?;
+        let mut rows = statement.query([after.map_or(from, |id| id.0), to]).map_err(failed())?;
+        let mut looked_at = after;
+        while let Some(row) = rows.next().map_err(failed())? {
+            let id = FrameId(row.get(0).map_err(failed())?);
+            looked_at = Some(id);
+            let stream = row.get_ref(1).and_then(|stream| Ok(stream.as_str()?)).map_err(failed())?;
+            if is_wanted(id, stream) {
+                return Ok((Some(found(row, priority).map_err(failed())?), looked_at));
+            }
+        }
+        Ok((None, looked_at))
     }
 
     pub(super) fn delete_frames(&self, ids: &BTreeSet<FrameId>) -> Result<(), StoreError> {
@@ -319,6 +325,15 @@ impl File {
 }
 
 const PRIORITIES: [Priority; 3] = [Priority::Alert, Priority::Live, Priority::Bulk];
+
+/// The priority whose range an id lies in.
+pub(super) fn priority_of(id: FrameId) -> Priority {
+    match id.0 >> PRIORITY_SHIFT {
+        0 => Priority::Alert,
+        1 => Priority::Live,
+        _ => Priority::Bulk,
+    }
+}
 
 /// Ids of a priority lie strictly between these.
 fn id_range(priority: Priority) -> (i64, i64) {

@@ -36,7 +36,7 @@ use rtlive_core::time::Timestamp;
 use crate::message::{Commit, Committed, FrameId, LinkHint, Snapshot, StoreError, StoreStatus, StoredFrame};
 use crate::stage::Kept;
 use accounts::Accounts;
-use file::File;
+use file::{File, Found};
 use lock::Lock;
 use seal::Sealed;
 use tails::Tails;
@@ -108,8 +108,12 @@ pub struct Store {
     /// Gaps that the store itself has to report with the next commit.
     gaps: Vec<Record>,
     hint: LinkHint,
-    /// For each priority, the last frame that was given out since the last requeue.
+    /// For each priority, the last frame that was looked at since the last requeue.
     given_to: BTreeMap<Priority, FrameId>,
+    /// The streams that were not wanted when [`Store::take`] was last called, and the first frame of each priority that was passed over
+    /// for that.
+    except: Vec<Arc<str>>,
+    passed_over: BTreeMap<Priority, FrameId>,
     /// Frames that were given out: what their acknowledgement means to the accounts.
     given: BTreeMap<FrameId, Sealed>,
     acknowledged: BTreeSet<FrameId>,
@@ -154,6 +158,8 @@ impl Store {
             gaps: Vec::new(),
             hint: LinkHint::default(),
             given_to: BTreeMap::new(),
+            except: Vec::new(),
+            passed_over: BTreeMap::new(),
             given: BTreeMap::new(),
             acknowledged: BTreeSet::new(),
             unflushed_since: None,
@@ -299,31 +305,64 @@ impl Store {
         self.commit(commit).map(|_| ())
     }
 
-    /// The next frame to send: the highest priority first, then the oldest. Each is given out once until [`Store::requeue`]. A frame
-    /// whose checksum does not hold is given up, with a gap in the next commit.
+    /// The next frame to send, of a stream that is not in `except`: the highest priority first, then the oldest. Each is given out once until
+    /// [`Store::give_back`] or [`Store::requeue`]. A frame whose checksum does not hold is given up, with a gap in the next commit.
     ///
     /// # Errors
     /// What SQLite said.
-    pub fn take(&mut self) -> Result<Option<StoredFrame>, StoreError> {
+    pub fn take(&mut self, except: &[Arc<str>]) -> Result<Option<StoredFrame>, StoreError> {
+        if self.except != except {
+            // Frames that were passed over for their stream may be wanted now.
+            self.except = except.to_vec();
+            for (priority, passed_over) in std::mem::take(&mut self.passed_over) {
+                self.rewind(priority, passed_over);
+            }
+        }
         for priority in [Priority::Alert, Priority::Live, Priority::Bulk] {
-            let mut after = self.given_to.get(&priority).copied();
-            while let Some(found) = self.file.next_frame(priority, after)? {
-                let id = found.id();
-                after = Some(id);
-                self.given_to.insert(priority, id);
-                if self.acknowledged.contains(&id) || self.given.contains_key(&id) {
-                    continue;
-                }
+            while let Some(found) = self.next_wanted(priority)? {
                 match found {
-                    file::Found::Whole(frame, sealed) => {
-                        self.given.insert(id, sealed);
+                    Found::Whole(frame, sealed) => {
+                        self.given.insert(frame.id, sealed);
                         return Ok(Some(frame));
                     }
-                    file::Found::Damaged(_, sealed) => self.give_up(id, sealed),
+                    Found::Damaged(id, sealed) => self.give_up(id, sealed),
                 }
             }
         }
         Ok(None)
+    }
+
+    fn next_wanted(&mut self, priority: Priority) -> Result<Option<Found>, StoreError> {
+        let Self { file, given, acknowledged, except, given_to, passed_over, .. } = self;
+        let is_wanted = |id, stream: &str| {
+            if except.iter().any(|except| **except == *stream) {
+                passed_over.entry(priority).or_insert(id);
+                return false;
+            }
+            !given.contains_key(&id) && !acknowledged.contains(&id)
+        };
+        let (found, looked_at) = file.next_frame(priority, given_to.get(&priority).copied(), is_wanted)?;
+        if let Some(id) = looked_at {
+            given_to.insert(priority, id);
+        }
+        Ok(found)
+    }
+
+    /// Frames of a priority from `id` on are looked at again.
+    fn rewind(&mut self, priority: Priority, id: FrameId) {
+        let before = FrameId(id.0 - 1);
+        if let Some(given_to) = self.given_to.get_mut(&priority) {
+            *given_to = before.min(*given_to);
+        }
+    }
+
+    /// These frames were given out and did not arrive: they are given out again, in order.
+    pub fn give_back(&mut self, ids: &[FrameId]) {
+        for &id in ids.iter().filter(|id| !self.acknowledged.contains(id)) {
+            if self.given.remove(&id).is_some() {
+                self.rewind(file::priority_of(id), id);
+            }
+        }
     }
 
     /// These frames arrived. They are deleted with the next commit. Frames that were not given out are passed over.
@@ -339,6 +378,7 @@ impl Store {
     /// Every frame that was given out and not acknowledged is to be given out again, in order.
     pub fn requeue(&mut self) {
         self.given_to.clear();
+        self.passed_over.clear();
         let acknowledged = &self.acknowledged;
         self.given.retain(|id, _| acknowledged.contains(id));
     }

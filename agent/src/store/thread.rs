@@ -54,8 +54,12 @@ async fn serve(
                 }
                 changed.send_modify(|count| *count += 1);
             }
-            Some(StoreRequest::Take(reply)) => {
-                let _ = reply.send(store.take()?);
+            Some(StoreRequest::Take { except, reply }) => {
+                let _ = reply.send(store.take(&except)?);
+            }
+            Some(StoreRequest::Return(ids)) => {
+                store.give_back(&ids);
+                changed.send_modify(|count| *count += 1);
             }
             Some(StoreRequest::Acknowledge(ids)) => store.acknowledge(&ids),
             Some(StoreRequest::Requeue) => {
