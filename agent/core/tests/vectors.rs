@@ -148,7 +148,7 @@ fn invalid() -> Vec<(&'static str, Vec<u8>)> {
         ("keys_out_of_order", replaced(&[0x05, 0x11, 0x06, 0x01], &[0x06, 0x01, 0x05, 0x11])),
         ("two_records_said_one_there", replaced(&[0x06, 0x01], &[0x06, 0x02])),
         ("no_records_said", replaced(&[0x06, 0x01], &[0x06, 0x00])),
-        ("critical_key", replaced(&[0xa8, 0x00, 0x01], &[0xa9, 0x00, 0x01]).pipe(|frame| insert_critical(&frame))),
+        ("critical_key", insert_critical(&replaced(&[0xa8, 0x00, 0x01], &[0xa9, 0x00, 0x01]))),
         ("series_not_in_table", replaced(&[0x01, 0x01, 0x00, 0x01, 0x80], &[0x01, 0x01, 0x02, 0x01, 0x80])),
         ("unknown_coding", replaced(&[0x00, 0x01, 0x00, 0xae, 0x03], &[0x07, 0x01, 0x00, 0xae, 0x03])),
     ]
@@ -159,14 +159,6 @@ fn insert_critical(frame: &[u8]) -> Vec<u8> {
     let contents = frame.windows(2).position(|window| window == [0x80, 0x58]).unwrap() + 1;
     again([&frame[..contents], &[0x20, 0x00], &frame[contents..]].concat())
 }
-
-trait Pipe: Sized {
-    fn pipe<T>(self, then: impl FnOnce(Self) -> T) -> T {
-        then(self)
-    }
-}
-
-impl Pipe for Vec<u8> {}
 
 #[test]
 fn golden_invalid_frames_are_refused() {

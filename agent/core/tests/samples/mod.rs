@@ -56,7 +56,7 @@ fn sample(name: &'static str, stream: &str, series: Vec<SeriesInfo>, records: Ve
 
 /// Every sample.
 pub(crate) fn samples() -> Vec<Sample> {
-    vec![one(), poll(), mixed(), odd(), bits(), unpolled(), aggregates(), alerts(), gaps(), both()]
+    vec![one(), poll(), mixed(), odd(), bits(), unpolled(), aggregates(), alerts(), gaps(), both(), wide()]
 }
 
 /// One reading: the smallest frame, which is stored without compression.
@@ -285,4 +285,21 @@ fn both() -> Sample {
     sample.name = "both";
     sample.origin.stream = "everything".into();
     sample
+}
+
+/// Single-precision floats of every magnitude, which are no decimals, and integers with a common unit.
+fn wide() -> Sample {
+    let mut noise = noise(5);
+    let mut records = Vec::new();
+    for step in 0..24 {
+        // Exponents from 2^-63 to 2^64, with all 23 bits of the mantissa in use.
+        let bits = (64 + noise(128)) << 23 | noise(1 << 23);
+        records.push(Record::Reading(reading(
+            0,
+            at(step * 1000),
+            Value::Float(f64::from(f32::from_bits(bits as u32))),
+        )));
+        records.push(Record::Reading(reading(1, at(step * 1000), Value::Int(noise(9) * 250 - 1000))));
+    }
+    sample("wide", "raw", vec![info("a/single", None), info("a/steps", None)], records)
 }
