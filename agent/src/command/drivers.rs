@@ -2,6 +2,7 @@
 
 use std::process::ExitCode;
 
+use rtlive_config::reference::Reference;
 use rtlive_drivers::registry::{self, DRIVERS};
 
 use super::Failure;
@@ -26,7 +27,27 @@ pub fn drivers(name: Option<&str>, example: bool) -> Result<ExitCode, Failure> {
         print!("{}", driver.example);
     } else {
         println!("{}: {}\n", driver.name, driver.summary);
-        print!("{}", rtlive_config::markdown::options_text(&(driver.options)()));
+        print_options(&(driver.options)(), "");
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// One line for each option: its key, what it takes and the default, and below it what it means; tables within are indented.
+fn print_options(reference: &Reference, indent: &str) {
+    for key in &reference.keys {
+        let default = match (&key.default, key.required) {
+            (Some(default), _) => format!(", default {default}"),
+            (None, true) => ", must be there".into(),
+            (None, false) => String::new(),
+        };
+        println!("{indent}{} = {}{default}", key.name, key.expected);
+        let words = key.doc.split_whitespace().collect::<Vec<_>>().join(" ");
+        println!("{indent}    {words}");
+        for (word, doc) in &key.choices {
+            println!("{indent}    {word}: {}", doc.split_whitespace().collect::<Vec<_>>().join(" "));
+        }
+        if let Some(table) = &key.table {
+            print_options(table, &format!("{indent}    "));
+        }
+    }
 }

@@ -358,8 +358,8 @@ impl Store {
 
     /// These frames were given out and did not arrive: they are given out again, in order.
     pub fn give_back(&mut self, ids: &[FrameId]) {
-        for &id in ids.iter().filter(|id| !self.acknowledged.contains(id)) {
-            if self.given.remove(&id).is_some() {
+        for &id in ids {
+            if !self.acknowledged.contains(&id) && self.given.remove(&id).is_some() {
                 self.rewind(file::priority_of(id), id);
             }
         }
