@@ -17,11 +17,10 @@ fn main() -> ExitCode {
         }
     };
     let Some(what) = cli.command else {
-        return {
-            command::version::print();
-            return ExitCode::SUCCESS;
-        };
+        command::version::print();
+        return ExitCode::SUCCESS;
     };
+    rtlive::log::start(!matches!(what, Command::Run));
     let result = match what {
         Command::Run => command::run::run(&cli.config),
         Command::Check { json } => command::check::check(&cli.config, json),
