@@ -24,8 +24,6 @@ fn main() -> ExitCode {
     let result = match what {
         Command::Run => command::run::run(&cli.config),
         Command::Check { json } => command::check::check(&cli.config, json),
-        #[cfg(feature = "demo")]
-        Command::Demo(demo) => command::demo::demo(&demo),
         Command::Try(options) => command::try_input::try_input(&cli.config, &options),
         Command::Tail { select } => command::tail::tail(&cli.config, &select),
         Command::Status { json } => command::status::status(&cli.config, json),

@@ -100,10 +100,14 @@ pub struct StoreStatus {
 impl StoreStatus {
     /// The accounts that do not close, in words; always a defect of the program.
     pub fn check(&self) -> Vec<String> {
-        let open = self.streams.iter().filter(|(_, account)| {
-            account.acknowledged + account.stored + account.in_gaps != account.numbered
-        });
-        open.map(|((stream, class), account)| format!("the account of stream {stream} ({class}) does not close: {account:?}")).collect()
+        let open = self
+            .streams
+            .iter()
+            .filter(|(_, account)| account.acknowledged + account.stored + account.in_gaps != account.numbered);
+        open.map(|((stream, class), account)| {
+            format!("the account of stream {stream} ({class}) does not close: {account:?}")
+        })
+        .collect()
     }
 }
 

@@ -1,8 +1,8 @@
 //! Opens what comes from the broker: messages to frames to records, JSON messages to lines.
 
 use rtlive_core::frame::{self, Contents, Header};
-use rtlive_core::message::{Item, MessageReader, Reassembler, StreamError};
 use rtlive_core::json::{self, Origin};
+use rtlive_core::message::{Item, MessageReader, Reassembler, StreamError};
 use serde_json::value::RawValue;
 
 /// Opens a stream of messages in a row.

@@ -188,9 +188,21 @@ impl Status {
             windows: engine.ledger.windows.iter().map(WindowStatus::of).collect(),
             windows_open: engine.windows_open,
             series: engine.series,
-            alerts: engine.alerts.iter().map(|alert| format!("{} {}", alert.rule, alert.instance).trim_end().into()).collect(),
-            streams: store.streams.iter().map(|((name, class), account)| StreamStatus::of(name, class, account, now)).collect(),
-            store: StoreLine { epoch: store.epoch.map(|epoch| epoch.to_string()), bytes: store.bytes, commits: store.commits },
+            alerts: engine
+                .alerts
+                .iter()
+                .map(|alert| format!("{} {}", alert.rule, alert.instance).trim_end().into())
+                .collect(),
+            streams: store
+                .streams
+                .iter()
+                .map(|((name, class), account)| StreamStatus::of(name, class, account, now))
+                .collect(),
+            store: StoreLine {
+                epoch: store.epoch.map(|epoch| epoch.to_string()),
+                bytes: store.bytes,
+                commits: store.commits,
+            },
             uplink,
             ledger: LedgerLine { closes: imbalances.is_empty(), imbalances },
         }
@@ -199,7 +211,8 @@ impl Status {
 
 impl InputStatus {
     fn of(account: &InputAccount, time: &InputTime, health: Option<&InputHealth>, now: Timestamp) -> Self {
-        let counters = health.map(|health| health.counters.iter().map(|(&name, &count)| (name.into(), count)).collect());
+        let counters =
+            health.map(|health| health.counters.iter().map(|(&name, &count)| (name.into(), count)).collect());
         Self {
             name: account.input.to_string(),
             state: health.map_or("stopped", |health| health.state).into(),
@@ -255,7 +268,11 @@ impl fmt::Display for Status {
                 writeln!(f, "    {error}")?;
             }
         }
-        writeln!(f, "\nstreams{:>18} {:>12} {:>10} {:>8} {:>12}", "numbered", "acknowledged", "waiting", "in gaps", "bytes")?;
+        writeln!(
+            f,
+            "\nstreams{:>18} {:>12} {:>10} {:>8} {:>12}",
+            "numbered", "acknowledged", "waiting", "in gaps", "bytes"
+        )?;
         for stream in &self.streams {
             let StreamStatus { name, numbered, acknowledged, stored, in_gaps, stored_bytes, .. } = stream;
             write!(f, "  {name:<12} {numbered:>10} {acknowledged:>12} {stored:>10} {in_gaps:>8} {stored_bytes:>12}")?;
@@ -264,7 +281,11 @@ impl fmt::Display for Status {
                 None => writeln!(f)?,
             }
         }
-        writeln!(f, "\nstore    {} bytes, {} commits, {} series, {} open windows", self.store.bytes, self.store.commits, self.series, self.windows_open)?;
+        writeln!(
+            f,
+            "\nstore    {} bytes, {} commits, {} series, {} open windows",
+            self.store.bytes, self.store.commits, self.series, self.windows_open
+        )?;
         match &self.uplink {
             Some(uplink) => writeln!(f, "link     {uplink}")?,
             None => writeln!(f, "link     none is configured")?,
@@ -275,7 +296,11 @@ impl fmt::Display for Status {
         if self.ledger.closes {
             writeln!(f, "ledger   closes")
         } else {
-            writeln!(f, "ledger   does not close, which is a defect of the program: {}", self.ledger.imbalances.join("; "))
+            writeln!(
+                f,
+                "ledger   does not close, which is a defect of the program: {}",
+                self.ledger.imbalances.join("; ")
+            )
         }
     }
 }

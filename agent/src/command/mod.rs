@@ -1,7 +1,5 @@
 //! The commands of the program, one file each, and what they share: configuration, exit codes, the way errors are told.
 
-#[cfg(feature = "demo")]
-pub mod demo;
 pub mod check;
 pub mod decode;
 pub mod drivers;

@@ -46,9 +46,7 @@ pub fn replay(paths: &[PathBuf], options: &Replay) -> Result<ExitCode, Failure> 
     };
     let writer: Box<dyn Write> = match &options.output {
         None => Box::new(io::stdout().lock()),
-        Some(path) => {
-            Box::new(File::create(path).map_err(Failure::at(format!("create {}", path.display())))?)
-        }
+        Some(path) => Box::new(File::create(path).map_err(Failure::at(format!("create {}", path.display())))?),
     };
     let mut replay = Run::new(&config, BufWriter::with_capacity(1 << 16, writer));
     replay.read(reader).map_err(Failure::at(format!("read {}", input.display())))?;

@@ -75,7 +75,13 @@ async fn agent(paths: &[PathBuf], config: Config) -> Result<ExitCode, Failure> {
     }
 }
 
-async fn answer(request: SocketRequest, paths: &[PathBuf], state_dir: &Path, pipeline: &mut Pipeline, since: Timestamp) {
+async fn answer(
+    request: SocketRequest,
+    paths: &[PathBuf],
+    state_dir: &Path,
+    pipeline: &mut Pipeline,
+    since: Timestamp,
+) {
     // Whoever asked may have gone meanwhile.
     match request {
         SocketRequest::Status(reply) => {

@@ -44,7 +44,11 @@ pub fn try_input(paths: &[PathBuf], options: &Try) -> Result<ExitCode, Failure> 
     let place = config.inputs.iter().position(|input| *input.name == *options.input);
     let Some(place) = place else {
         let names: Vec<_> = config.inputs.iter().map(|input| &*input.name).collect();
-        let expected = if names.is_empty() { "and none is configured".into() } else { format!("expected one of {}", names.join(", ")) };
+        let expected = if names.is_empty() {
+            "and none is configured".into()
+        } else {
+            format!("expected one of {}", names.join(", "))
+        };
         return Err(Failure::Usage(format!("no input is called {:?}; {expected}", options.input)));
     };
     let input = config.inputs.swap_remove(place);
@@ -61,7 +65,11 @@ pub fn try_input(paths: &[PathBuf], options: &Try) -> Result<ExitCode, Failure> 
         Err(Failure::Failed { doing, source }) => {
             let socket = socket::path(&config.agent.state_dir);
             let is_running = socket::request(&socket, &socket::Request::Status).is_ok();
-            let hint = if is_running { " (the agent runs on this configuration; `rtlive tail` shows what it reads)" } else { "" };
+            let hint = if is_running {
+                " (the agent runs on this configuration; `rtlive tail` shows what it reads)"
+            } else {
+                ""
+            };
             return Err(Failure::Failed { doing: format!("{doing}{hint}"), source });
         }
         Err(failure) => return Err(failure),
@@ -154,7 +162,10 @@ fn decode(
     trace: bool,
 ) -> Result<(), Failure> {
     let Some(mut decoder) = input.input.decoder() else {
-        let text = format!("the driver of {} is asked by its agent and cannot decode a capture; expected serial, nmea", input.name);
+        let text = format!(
+            "the driver of {} is asked by its agent and cannot decode a capture; expected serial, nmea",
+            input.name
+        );
         return Err(Failure::Usage(text));
     };
     let bytes = fs::read(capture).map_err(Failure::at(format!("read {}", capture.display())))?;

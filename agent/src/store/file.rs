@@ -104,8 +104,10 @@ impl File {
         connection.pragma_update(None, "synchronous", "FULL").map_err(failed("set the syncs"))?;
         pragma("wal_autocheckpoint", CHECKPOINT_PAGES).map_err(failed("set the checkpoints"))?;
         let read = |name: &str| connection.pragma_query_value(None, name, |row| row.get::<_, i64>(0));
-        let (application, version) =
-            (read("application_id").map_err(failed("read the header"))?, read("user_version").map_err(failed("read the header"))?);
+        let (application, version) = (
+            read("application_id").map_err(failed("read the header"))?,
+            read("user_version").map_err(failed("read the header"))?,
+        );
         match (application, version) {
             (APPLICATION_ID, VERSION) => {}
             (0, 0) => {
@@ -203,7 +205,8 @@ impl File {
     pub(super) fn insert_snapshot(&self, snapshot: &SavedSnapshot) -> Result<u64, StoreError> {
         let bytes = snapshot.encode().map_err(StoreError::Snapshot)?;
         let number = snapshot.number.cast_signed();
-        let before = self.connection.query_row("SELECT max(number) FROM snapshots", [], |row| row.get::<_, Option<i64>>(0));
+        let before =
+            self.connection.query_row("SELECT max(number) FROM snapshots", [], |row| row.get::<_, Option<i64>>(0));
         let before = before.map_err(self.failed("find the last snapshot"))?;
         let insert = "INSERT OR REPLACE INTO snapshots (number, body) VALUES (?1, ?2)";
         self.execute("write a snapshot", insert, params![number, bytes])?;
@@ -364,7 +367,10 @@ fn found(row: &Row<'_>, priority: Priority) -> rusqlite::Result<Found> {
         return Ok(Found::Damaged(id, sealed));
     }
     let committed_at = Timestamp::from_nanos(row.get(6)?);
-    Ok(Found::Whole(StoredFrame { id, stream, class, epoch, priority, json: row.get(7)?, committed_at, records, bytes }, sealed))
+    Ok(Found::Whole(
+        StoredFrame { id, stream, class, epoch, priority, json: row.get(7)?, committed_at, records, bytes },
+        sealed,
+    ))
 }
 
 /// The file, its log and the log's index.

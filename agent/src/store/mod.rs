@@ -466,7 +466,13 @@ impl Store {
     }
 
     /// Writes a stream's tail into frames.
-    fn seal_stream(&mut self, plan: &Plan, id: StreamId, at: Timestamp, touched: &mut Touched) -> Result<(), StoreError> {
+    fn seal_stream(
+        &mut self,
+        plan: &Plan,
+        id: StreamId,
+        at: Timestamp,
+        touched: &mut Touched,
+    ) -> Result<(), StoreError> {
         let (Some(stream), Some(tail)) = (plan.streams.get(id.index()), self.tails.take(id)) else { return Ok(()) };
         let account = self.accounts.of_stream(stream);
         account.sealed_to = tail.first + tail.records.len() as u64 - 1;
@@ -479,7 +485,13 @@ impl Store {
                     self.file.insert_frame(stream, self.epoch, tail.since, &frame)?;
                 }
                 Err(lost) => {
-                    tracing::error!(stream = &*stream.name, from = lost.from, to = lost.to, "records cannot be sealed: {}", lost.why);
+                    tracing::error!(
+                        stream = &*stream.name,
+                        from = lost.from,
+                        to = lost.to,
+                        "records cannot be sealed: {}",
+                        lost.why
+                    );
                     account.stored -= lost.to + 1 - lost.from;
                     account.in_gaps += lost.to + 1 - lost.from;
                     self.gaps.push(lost.gap(stream, self.epoch, at));

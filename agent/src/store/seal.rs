@@ -133,12 +133,8 @@ fn compute(stream: &StreamPlan) -> &[Function] {
 /// Seals records into one frame, or into two halves where they are too many for one.
 fn seal(context: &Context<'_>, from: u64, records: &[Record], frames: &mut Vec<Result<NewFrame, Lost>>) {
     let Context { plan, stream, epoch, series } = context;
-    let origin = Origin {
-        agent: plan.agent.clone(),
-        epoch: *epoch,
-        stream: stream.name.clone(),
-        class: stream.class.clone(),
-    };
+    let origin =
+        Origin { agent: plan.agent.clone(), epoch: *epoch, stream: stream.name.clone(), class: stream.class.clone() };
     match frame::seal(&origin, from, records, series, compute(stream), Density::default()) {
         Ok(bytes) => frames.push(Ok(NewFrame { from, count: records.len() as u32, is_json: false, bytes })),
         Err(SealError::TooLarge { .. }) if records.len() > 1 => {

@@ -3,8 +3,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use proptest::prelude::*;
 
 use super::*;
-use crate::plan::Priority;
 use crate::message::Message;
+use crate::plan::Priority;
 use crate::time::Timestamp;
 use crate::uplink::{Publication, Refusal};
 

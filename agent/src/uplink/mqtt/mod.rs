@@ -196,13 +196,7 @@ impl Connection {
         self.hand_over(None, &self.status_topic, payload, true)
     }
 
-    fn hand_over(
-        &self,
-        token: Option<Token>,
-        topic: &str,
-        payload: Vec<u8>,
-        retain: bool,
-    ) -> Result<(), LinkError> {
+    fn hand_over(&self, token: Option<Token>, topic: &str, payload: Vec<u8>, retain: bool) -> Result<(), LinkError> {
         let mut tokens = self.tokens.lock().unwrap_or_else(PoisonError::into_inner);
         // Before the request, or the poller might see the packet id first.
         tokens.push_back(token);
@@ -344,7 +338,11 @@ impl Failure {
 
     /// Where the broker closed the connection without a word.
     fn closed(connected: bool) -> Self {
-        let cause = if connected { "the broker closed the connection" } else { "the broker closed the connection before it answered" };
+        let cause = if connected {
+            "the broker closed the connection"
+        } else {
+            "the broker closed the connection before it answered"
+        };
         // A broker of 3.1.1 answers a version that it does not know in a form that version 5 does not know, and closes the connection
         // (MQTT 3.1.1, section 3.1.2.2).
         Self { cause: cause.into(), hint: None, loss: Loss::Broken, version_refused: !connected }

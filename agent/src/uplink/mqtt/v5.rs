@@ -5,11 +5,9 @@ use std::time::Duration;
 
 use rtlive_core::uplink::{Limits, Loss, Refusal, Verdict, sender};
 use rumqttc::Outgoing;
-use rumqttc::v5::mqttbytes::QoS;
-use rumqttc::v5::mqttbytes::v5::{
-    ConnAck, ConnectReturnCode, DisconnectReasonCode, LastWill, Packet, PubAckReason,
-};
 use rumqttc::v5::mqttbytes::Error as PacketError;
+use rumqttc::v5::mqttbytes::QoS;
+use rumqttc::v5::mqttbytes::v5::{ConnAck, ConnectReturnCode, DisconnectReasonCode, LastWill, Packet, PubAckReason};
 use rumqttc::v5::{AsyncClient, ConnectionError, Event, EventLoop, MqttOptions, StateError};
 
 use super::{
