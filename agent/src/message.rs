@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use rtlive_core::event::Event;
+use rtlive_core::journal::StreamKey;
 use rtlive_core::plan::{Plan, Priority};
 use rtlive_core::record::{Emitted, Epoch};
 use rtlive_core::time::Timestamp;
@@ -19,6 +20,9 @@ pub use rtlive_drivers::outlet::Delivery;
 /// How many requests may wait for the store: a commit, a take, a few acknowledgements, a status. More would only hide that it is slow.
 pub const STORE_REQUESTS_MAX: usize = 8;
 
+/// What a driver must find again after a restart: its input's name, the key, the new value or `None` to forget it.
+pub type KeptChange = (Arc<str>, String, Option<Vec<u8>>);
+
 /// One instant of the engine, to be made durable in one transaction.
 #[derive(Clone, Debug)]
 pub struct Commit {
@@ -28,8 +32,8 @@ pub struct Commit {
     pub events: Vec<(Timestamp, Event)>,
     /// Every record that these events emitted, in order. The store numbers them.
     pub records: Vec<Emitted>,
-    /// What drivers must find again after a restart: input name, key, new value or `None` to forget it.
-    pub state: Vec<(Arc<str>, String, Option<Vec<u8>>)>,
+    /// What drivers must find again after a restart.
+    pub state: Vec<KeptChange>,
     /// The engine's state after the last of the events, when the store asked for it, at a reload and at stop.
     pub snapshot: Option<Snapshot>,
 }
@@ -94,7 +98,7 @@ pub struct StoreStatus {
     /// Commits since the start.
     pub commits: u64,
     /// The accounts of each (stream, class).
-    pub streams: BTreeMap<(Arc<str>, Arc<str>), StreamAccount>,
+    pub streams: BTreeMap<StreamKey, StreamAccount>,
 }
 
 impl StoreStatus {
@@ -104,7 +108,7 @@ impl StoreStatus {
             .streams
             .iter()
             .filter(|(_, account)| account.acknowledged + account.stored + account.in_gaps != account.numbered);
-        open.map(|((stream, class), account)| {
+        open.map(|(StreamKey { stream, class }, account)| {
             format!("the account of stream {stream} ({class}) does not close: {account:?}")
         })
         .collect()

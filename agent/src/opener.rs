@@ -18,7 +18,7 @@ pub enum Opened {
     /// A whole frame.
     Frame {
         /// What its envelope says.
-        header: Header,
+        header: Box<Header>,
         /// Its records.
         contents: Contents,
         /// Whether it was sent as history.
@@ -85,7 +85,11 @@ impl Opener {
             Err(error) => return Some(Err(OpenError::Message(error))),
         };
         let opened = frame::open(&whole.frame);
-        let opened = opened.map(|(header, contents)| Opened::Frame { header, contents, historical: whole.historical });
+        let opened = opened.map(|(header, contents)| Opened::Frame {
+            header: Box::new(header),
+            contents,
+            historical: whole.historical,
+        });
         Some(opened.map_err(OpenError::Frame))
     }
 }

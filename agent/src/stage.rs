@@ -16,7 +16,7 @@ use rtlive_core::record::Emitted;
 use rtlive_core::time::Timestamp;
 use rtlive_drivers::outlet::Delivery;
 
-use crate::message::{Commit, Snapshot};
+use crate::message::{Commit, KeptChange, Snapshot};
 
 /// How many readings may wait for the commit after the one that is under way. At 1,000 readings a second this is ten commit
 /// intervals; in memory it is below 1 MB.
@@ -51,7 +51,7 @@ struct InputSide {
 struct Uncommitted {
     events: Vec<(Timestamp, Event)>,
     records: Vec<Emitted>,
-    state: Vec<(Arc<str>, String, Option<Vec<u8>>)>,
+    state: Vec<KeptChange>,
     delivered: BTreeMap<InputId, u64>,
     readings: usize,
     alerts: bool,

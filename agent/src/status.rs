@@ -5,6 +5,7 @@ use std::fmt;
 use std::sync::PoisonError;
 
 use rtlive_core::engine::{Engine, InputAccount, InputTime, Ledger, RaisedAlert, WindowAccount};
+use rtlive_core::journal::StreamKey;
 use rtlive_core::time::Timestamp;
 use rtlive_drivers::outlet::InputHealth;
 use serde::{Deserialize, Serialize};
@@ -196,7 +197,7 @@ impl Status {
             streams: store
                 .streams
                 .iter()
-                .map(|((name, class), account)| StreamStatus::of(name, class, account, now))
+                .map(|(StreamKey { stream: name, class }, account)| StreamStatus::of(name, class, account, now))
                 .collect(),
             store: StoreLine {
                 epoch: store.epoch.map(|epoch| epoch.to_string()),

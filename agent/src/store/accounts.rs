@@ -60,15 +60,11 @@ impl Accounts {
         self.0.keys().cloned().collect()
     }
 
-    pub(super) fn status(
-        &self,
-        oldest: &BTreeMap<(Arc<str>, Arc<str>), Timestamp>,
-    ) -> BTreeMap<(Arc<str>, Arc<str>), StreamAccount> {
+    pub(super) fn status(&self, oldest: &BTreeMap<StreamKey, Timestamp>) -> BTreeMap<StreamKey, StreamAccount> {
         let status = |(key, account): (&StreamKey, &Account)| {
-            let name = (key.stream.clone(), key.class.clone());
             let Account { numbered, acknowledged, stored, in_gaps, stored_bytes, .. } = *account;
-            let oldest = oldest.get(&name).copied();
-            (name, StreamAccount { numbered, acknowledged, stored, in_gaps, stored_bytes, oldest })
+            let oldest = oldest.get(key).copied();
+            (key.clone(), StreamAccount { numbered, acknowledged, stored, in_gaps, stored_bytes, oldest })
         };
         self.0.iter().map(status).collect()
     }

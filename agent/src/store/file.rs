@@ -287,7 +287,7 @@ impl File {
     }
 
     /// When the oldest frame of each stream was committed, as far as the first frames of each priority tell.
-    pub(super) fn oldest_frames(&self) -> Result<BTreeMap<(Arc<str>, Arc<str>), Timestamp>, StoreError> {
+    pub(super) fn oldest_frames(&self) -> Result<BTreeMap<StreamKey, Timestamp>, StoreError> {
         let failed = || self.failed("look at the oldest frames");
         let sql = "SELECT stream, class, committed_at FROM frames WHERE id > ?1 AND id < ?2 ORDER BY id LIMIT ?3";
         let mut statement = self.connection.prepare_cached(sql).map_err(failed())?;
@@ -296,7 +296,8 @@ impl File {
             let (from, to) = id_range(priority);
             let mut rows = statement.query([from, to, OLDEST_FRAMES_LOOKED_AT]).map_err(failed())?;
             while let Some(row) = rows.next().map_err(failed())? {
-                let name = (text(row, 0).map_err(failed())?, text(row, 1).map_err(failed())?);
+                let stream = text(row, 0).map_err(failed())?;
+                let name = StreamKey { stream, class: text(row, 1).map_err(failed())? };
                 let at = Timestamp::from_nanos(row.get(2).map_err(failed())?);
                 let entry = oldest.entry(name).or_insert(at);
                 *entry = at.min(*entry);

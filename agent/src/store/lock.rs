@@ -1,7 +1,7 @@
 //! One agent for each state folder.
 
 use std::fs::{self, OpenOptions};
-use std::io::{self, Read, Seek, Write};
+use std::io::{Read, Seek, Write};
 use std::path::Path;
 
 use rustix::fs::{FlockOperation, flock};
@@ -35,7 +35,7 @@ impl Lock {
             Err(error) => return Err(failed(error.into())),
         }
         let named = file.set_len(0).and_then(|()| file.rewind()).and_then(|()| write!(file, "{}", std::process::id()));
-        if let Err(error) = named.map_err(io::Error::from) {
+        if let Err(error) = named {
             tracing::debug!(%error, "the lock does not name its holder");
         }
         Ok(Self { _file: file })

@@ -33,7 +33,9 @@ use rtlive_core::reading::SeriesInfo;
 use rtlive_core::record::{Emitted, Epoch, EpochStart, Gap, Record};
 use rtlive_core::time::Timestamp;
 
-use crate::message::{Commit, Committed, FrameId, LinkHint, Snapshot, StoreError, StoreStatus, StoredFrame};
+use crate::message::{
+    Commit, Committed, FrameId, KeptChange, LinkHint, Snapshot, StoreError, StoreStatus, StoredFrame,
+};
 use crate::stage::Kept;
 use accounts::Accounts;
 use file::{File, Found};
@@ -397,7 +399,7 @@ impl Store {
         if let Some(plan) = &self.plan {
             for (stream, since) in self.tails.oldest() {
                 if let Some(stream) = plan.streams.get(stream.index()) {
-                    let entry = oldest.entry((stream.name.clone(), stream.class.clone())).or_insert(since);
+                    let entry = oldest.entry(accounts::key(stream)).or_insert(since);
                     *entry = (*entry).min(since);
                 }
             }
@@ -549,7 +551,7 @@ impl Store {
 type Touched = BTreeSet<rtlive_core::journal::StreamKey>;
 
 /// Applies what drivers keep and forget.
-fn keep(kept: &mut Kept, changes: &[(Arc<str>, String, Option<Vec<u8>>)]) {
+fn keep(kept: &mut Kept, changes: &[KeptChange]) {
     for (input, key, value) in changes {
         let of_input = kept.entry(input.clone()).or_default();
         match value {

@@ -148,10 +148,10 @@ impl Sender {
         if let Some(action) = self.actions.pop_front() {
             return Some(action);
         }
-        if self.stop_at.is_some() {
-            if let Some(action) = self.poll_stop(now) {
-                return Some(action);
-            }
+        if self.stop_at.is_some()
+            && let Some(action) = self.poll_stop(now)
+        {
+            return Some(action);
         }
         if std::mem::take(&mut self.owes_requeue) {
             self.retry_supply();
@@ -304,10 +304,10 @@ impl Sender {
             self.disconnected(now, Loss::Broken);
             return Some(Action::Disconnect(Farewell::Stalled));
         }
-        if self.may_send() {
-            if let Some(publication) = self.flight.send(now.steady) {
-                return Some(Action::Publish(publication));
-            }
+        if self.may_send()
+            && let Some(publication) = self.flight.send(now.steady)
+        {
+            return Some(Action::Publish(publication));
         }
         if self.excepted.iter().any(|stream| !self.refusals.holds(stream, now.steady)) {
             self.excepted = Arc::default();

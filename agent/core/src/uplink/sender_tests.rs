@@ -98,9 +98,10 @@ impl Model {
                 assert!(self.connected, "frames are taken for a link");
                 assert!(!self.requeue_due, "a loss is followed by a requeue before the next take");
                 self.takes += 1;
-                let next = self.stored.values().find(|parcel| {
-                    !self.given_out.contains(&parcel.id) && !except.iter().any(|stream| *stream == parcel.stream)
-                });
+                let next = self
+                    .stored
+                    .values()
+                    .find(|parcel| !self.given_out.contains(&parcel.id) && !except.contains(&parcel.stream));
                 let event = match next {
                     Some(parcel) => Event::Offered(parcel.clone()),
                     None => Event::NothingOffered,
