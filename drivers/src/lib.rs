@@ -17,5 +17,6 @@ pub mod payload;
 pub mod registry;
 #[cfg(test)]
 mod rig;
+pub mod simulated;
 pub mod supervisor;
 pub mod tls;
