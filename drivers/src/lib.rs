@@ -11,9 +11,11 @@ pub mod fields;
 pub mod file;
 pub mod gpio;
 pub mod input;
+pub mod modbus;
 pub mod mqtt;
 pub mod outlet;
 pub mod payload;
+pub mod port;
 pub mod registry;
 #[cfg(test)]
 mod rig;
