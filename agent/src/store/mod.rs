@@ -14,6 +14,7 @@
 //! Synchronous and without a clock; [`thread`] runs it on a thread of its own.
 
 mod accounts;
+mod error;
 mod file;
 mod lock;
 mod seal;
@@ -33,9 +34,7 @@ use rtlive_core::reading::SeriesInfo;
 use rtlive_core::record::{Emitted, Epoch, EpochStart, Gap, Record};
 use rtlive_core::time::Timestamp;
 
-use crate::message::{
-    Commit, Committed, FrameId, KeptChange, LinkHint, Snapshot, StoreError, StoreStatus, StoredFrame,
-};
+use crate::message::{Commit, Committed, FrameId, KeptChange, LinkHint, Snapshot, StoreStatus, StoredFrame};
 use crate::stage::Kept;
 use accounts::Accounts;
 use file::{File, Found};
@@ -43,6 +42,7 @@ use lock::Lock;
 use seal::Sealed;
 use tails::Tails;
 
+pub use error::StoreError;
 pub use snapshot::SavedSnapshot;
 
 /// The name of the file in the state folder.

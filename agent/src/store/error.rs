@@ -1,0 +1,57 @@
+//! What can go wrong in the store.
+
+/// Why the store could not do what was asked.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// SQLite refused.
+    #[error("{doing} in {path}")]
+    Sqlite {
+        /// The operation.
+        doing: &'static str,
+        /// The file.
+        path: String,
+        /// What SQLite said.
+        source: rusqlite::Error,
+    },
+    /// The folder of the store cannot be used.
+    #[error("use {path}")]
+    Folder {
+        /// The folder or file.
+        path: String,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// Another agent runs on the same folder.
+    #[error("{path} is in use by the agent with process id {holder}; two agents cannot share a state_dir")]
+    InUse {
+        /// The folder.
+        path: String,
+        /// The process id that its lock names.
+        holder: String,
+    },
+    /// The file belongs to another program, or to another version of this one.
+    #[error("{path}: expected a store of this version, found application id {application:#x}, version {version}")]
+    Foreign {
+        /// The file.
+        path: String,
+        /// Whose it is.
+        application: i64,
+        /// The version of its tables.
+        version: i64,
+    },
+    /// A commit cannot be written as a chunk of the journal.
+    #[error("write the journal")]
+    Journal(#[from] rtlive_core::journal::JournalError),
+    /// A snapshot cannot be written.
+    #[error("write a snapshot")]
+    Snapshot(#[source] postcard::Error),
+    /// The first commit of a new store brought no plan.
+    #[error("the first commit of a store must bring a snapshot with the plan")]
+    NoPlan,
+    /// An error that was told to whoever asked.
+    #[error("{0}")]
+    Failed(String),
+    /// The store thread is gone.
+    #[error("the store has stopped")]
+    Stopped,
+}
