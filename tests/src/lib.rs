@@ -6,3 +6,4 @@ pub mod broker;
 pub mod data;
 pub mod peer;
 pub mod program;
+pub mod usage;

@@ -11,7 +11,8 @@ use serde_json::Value;
 
 use crate::peer::Peer;
 
-/// The `rtlive` binary: `RTLIVE_BIN`, or the one of this workspace, built if need be.
+/// The `rtlive` binary: `RTLIVE_BIN`, or the one of this workspace, built if need be. Benchmarks, which are optimised themselves,
+/// get the release build with the features of a gateway.
 ///
 /// # Panics
 /// When it cannot be built.
@@ -24,6 +25,9 @@ pub fn rtlive() -> &'static Path {
         let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
         let mut command = Command::new(cargo);
         command.args(["build", "--quiet", "-p", "rtlive", "--message-format=json-render-diagnostics"]);
+        if !cfg!(debug_assertions) {
+            command.args(["--release", "--no-default-features"]);
+        }
         let built = command.stderr(Stdio::inherit()).output().unwrap_or_else(|error| panic!("cargo build: {error}"));
         assert!(built.status.success(), "cargo build -p rtlive failed");
         let path = built.stdout.split(|&byte| byte == b'\n').rev().find_map(executable);
