@@ -3,8 +3,13 @@
 use crate::input::Driver;
 
 /// Every driver of this build, by name.
-pub const DRIVERS: &[&Driver] =
-    &[&crate::file::DRIVER, &crate::gpio::DRIVER, &crate::mqtt::DRIVER, &crate::simulated::DRIVER];
+pub const DRIVERS: &[&Driver] = &[
+    &crate::file::DRIVER,
+    &crate::gpio::DRIVER,
+    &crate::mqtt::DRIVER,
+    &crate::nmea::DRIVER,
+    &crate::simulated::DRIVER,
+];
 
 /// The driver with this name.
 pub fn driver_named(name: &str) -> Option<&'static Driver> {
