@@ -2,7 +2,9 @@
 //! driver that reads lines.
 //!
 //! [`LineOptions`] is the part of the options, [`Fields`] its checked form, [`Reader`] turns lines into readings of a session,
-//! [`Lines`] cuts a byte stream into lines.
+//! [`Lines`] cuts a byte stream into lines, and [`LineDecoder`] does all of it.
+
+use std::time::Duration;
 
 use regex_lite::Regex;
 use rtlive_config::table::Table;
@@ -11,6 +13,7 @@ use rtlive_config::{choices, options};
 use rtlive_core::reading::{SERIES_NAME_BYTES_MAX, SeriesId, Value, series_level};
 use rtlive_core::time::Timestamp;
 
+use crate::input::Decoder;
 use crate::outlet::Session;
 use crate::payload::{Document, Format, Kind, Pointer, Reason, TimeUnit, time_of_text, value_of_text};
 
@@ -389,6 +392,34 @@ impl Lines {
 
 fn without_return(line: &[u8]) -> &[u8] {
     line.strip_suffix(b"\r").unwrap_or(line)
+}
+
+/// Decodes a byte stream of lines.
+#[derive(Clone, Debug)]
+pub struct LineDecoder {
+    fields: Fields,
+    lines: Lines,
+    resolution: Duration,
+}
+
+impl LineDecoder {
+    /// For lines of at most so many bytes. Lines without a time of their own get that of their arrival, to this resolution; zero leaves
+    /// it as it is.
+    pub fn new(fields: &Fields, line_bytes_max: usize, resolution: Duration) -> Self {
+        Self { fields: fields.clone(), lines: Lines::new(line_bytes_max), resolution }
+    }
+}
+
+impl Decoder for LineDecoder {
+    fn take(&mut self, bytes: &[u8], session: &mut Session) {
+        let arrival = session.now().floor(self.resolution);
+        let mut reader = Reader::new(&self.fields, "");
+        self.lines.take(bytes, |line| reader.read(line, arrival, session));
+        let too_long = std::mem::take(&mut self.lines.too_long);
+        if too_long > 0 {
+            session.reject("line_too_long", too_long);
+        }
+    }
 }
 
 #[cfg(test)]

@@ -17,7 +17,7 @@ use rtlive_config::{choices, options};
 use tokio::time::{Instant, MissedTickBehavior, interval_at};
 use tracing::warn;
 
-use crate::fields::{Fields, LineOptions, Lines, Reader};
+use crate::fields::{Fields, LineDecoder, LineOptions, Reader};
 use crate::input::{CheckedInput, Decoder, Driver, Input, InputError, Running};
 use crate::outlet::Session;
 use follow::{Chunk, Follower, Scan};
@@ -111,7 +111,7 @@ impl Input for FileInput {
     }
 
     fn decoder(&self) -> Option<Box<dyn Decoder>> {
-        Some(Box::new(LineDecoder { fields: self.fields.clone(), lines: Lines::new(self.line_bytes_max) }))
+        Some(Box::new(LineDecoder::new(&self.fields, self.line_bytes_max, Duration::ZERO)))
     }
 }
 
@@ -199,30 +199,13 @@ fn keep(state: Vec<(String, Option<Vec<u8>>)>, session: &mut Session) {
     state.into_iter().for_each(|(key, value)| session.keep(&key, value));
 }
 
-/// Decodes a capture: a file's bytes.
-struct LineDecoder {
-    fields: Fields,
-    lines: Lines,
-}
-
-impl Decoder for LineDecoder {
-    fn take(&mut self, bytes: &[u8], session: &mut Session) {
-        let mut reader = Reader::new(&self.fields, "");
-        let now = session.now();
-        self.lines.take(bytes, |line| reader.read(line, now, session));
-        let too_long = std::mem::take(&mut self.lines.too_long);
-        if too_long > 0 {
-            session.reject("line_too_long", too_long);
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use std::collections::BTreeMap;
     use std::path::PathBuf;
 
     use super::*;
+    use crate::fields::Lines;
     use crate::rig::{Rig, checked, session};
 
     /// The folder of shared data; `None`, and a line that says so, where there is none.

@@ -21,6 +21,7 @@ pub mod port;
 pub mod registry;
 #[cfg(test)]
 mod rig;
+pub mod serial;
 pub mod simulated;
 pub mod supervisor;
 pub mod tls;

@@ -8,6 +8,7 @@ pub const DRIVERS: &[&Driver] = &[
     &crate::gpio::DRIVER,
     &crate::mqtt::DRIVER,
     &crate::nmea::DRIVER,
+    &crate::serial::DRIVER,
     &crate::simulated::DRIVER,
 ];
 
