@@ -6,6 +6,7 @@ use crate::input::Driver;
 pub const DRIVERS: &[&Driver] = &[
     &crate::file::DRIVER,
     &crate::gpio::DRIVER,
+    &crate::modbus::DRIVER,
     &crate::mqtt::DRIVER,
     &crate::nmea::DRIVER,
     &crate::serial::DRIVER,
