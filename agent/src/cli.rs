@@ -34,6 +34,9 @@ pub enum Command {
         #[arg(long)]
         json: bool,
     },
+    /// Everything on one machine, no hardware, no root: a simulated device, a broker, the agent, a subscriber.
+    #[cfg(feature = "demo")]
+    Demo(Demo),
     /// Run one input alone and print its readings as JSON lines.
     Try(Try),
     /// Readings, aggregates and alerts of the running agent, live.
@@ -65,6 +68,18 @@ pub enum Command {
         #[arg(long, requires = "name")]
         example: bool,
     },
+}
+
+/// `rtlive demo`.
+#[cfg(feature = "demo")]
+#[derive(Debug, Args)]
+pub struct Demo {
+    /// End by itself after this long; without it, on `q` or Ctrl-C.
+    #[arg(long = "for", value_name = "SPAN", value_parser = span)]
+    pub span: Option<Duration>,
+    /// Take the broker away for this long in the middle.
+    #[arg(long, value_name = "SPAN", value_parser = span)]
+    pub outage: Option<Duration>,
 }
 
 /// `rtlive try`.

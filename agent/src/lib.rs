@@ -8,6 +8,8 @@
 pub mod cli;
 pub mod clock;
 pub mod command;
+#[cfg(feature = "demo")]
+pub mod demo;
 pub mod engine;
 pub mod log;
 pub mod message;

@@ -2,14 +2,13 @@
 
 use std::io::IsTerminal;
 
-use tracing::Level;
+use tracing::level_filters::LevelFilter;
 use tracing_subscriber::fmt;
 
-/// Starts the log. `RTLIVE_LOG` names the level (`error`, `warn`, `info`, `debug`, `trace`); `info` without it.
+/// Starts the log. `RTLIVE_LOG` names the level (`off`, `error`, `warn`, `info`, `debug`, `trace`); `default` without it.
 ///
 /// Under systemd the journal has its own times, so that lines carry none there; colours are for terminals only.
-pub fn start(quiet: bool) {
-    let default = if quiet { Level::WARN } else { Level::INFO };
+pub fn start(default: LevelFilter) {
     let level = std::env::var("RTLIVE_LOG").ok().and_then(|level| level.parse().ok()).unwrap_or(default);
     let log = fmt().with_writer(std::io::stderr).with_max_level(level).with_target(false);
     let log = log.with_ansi(std::io::stderr().is_terminal());

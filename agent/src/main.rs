@@ -5,6 +5,7 @@ use std::process::ExitCode;
 use clap::Parser;
 use rtlive::cli::{Cli, Command};
 use rtlive::command;
+use tracing::level_filters::LevelFilter;
 
 fn main() -> ExitCode {
     let cli = match Cli::try_parse() {
@@ -20,10 +21,18 @@ fn main() -> ExitCode {
         command::version::print();
         return ExitCode::SUCCESS;
     };
-    rtlive::log::start(!matches!(what, Command::Run));
+    rtlive::log::start(match what {
+        Command::Run => LevelFilter::INFO,
+        // The demo shows by itself what happens.
+        #[cfg(feature = "demo")]
+        Command::Demo(_) => LevelFilter::OFF,
+        _ => LevelFilter::WARN,
+    });
     let result = match what {
         Command::Run => command::run::run(&cli.config),
         Command::Check { json } => command::check::check(&cli.config, json),
+        #[cfg(feature = "demo")]
+        Command::Demo(demo) => command::demo::demo(&demo),
         Command::Try(options) => command::try_input::try_input(&cli.config, &options),
         Command::Tail { select } => command::tail::tail(&cli.config, &select),
         Command::Status { json } => command::status::status(&cli.config, json),

@@ -2,6 +2,8 @@
 
 pub mod check;
 pub mod decode;
+#[cfg(feature = "demo")]
+pub mod demo;
 pub mod drivers;
 pub mod reload;
 pub mod replay;

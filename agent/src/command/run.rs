@@ -114,14 +114,14 @@ async fn reload(paths: &[PathBuf], state_dir: &Path, pipeline: &mut Pipeline) ->
 }
 
 /// The signals that mean something.
-struct Signals {
+pub(super) struct Signals {
     terminate: Signal,
     interrupt: Signal,
     reload: Signal,
 }
 
 impl Signals {
-    fn listen() -> std::io::Result<Self> {
+    pub(super) fn listen() -> std::io::Result<Self> {
         Ok(Self {
             terminate: signal(SignalKind::terminate())?,
             interrupt: signal(SignalKind::interrupt())?,
@@ -138,7 +138,7 @@ impl Signals {
     }
 
     /// Resolves at a signal to stop; others are passed over, because the program stops already.
-    async fn stop(&mut self) {
+    pub(super) async fn stop(&mut self) {
         while self.next().await != Received::Stop {}
     }
 }

@@ -7,7 +7,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use rumqttd::local::{LinkRx, LinkTx};
-use rumqttd::{Broker, Config, ConnectionSettings, RouterConfig, ServerSettings};
+use rumqttd::{Broker, Config, ConnectionSettings, Notification, RouterConfig, ServerSettings};
 
 /// How long the broker may take to listen.
 const LISTENS_WITHIN: Duration = Duration::from_secs(5);
@@ -15,11 +15,33 @@ const LISTENS_WITHIN: Duration = Duration::from_secs(5);
 /// How much the broker keeps of each topic for subscribers that are behind: more than a demo ever sends.
 const SEGMENT_BYTES_MAX: usize = 8 << 20;
 
-/// Starts the broker, and returns where it listens together with a subscriber's link to it. It ends with the process.
+/// What the broker delivers to its one subscriber within this process.
+pub struct Subscription {
+    messages: LinkRx,
+    /// Held, because the subscription ends with it.
+    _link: LinkTx,
+}
+
+impl Subscription {
+    /// The payload of the next message; `None` when the broker is gone. May be dropped while it waits.
+    pub async fn next(&mut self) -> Option<Vec<u8>> {
+        loop {
+            match self.messages.next().await.ok()? {
+                Some(Notification::Forward(message)) => return Some(message.publish.payload.to_vec()),
+                // The broker holds back from a subscriber that is behind until it asks for more.
+                Some(Notification::Unschedule) => self.messages.wake().await.ok()?,
+                _ => {}
+            }
+        }
+    }
+}
+
+/// Starts the broker, which speaks MQTT 3.1.1, and returns where it listens together with a subscription to `filter`. It ends with the
+/// process.
 ///
 /// # Errors
 /// What the system or the broker said.
-pub fn start() -> io::Result<(SocketAddr, LinkTx, LinkRx)> {
+pub fn start(filter: &str) -> io::Result<(SocketAddr, Subscription)> {
     let address = free_address()?;
     let connections = ConnectionSettings {
         connection_timeout_ms: 5_000,
@@ -40,14 +62,15 @@ pub fn start() -> io::Result<(SocketAddr, LinkTx, LinkRx)> {
     };
     let config = Config { router, v4: Some(HashMap::from([("demo".into(), server)])), ..Config::default() };
     let mut broker = Broker::new(config);
-    let (sender, receiver) = broker.link("demo-subscriber").map_err(io::Error::other)?;
+    let (mut link, messages) = broker.link("demo-subscriber").map_err(io::Error::other)?;
+    link.subscribe(filter).map_err(io::Error::other)?;
     thread::Builder::new().name("demo-broker".into()).spawn(move || {
         if let Err(error) = broker.start() {
             tracing::error!(%error, "the demo's broker ended");
         }
     })?;
     wait_until_it_listens(address)?;
-    Ok((address, sender, receiver))
+    Ok((address, Subscription { messages, _link: link }))
 }
 
 /// An address of the loopback that nobody uses now.
