@@ -134,6 +134,9 @@ pub fn hint(error: &(dyn Error + 'static)) -> Option<&'static str> {
             CertificateError::UnknownIssuer => {
                 "the server's certificate is signed by nobody that is trusted here: name its CA with `ca`"
             }
+            CertificateError::BadSignature => {
+                "the server's certificate is signed by another key than that of the CA here, which has the same name: was the CA renewed?"
+            }
             CertificateError::Expired | CertificateError::ExpiredContext { .. } => {
                 "the server's certificate has expired, or the clock of this machine is ahead"
             }

@@ -2,6 +2,7 @@
 //!
 //! A test that cannot run where it is says so loudly and passes; with `RTLIVE_REQUIRE_PEERS=1`, as in CI, it fails instead.
 
+pub mod authority;
 pub mod broker;
 pub mod data;
 pub mod peer;
