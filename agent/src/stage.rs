@@ -34,6 +34,9 @@ pub struct Stage {
     kept: Kept,
 }
 
+/// Where [`Kept`] has what the stage itself must find again, under the names of inputs: no input has the empty name.
+const OWN_KEPT: &str = "";
+
 /// What drivers must find again: by input name and key.
 pub type Kept = BTreeMap<Arc<str>, BTreeMap<String, Vec<u8>>>;
 
@@ -42,7 +45,8 @@ pub type Kept = BTreeMap<Arc<str>, BTreeMap<String, Vec<u8>>>;
 struct InputSide {
     /// The engine's number for each series that the input declared in this process.
     series: Vec<SeriesId>,
-    /// When the engine last heard it before this process; set until its first reading.
+    /// From when on readings of an input that cannot be asked again may be missing; set until its first reading. It is kept, because this
+    /// process may end before there is one.
     silent_since: Option<Timestamp>,
 }
 
@@ -71,12 +75,46 @@ impl Stage {
             plan_waits: true,
             kept,
         };
-        let side = |input: &rtlive_core::plan::InputPlan| InputSide {
-            silent_since: last_commit_at.filter(|_| !input.can_be_asked_again),
-            ..InputSide::default()
-        };
-        stage.inputs = stage.engine.plan().inputs.iter().map(side).collect();
+        let plan = stage.engine.plan().clone();
+        stage.inputs = plan.inputs.iter().map(|_| InputSide::default()).collect();
+        for (place, input) in plan.inputs.iter().enumerate() {
+            let before =
+                stage.kept.get(OWN_KEPT).and_then(|own| own.get(&*input.name)).and_then(|bytes| time_of(bytes));
+            if let Some(since) = before.or(last_commit_at).filter(|_| !input.can_be_asked_again) {
+                stage.fall_silent(place, since);
+            }
+        }
         stage
+    }
+
+    /// Notes from when on readings of an input may be missing, unless it is noted already.
+    fn fall_silent(&mut self, place: usize, since: Timestamp) {
+        let (Some(side), Some(input)) = (self.inputs.get_mut(place), self.engine.plan().inputs.get(place)) else {
+            return;
+        };
+        if side.silent_since.is_none() {
+            side.silent_since = Some(since);
+            let name = input.name.to_string();
+            self.keep(OWN_KEPT.into(), name, Some(since.as_nanos().to_be_bytes().to_vec()));
+        }
+    }
+
+    /// Since when readings of an input may be missing, at its first reading.
+    fn end_silence(&mut self, place: usize) -> Option<Timestamp> {
+        let since = self.inputs.get_mut(place)?.silent_since.take()?;
+        let name = self.engine.plan().inputs.get(place)?.name.to_string();
+        self.keep(OWN_KEPT.into(), name, None);
+        Some(since)
+    }
+
+    /// The next commit carries a key.
+    fn keep(&mut self, input: Arc<str>, key: String, value: Option<Vec<u8>>) {
+        let kept = self.kept.entry(input.clone()).or_default();
+        match value.clone() {
+            Some(value) => kept.insert(key.clone(), value),
+            None => kept.remove(&key),
+        };
+        self.open.state.push((input, key, value));
     }
 
     /// The engine, to look at.
@@ -96,15 +134,15 @@ impl Stage {
                 side.series.push(id);
             }
         }
-        let Some(side) = self.inputs.get_mut(usize::from(input.0)) else { return };
         let mut events = Vec::with_capacity(2);
         if !batch.readings.is_empty()
-            && let Some(start) = side.silent_since.take()
+            && let Some(start) = self.end_silence(usize::from(input.0))
         {
             let reason = Arc::from("restart");
             events.push(Event::Outage(Outage { input, start: Some(start), end: batch.arrival, count: None, reason }));
         }
         events.extend(outage.map(Event::Outage));
+        let Some(side) = self.inputs.get(usize::from(input.0)) else { return };
         for reading in &mut batch.readings {
             // A driver that uses a series which it did not declare has a defect; its reading goes nowhere rather than elsewhere.
             reading.series = side.series.get(reading.series.index()).copied().unwrap_or(SeriesId::UNKNOWN);
@@ -113,15 +151,8 @@ impl Stage {
         if !batch.readings.is_empty() || !batch.rejected.is_empty() {
             events.push(Event::Batch(batch));
         }
-        if let Some(plan) = self.engine.plan().inputs.get(usize::from(input.0)) {
-            for (key, value) in state {
-                let kept = self.kept.entry(plan.name.clone()).or_default();
-                match value.clone() {
-                    Some(value) => kept.insert(key.clone(), value),
-                    None => kept.remove(&key),
-                };
-                self.open.state.push((plan.name.clone(), key, value));
-            }
+        if let Some(name) = self.engine.plan().inputs.get(usize::from(input.0)).map(|plan| plan.name.clone()) {
+            state.into_iter().for_each(|(key, value)| self.keep(name.clone(), key, value));
         }
         self.open.delivered.insert(input, number);
         self.open.urgent |= urgent;
@@ -159,15 +190,14 @@ impl Stage {
     /// Computes another plan from now on; the next commit carries it. Inputs keep their sides by name, unless their drivers were
     /// all ended before this: then they begin anew, and what they had kept is returned by [`Stage::kept`].
     pub fn reload(&mut self, now: Timestamp, plan: Arc<Plan>, drivers_begin_anew: bool) {
-        let mut sides: BTreeMap<Arc<str>, InputSide> = BTreeMap::new();
-        for (input, side) in self.engine.plan().inputs.iter().zip(std::mem::take(&mut self.inputs)) {
-            sides.insert(input.name.clone(), side);
-        }
+        let before = self.engine.plan().clone();
         if drivers_begin_anew {
-            for input in &self.engine.plan().inputs {
-                if let Some(side) = sides.get_mut(&input.name) {
+            for (place, input) in before.inputs.iter().enumerate() {
+                if let Some(side) = self.inputs.get_mut(place) {
                     side.series.clear();
-                    side.silent_since = Some(now).filter(|_| !input.can_be_asked_again);
+                }
+                if !input.can_be_asked_again {
+                    self.fall_silent(place, now);
                 }
             }
             self.open.delivered.clear();
@@ -175,6 +205,8 @@ impl Stage {
                 delivered.clear();
             }
         }
+        let sides = before.inputs.iter().zip(std::mem::take(&mut self.inputs));
+        let mut sides: BTreeMap<Arc<str>, InputSide> = sides.map(|(input, side)| (input.name.clone(), side)).collect();
         self.inputs = plan.inputs.iter().map(|input| sides.remove(&input.name).unwrap_or_default()).collect();
         self.engine.reload(now, plan, &mut self.open.records);
         self.plan_waits = true;
@@ -225,5 +257,81 @@ impl Stage {
     /// The events and records that no commit covers yet, for those who look on.
     pub fn uncommitted(&self) -> (&[(Timestamp, Event)], &[Emitted]) {
         (&self.open.events, &self.open.records)
+    }
+}
+
+/// A time as it is kept.
+fn time_of(bytes: &[u8]) -> Option<Timestamp> {
+    Some(Timestamp::from_nanos(i64::from_be_bytes(bytes.try_into().ok()?)))
+}
+
+#[cfg(test)]
+mod tests {
+    use rtlive_core::event::Batch;
+    use rtlive_core::plan::InputPlan;
+    use rtlive_core::reading::{ClockState, Quality, Reading, SeriesInfo, Value};
+
+    use super::*;
+
+    fn plan() -> Arc<Plan> {
+        let inputs = vec![InputPlan::pushed("door".into())];
+        Arc::new(Plan { agent: "gw".into(), labels: [].into(), inputs, streams: Vec::new(), rules: Vec::new() })
+    }
+
+    fn at(seconds: i64) -> Timestamp {
+        Timestamp::from_nanos(seconds * 1_000_000_000)
+    }
+
+    fn delivery(seconds: i64) -> Delivery {
+        let input = InputId(0);
+        let info = SeriesInfo { name: "door/open".into(), unit: None };
+        let reading = Reading {
+            series: SeriesId(0),
+            time: at(seconds),
+            value: Value::Bool(true),
+            quality: Quality::Good,
+            check: None,
+            clock: ClockState::Synced,
+        };
+        Delivery {
+            input,
+            number: 1,
+            declared: vec![Declared { input, source: "".into(), info }],
+            batch: Batch { input, arrival: at(seconds), readings: vec![reading], rejected: Vec::new() },
+            state: Vec::new(),
+            outage: None,
+            urgent: false,
+        }
+    }
+
+    /// The first and last instant of the outage that a commit speaks of.
+    fn outage(commit: &Commit) -> Option<(Option<Timestamp>, Timestamp)> {
+        commit.events.iter().find_map(|(_, event)| match event {
+            Event::Outage(outage) => Some((outage.start, outage.end)),
+            _ => None,
+        })
+    }
+
+    #[test]
+    fn an_outage_lasts_through_processes_that_heard_nothing() {
+        // The last reading was committed at 10 s. A process that starts at 20 s commits, hears nothing, and ends.
+        let mut silent = Stage::new(Engine::new(plan()), Kept::new(), Some(at(10)));
+        assert!(silent.cut(at(20), false).is_some());
+        silent.committed();
+        let kept = silent.kept().clone();
+        let mut next = Stage::new(Engine::new(plan()), kept, Some(at(20)));
+        assert!(next.cut(at(30), false).is_some());
+        next.committed();
+        next.deliver(at(31), delivery(31));
+        assert_eq!(outage(&next.cut(at(31), false).unwrap()), Some((Some(at(10)), at(31))));
+        next.committed();
+        next.deliver(at(32), delivery(32));
+        assert_eq!(outage(&next.cut(at(32), false).unwrap()), None);
+        // What a third one may have lost begins at its own last commit.
+        let mut third = Stage::new(Engine::new(plan()), next.kept().clone(), Some(at(32)));
+        assert!(third.cut(at(40), false).is_some());
+        third.committed();
+        third.deliver(at(41), delivery(41));
+        assert_eq!(outage(&third.cut(at(41), false).unwrap()), Some((Some(at(32)), at(41))));
     }
 }

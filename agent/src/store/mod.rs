@@ -85,7 +85,7 @@ pub struct Recovered {
     pub commits: Vec<Vec<(Timestamp, Event)>>,
     /// What drivers kept.
     pub kept: Kept,
-    /// When the last commit was made.
+    /// When the engine's last commit was made that took anything: from then on readings may be missing.
     pub last_commit_at: Option<Timestamp>,
 }
 
@@ -180,7 +180,10 @@ impl Store {
                 store.last_number = chunk.number;
                 store.accounts.apply(&chunk.accounts);
                 keep(&mut store.kept, &chunk.state);
-                recovered.last_commit_at = Some(chunk.at);
+                // A flush makes nothing durable that the engine took meanwhile.
+                if !chunk.events.is_empty() {
+                    recovered.last_commit_at = Some(chunk.at);
+                }
                 recovered.commits.push(chunk.events.clone());
                 store.unresumed.push(chunk);
             }
