@@ -1,0 +1,122 @@
+//! The configurations that a run goes through: what is common to all of them is what the reference computes.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use rtlive_core::expr::Expression;
+use rtlive_core::plan::{
+    BatchLimit, Binding, BindingSource, Durability, Format, Function, InputPlan, Plan, Priority, RulePlan, Severity,
+    StreamKind, StreamPlan, WindowPlan,
+};
+
+/// How many plans there are.
+pub(crate) const PLANS: u64 = 32;
+
+/// The length of the window that every plan has, over all series, and for how long it is revised; seconds.
+pub(crate) const EVERY: u64 = 5;
+pub(crate) const LATENESS: u64 = 4;
+
+/// How long a window of a silent input waits, in seconds.
+const IDLE: u64 = 3;
+
+/// The functions of the window.
+pub(crate) const COMPUTE: [Function; 6] =
+    [Function::Count, Function::Min, Function::Max, Function::Sum, Function::First, Function::Last];
+
+/// The rule that every plan has looks at the last two digits of `poll/a`.
+pub(crate) const RAISED_ABOVE: i64 = 80;
+pub(crate) const CLEARED_BELOW: i64 = 40;
+
+/// The inputs, with how far their watermarks stay behind, in seconds, and whether they can be asked again.
+pub(crate) const INPUTS: [(&str, u64, bool); 4] =
+    [("poll", 0, false), ("push", 2, false), ("bus", 1, true), ("log", 0, true)];
+
+/// One of the plans: each bit of its number changes something.
+pub(crate) fn plan(number: u64) -> Arc<Plan> {
+    let has = |bit: u64| number >> bit & 1 == 1;
+    let mut inputs: Vec<InputPlan> = INPUTS.iter().map(|&(name, behind, again)| input(name, behind, again)).collect();
+    if has(0) {
+        inputs.reverse();
+    }
+    let mut streams: Vec<StreamPlan> = [
+        ("gaps", Priority::Alert),
+        ("alerts", Priority::Alert),
+        ("late", Priority::Bulk),
+        ("quarantine", Priority::Bulk),
+    ]
+    .map(|(name, priority)| stream(name, StreamKind::Reserved, priority))
+    .into();
+    if has(1) {
+        let mut extra = stream("bus_as_json", raw("bus/#"), Priority::Live);
+        extra.format = Format::Json;
+        extra.batch = if has(2) { BatchLimit::Count(1) } else { BatchLimit::Auto };
+        streams.push(extra);
+    }
+    if has(2) {
+        streams.push(stream("half_minute", window("push/#", 30), Priority::Live));
+    }
+    let mut all = stream("raw", raw("#"), Priority::Bulk);
+    all.batch = match number >> 3 & 3 {
+        0 => BatchLimit::Auto,
+        1 => BatchLimit::Count(7),
+        2 => BatchLimit::Time(Duration::from_secs(3)),
+        _ => BatchLimit::Auto,
+    };
+    if has(3) && has(4) {
+        all.class = "personal".into();
+    }
+    streams.push(all);
+    streams.push(stream("windows", window("#", EVERY), Priority::Live));
+    let condition = (format!("a % 100 > {RAISED_ABOVE}"), format!("a % 100 < {CLEARED_BELOW}"));
+    let mut rules = vec![rule("hot", "poll/a", &condition.0, Some(&condition.1))];
+    if has(4) {
+        rules.insert(0, rule("extra", "push/+/v", "a % 100 > 50", None));
+    }
+    Arc::new(Plan { agent: "gw".into(), labels: [].into(), inputs, streams, rules })
+}
+
+fn input(name: &str, behind: u64, can_be_asked_again: bool) -> InputPlan {
+    InputPlan {
+        name: name.into(),
+        prefix: name.into(),
+        out_of_order: Duration::from_secs(behind),
+        idle: Duration::from_secs(IDLE),
+        max_ahead: InputPlan::MAX_AHEAD,
+        can_be_asked_again,
+        durability: Durability::Commit,
+    }
+}
+
+fn stream(name: &str, kind: StreamKind, priority: Priority) -> StreamPlan {
+    let (format, batch) = (Format::Frame, BatchLimit::Auto);
+    StreamPlan { name: name.into(), kind, priority, format, batch, topic: None, class: "process".into() }
+}
+
+fn raw(filter: &str) -> StreamKind {
+    StreamKind::Raw { select: vec![filter.parse().unwrap()] }
+}
+
+fn window(filter: &str, every: u64) -> StreamKind {
+    StreamKind::Window(WindowPlan {
+        select: vec![filter.parse().unwrap()],
+        every: Duration::from_secs(every),
+        lateness: Duration::from_secs(LATENESS),
+        compute: COMPUTE.to_vec(),
+    })
+}
+
+fn rule(name: &str, source: &str, when: &str, clear: Option<&str>) -> RulePlan {
+    let names = ["a"];
+    let source = match source.contains('+') {
+        true => BindingSource::Each(source.parse().unwrap()),
+        false => BindingSource::Series(source.parse().unwrap()),
+    };
+    RulePlan {
+        name: name.into(),
+        bindings: vec![Binding { name: "a".into(), source }],
+        when: Expression::parse(when, &names).unwrap(),
+        clear: clear.map(|clear| Expression::parse(clear, &names).unwrap()),
+        severity: Severity::Critical,
+        message: None,
+    }
+}
