@@ -40,12 +40,14 @@ impl Beat {
 /// Tells systemd that the service makes progress, as long as it does. Never returns; without a watchdog it does nothing.
 pub async fn feed_watchdog(engine: Beat, store: StoreHandle) {
     let Some(limit) = sd_notify::watchdog_enabled() else { return std::future::pending().await };
-    // Twice within the limit, as sd_watchdog_enabled(3) recommends.
-    let mut interval = tokio::time::interval(limit / 2);
+    // An answer that comes late, but in time, is then told in time too: half the limit after the one before it, which is what
+    // sd_watchdog_enabled(3) recommends.
+    let answer_within = limit / 4;
+    let mut interval = tokio::time::interval(answer_within);
     loop {
         interval.tick().await;
         let engine_turns = engine.age() < limit / 2;
-        let store_answers = matches!(tokio::time::timeout(limit / 2, store.status()).await, Ok(Ok(_)));
+        let store_answers = matches!(tokio::time::timeout(answer_within, store.status()).await, Ok(Ok(_)));
         if engine_turns && store_answers {
             notify(&[sd_notify::NotifyState::Watchdog]);
         } else {

@@ -4,7 +4,7 @@ use std::fs::File;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
-use crate::agent::MACHINE_ID_FILE;
+use crate::agent::{MACHINE_ID_FILE, STATE_DIR};
 use crate::catalogue::Catalogue;
 use crate::check::{Config, check};
 use crate::document::Document;
@@ -35,6 +35,32 @@ pub fn load<I>(paths: &[PathBuf], catalogue: &dyn Catalogue<I>) -> Result<Config
 /// # Errors
 /// All files that cannot be read, are no TOML, or set a key that another sets too.
 pub fn read(paths: &[PathBuf]) -> Result<Document, Mistakes> {
+    let document = gather(paths)?;
+    let mistakes = document.mistakes();
+    if mistakes.0.is_empty() { Ok(document) } else { Err(mistakes) }
+}
+
+/// The state folder that a configuration names, or the default: where its agent is reached. Mistakes elsewhere are none here, so that an
+/// agent can be asked while the configuration on disk is being changed.
+///
+/// # Errors
+/// All files of `-c` that cannot be read or are no TOML, if the others do not name the folder.
+pub fn state_dir(paths: &[PathBuf]) -> Result<PathBuf, Mistakes> {
+    let document = match gather(paths) {
+        Ok(document) => document,
+        Err(_) if paths.is_empty() => return Ok(STATE_DIR.into()),
+        Err(mistakes) => return Err(mistakes),
+    };
+    let mistakes = document.mistakes();
+    match document.root().table("agent").and_then(|agent| agent.text("state_dir").map(PathBuf::from)) {
+        Some(state_dir) => Ok(state_dir),
+        None if paths.is_empty() || mistakes.0.is_empty() => Ok(STATE_DIR.into()),
+        None => Err(mistakes),
+    }
+}
+
+/// Reads and merges the files; those that cannot be read or are no TOML are noted in the document.
+fn gather(paths: &[PathBuf]) -> Result<Document, Mistakes> {
     let mut document = Document::default();
     let files = match paths {
         [] => default_files(Path::new(FOLDER)),
@@ -56,8 +82,7 @@ pub fn read(paths: &[PathBuf]) -> Result<Document, Mistakes> {
             Err(message) => document.add_unreadable(&name, message),
         }
     }
-    let mistakes = document.mistakes();
-    if mistakes.0.is_empty() { Ok(document) } else { Err(mistakes) }
+    Ok(document)
 }
 
 fn one(file: &str, message: String) -> Mistakes {

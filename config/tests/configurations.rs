@@ -10,7 +10,7 @@ use std::time::Duration;
 use catalogue::TestDrivers;
 use rtlive_config::check::{Config, check};
 use rtlive_config::document::Document;
-use rtlive_config::load;
+use rtlive_config::load::{load, state_dir};
 use rtlive_config::markdown::{DRIVERS_HEADING, reference_markdown};
 use rtlive_config::mistake::{Mistakes, Problem};
 use rtlive_config::report::Report;
@@ -154,6 +154,18 @@ fn files_that_cannot_be_read_are_named() {
     let mistakes = load(&[large, missing], &DRIVERS).unwrap_err().to_string();
     assert!(mistakes.contains("large.toml: expected a file of at most 4 MiB, found more"), "{mistakes}");
     assert!(mistakes.contains("missing.toml: open the file: No such file"), "{mistakes}");
+}
+
+#[test]
+fn the_state_folder_is_found_whatever_else_is_wrong() {
+    let folder = tempfile::tempdir().unwrap();
+    let (good, bad) = (folder.path().join("a.toml"), folder.path().join("b.toml"));
+    std::fs::write(&good, "[agent]\nstate_dir = \"/data/rtlive\"\n[inputs.x]\ndriver = \"none\"").unwrap();
+    std::fs::write(&bad, "this is no TOML").unwrap();
+    assert_eq!(state_dir(&[good.clone(), bad.clone()]).unwrap(), Path::new("/data/rtlive"));
+    assert!(state_dir(std::slice::from_ref(&bad)).unwrap_err().to_string().contains("b.toml:1:"));
+    std::fs::write(&bad, "[agent]\nid = 7").unwrap();
+    assert_eq!(state_dir(&[bad]).unwrap(), Path::new(rtlive_config::STATE_DIR));
 }
 
 #[test]

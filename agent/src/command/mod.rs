@@ -108,13 +108,14 @@ pub fn load(paths: &[PathBuf]) -> Result<Config, Failure> {
 /// Sends a request to the agent that runs on this configuration.
 ///
 /// # Errors
-/// [`Failure::Failed`] when no agent runs there, with the socket's path.
+/// [`Failure::Failed`] when no agent runs there, with the socket's path; [`Failure::Mistakes`] when the configuration does not tell
+/// where that is.
 pub fn ask_agent(
     paths: &[PathBuf],
     request: &Request,
 ) -> Result<impl Iterator<Item = io::Result<String>> + use<>, Failure> {
-    let config = load(paths)?;
-    let path = socket::path(&config.agent.state_dir);
+    let state_dir = rtlive_config::load::state_dir(paths).map_err(Failure::Mistakes)?;
+    let path = socket::path(&state_dir);
     socket::request(&path, request).map_err(|error| match error.kind() {
         ErrorKind::NotFound | ErrorKind::ConnectionRefused => Failure::Failed {
             doing: format!("no agent runs on this configuration (nobody listens on {})", path.display()),
