@@ -3,9 +3,14 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
+use rtlive_core::engine::Engine;
+use rtlive_core::event::{Batch, Declared, Event};
+use rtlive_core::reading::{ClockState, InputId, Quality, Reading, SeriesInfo};
+use rtlive_core::record::Record;
 use rtlive_core::time::nanos;
 
 use super::*;
+use crate::catalogue::Drivers;
 use crate::rig::{Rig, checked};
 
 fn edge(number: u32, nanos: i64) -> Edge {
@@ -36,7 +41,10 @@ fn levels_are_read_at_multiples_of_the_wall_clock() {
     );
 }
 
-/// Recorded edges of real devices give as many readings in each window as were counted.
+/// (window, line, direction) → how many.
+type Counts = BTreeMap<(i64, String, &'static str), u64>;
+
+/// Recorded edges of real devices give as many readings in each window as were counted, out of the decoder and out of the engine.
 #[test]
 fn recorded_edges_are_counted_right() {
     let folder = std::env::var_os("RTLIVE_DATA")
@@ -47,32 +55,106 @@ fn recorded_edges_are_counted_right() {
         return;
     }
     for (name, seconds) in [("dcf77_480s_interrupted", 60), ("grbl_cnc_3", 1), ("lidarlite_pwm", 1)] {
-        let counted = counts(&folder.join(format!("{name}.edges.csv")), seconds);
-        let expected = std::fs::read_to_string(folder.join(format!("{name}.count_{seconds}s.csv"))).unwrap();
-        let expected: BTreeMap<String, u64> = expected
-            .lines()
-            .skip(1)
-            .map(|row| row.rsplit_once(',').map(|(what, count)| (what.to_owned(), count.parse().unwrap())).unwrap())
-            .filter(|(_, count)| *count > 0)
-            .collect();
+        let every = Duration::from_secs(seconds);
+        let readings = decoded(&folder.join(format!("{name}.edges.csv")));
+        let expected = counted(&folder.join(format!("{name}.count_{seconds}s.csv")));
         assert!(!expected.is_empty());
-        assert_eq!(counted, expected, "{name}");
+        let mut found = Counts::new();
+        for (line, time, value) in &readings {
+            let direction = if *value == Value::Bool(true) { "rising" } else { "falling" };
+            *found.entry((time.floor(every).as_nanos() / nanos(every), line.clone(), direction)).or_default() += 1;
+        }
+        assert_eq!(found, expected, "{name}");
+        let mut of_lines = BTreeMap::new();
+        for ((window, line, _), count) in expected {
+            *of_lines.entry((window, line)).or_default() += count;
+        }
+        assert_eq!(aggregated(&readings, every), of_lines, "{name}");
     }
 }
 
-/// The number of readings by window, line and direction, in the words of the expected file.
-fn counts(path: &Path, seconds: u64) -> BTreeMap<String, u64> {
+/// Line, time and value of the recorded edges, as the decoder gives them.
+fn decoded(path: &Path) -> Vec<(String, Timestamp, Value)> {
     let mut edges = Edges::default();
-    let mut counts = BTreeMap::new();
-    for (index, row) in std::fs::read_to_string(path).unwrap().lines().skip(1).enumerate() {
+    let mut readings = Vec::new();
+    for (number, row) in (1..).zip(std::fs::read_to_string(path).unwrap().lines().skip(1)) {
         let [time, line, direction] = row.split(',').collect::<Vec<_>>().try_into().unwrap();
         let time = Timestamp::from_nanos(time.parse().unwrap());
-        let number = u32::try_from(index + 1).unwrap();
         let (value, overrun) = edges.decode(Edge { time, line: 0, rising: direction == "rising", number });
         assert_eq!(overrun, None);
-        let window = time.floor(Duration::from_secs(seconds)).as_nanos() / nanos(Duration::from_secs(seconds));
-        let direction = if value == Value::Bool(true) { "rising" } else { "falling" };
-        *counts.entry(format!("{window},{line},{direction}")).or_default() += 1;
+        readings.push((line.to_owned(), time, value));
+    }
+    readings
+}
+
+/// The windows that the expected file counts something in.
+fn counted(path: &Path) -> Counts {
+    let mut counts = Counts::new();
+    for row in std::fs::read_to_string(path).unwrap().lines().skip(1) {
+        let [window, line, direction, count] = row.split(',').collect::<Vec<_>>().try_into().unwrap();
+        let direction = if direction == "rising" { "rising" } else { "falling" };
+        counts.insert((window.parse().unwrap(), line.to_owned(), direction), count.parse().unwrap());
+    }
+    counts.retain(|_, count| *count > 0);
+    counts
+}
+
+/// The counts of the engine's windows, of readings that arrive in deliveries as the driver makes them.
+fn aggregated(readings: &[(String, Timestamp, Value)], every: Duration) -> BTreeMap<(i64, String), u64> {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("rtlive.toml");
+    let configuration = format!(
+        r#"
+        [agent]
+        id = "test"
+        [inputs.recorded]
+        driver = "gpio"
+        chip = "gpiochip0"
+        lines = [{{ line = 0, series = "any" }}]
+        [windows.w]
+        select = ["recorded/#"]
+        every = "{}s"
+        compute = ["count"]
+        "#,
+        every.as_secs()
+    );
+    std::fs::write(&path, configuration).unwrap();
+    let plan = rtlive_config::load(&[path], &Drivers).unwrap().plan;
+    let window = plan.stream_named("w").unwrap();
+    let mut engine = Engine::new(plan);
+    let mut out = Vec::new();
+    let mut lines: Vec<&str> = Vec::new();
+    for delivery in readings.chunks(EDGES_PER_DELIVERY_MAX) {
+        let arrival = delivery.last().unwrap().1;
+        let mut batch = Batch { input: InputId(0), arrival, readings: Vec::new(), rejected: Vec::new() };
+        for (line, time, value) in delivery {
+            let place = lines.iter().position(|known| known == line).unwrap_or_else(|| {
+                lines.push(line);
+                let info = SeriesInfo { name: format!("recorded/{line}").into(), unit: None };
+                let declared = Declared { input: InputId(0), source: "".into(), info };
+                engine.handle(arrival, &Event::Series(declared), &mut out);
+                lines.len() - 1
+            });
+            batch.readings.push(Reading {
+                series: SeriesId(u32::try_from(place).unwrap()),
+                time: *time,
+                value: value.clone(),
+                quality: Quality::Good,
+                check: None,
+                clock: ClockState::Synced,
+            });
+        }
+        engine.handle(arrival, &Event::Batch(batch), &mut out);
+    }
+    engine.close(readings.last().unwrap().1, &mut out);
+    assert_eq!(engine.ledger().check(), None);
+    let mut counts = BTreeMap::new();
+    for emitted in out.into_iter().filter(|emitted| emitted.stream == window) {
+        let Record::Aggregate(aggregate) = emitted.record else { panic!("{:?}", emitted.record) };
+        let Some(Value::Int(count)) = aggregate.values[0] else { panic!("{aggregate:?}") };
+        let key = (aggregate.start.as_nanos() / nanos(every), lines[aggregate.series.index()].to_owned());
+        // A later revision replaces an earlier one.
+        counts.insert(key, u64::try_from(count).unwrap());
     }
     counts
 }

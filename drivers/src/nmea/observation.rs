@@ -183,7 +183,8 @@ fn quality_of_status(is_valid: bool, mode: &str) -> i64 {
 #[derive(Debug, Default)]
 pub(super) struct Epochs {
     time_of_day: Option<u64>,
-    addresses: Vec<String>,
+    /// The addresses that were there, and whether the sentence told a time.
+    addresses: Vec<(String, bool)>,
     is_said: [bool; SERIES.len()],
     /// What the last sentence that speaks of it said; `None` before the first.
     is_valid: Option<bool>,
@@ -195,7 +196,10 @@ impl Epochs {
     /// Ends the open epoch if this observation, of a sentence with this address, is of another.
     pub(super) fn enter(&mut self, address: &str, observation: &Observation) {
         let is_another = matches!((self.time_of_day, observation.time_of_day), (Some(a), Some(b)) if a != b);
-        let is_again = observation.comes_once && self.addresses.iter().any(|seen| seen == address);
+        let is_timed = observation.time_of_day.is_some();
+        // A receiver that learns the time within an epoch ends none by it.
+        let is_again = |(seen, was_timed): &(String, bool)| seen == address && (*was_timed || !is_timed);
+        let is_again = observation.comes_once && self.addresses.iter().any(is_again);
         if is_another || is_again || self.addresses.len() == ADDRESSES_MAX {
             self.time_of_day = None;
             self.addresses.clear();
@@ -203,7 +207,7 @@ impl Epochs {
         }
         self.time_of_day = self.time_of_day.or(observation.time_of_day);
         if observation.comes_once {
-            self.addresses.push(address.to_owned());
+            self.addresses.push((address.to_owned(), is_timed));
         }
     }
 
@@ -302,6 +306,13 @@ mod tests {
         let silent = "$GPGGA,,,,,,0,,,,,,,,";
         assert_eq!(through(&[silent, "$GPRMC,,V,,,,,,,,,,N", silent]), ["fix 0", "fix 0"]);
         assert_eq!(through(&["$GPVTG,,T,,M,,N,,K,N", "$GPVTG,5,T,,M,,N,3.6,K,N"]), Vec::<String>::new());
+        // The time is there before the epoch ends, and is gone when the next begins.
+        let gll = |time: &str| format!("$GPGLL,{POSITION},{time},A,D");
+        assert_eq!(
+            through(&["$GPGLL,,,,,,V,N", "$GPRMC,200004,A,5504.4343,N,01025.5386,E,,,260810,,,D", &gll("200004")]),
+            ["fix 0", "latitude 55.073905", "longitude 10.4256433"]
+        );
+        assert_eq!(through(&[&gll("200004"), "$GPGLL,,,,,,V,N"]).last().unwrap(), "fix 0");
         // One that sends nothing else is believed, as often as it speaks.
         assert_eq!(through(&["$VWVTG,,T,,M,,N,3.6,K"; 2]), ["speed 1", "speed 1"]);
     }
