@@ -5,6 +5,8 @@
 pub mod authority;
 pub mod broker;
 pub mod data;
+pub mod line;
+pub mod meter;
 pub mod peer;
 pub mod program;
 pub mod usage;
