@@ -125,9 +125,11 @@ impl fmt::Display for Value {
 }
 
 impl fmt::Display for Scalar<'_> {
-    /// As in a message to a person: the shortest decimal that reads back as the same number, `true`, text without quotes.
+    /// As in a message to a person: the shortest decimal that reads back as the same number, `true`, text without quotes. A number
+    /// that a device gave as a float of 32 bits is written as one: 7.02, not 7.019999980926514.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
+            Self::Float(value) if f64::from(*value as f32) == *value => (*value as f32).fmt(f),
             Self::Float(value) => value.fmt(f),
             Self::Int(value) => value.fmt(f),
             Self::Bool(value) => value.fmt(f),
@@ -220,6 +222,21 @@ pub fn series_level(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_person_reads_the_number_that_the_device_showed() {
+        for (value, text) in [
+            (f64::from(7.02_f32), "7.02"),
+            (7.02, "7.02"),
+            (0.1, "0.1"),
+            (230.0, "230"),
+            (-1e300, &format!("-1{}", "0".repeat(300))),
+        ] {
+            assert_eq!(Value::Float(value).to_string(), text);
+        }
+        assert_eq!(Value::Float(f64::NAN).to_string(), "NaN");
+        assert_eq!(Value::Float(f64::INFINITY).to_string(), "inf");
+    }
 
     #[test]
     fn levels_lose_what_selectors_and_templates_would_read() {

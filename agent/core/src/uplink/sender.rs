@@ -121,12 +121,7 @@ impl Sender {
             Event::Connected(limits) => self.connected(now, limits),
             Event::Acknowledged { token, verdict } => self.acknowledged(now, token, &verdict),
             Event::Disconnected(loss) => self.disconnected(now, loss),
-            Event::FramesAvailable => {
-                self.supply = match self.supply {
-                    Supply::Asked { .. } => Supply::Asked { more: true },
-                    _ => Supply::Possible,
-                }
-            }
+            Event::FramesAvailable => self.ask_again(),
             Event::Offered(parcel) => {
                 self.supply = Supply::Possible;
                 self.offered(now, parcel);
@@ -138,6 +133,8 @@ impl Sender {
                 }
             }
             Event::Stop => {
+                // The last commit may have sealed frames that the sender has not heard of yet.
+                self.ask_again();
                 self.stop_at.get_or_insert(now.steady.saturating_add(STOP_WITHIN));
             }
         }
@@ -267,6 +264,14 @@ impl Sender {
     fn give_back(&mut self, id: FrameId) {
         self.actions.push_back(Action::Return(id));
         self.retry_supply();
+    }
+
+    /// Whatever the store said, or is about to say, there may be more.
+    fn ask_again(&mut self) {
+        self.supply = match self.supply {
+            Supply::Asked { .. } => Supply::Asked { more: true },
+            _ => Supply::Possible,
+        };
     }
 
     /// What the store said before it had the newest word does not count any more.

@@ -416,6 +416,13 @@ fn a_stop_sends_what_there_is_within_its_bound() {
     model.settle();
     model.handle(Event::Stop);
     assert_eq!(model.sender.state(), State::Stopped);
+
+    // Frames of the last commit, of which the sender was not told before it was told to stop.
+    let mut model = connected(Vec::new(), Limits::NONE);
+    model.stored.insert((Priority::Live, FrameId(1)), parcel(1, 1, 1000));
+    model.handle(Event::Stop);
+    model.acknowledge(0, Verdict::Taken);
+    assert_eq!((model.sender.state(), model.delivered.len()), (State::Stopped, 1));
 }
 
 #[test]
