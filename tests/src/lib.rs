@@ -6,6 +6,7 @@ pub mod authority;
 pub mod broker;
 pub mod data;
 pub mod line;
+pub mod live;
 pub mod meter;
 pub mod peer;
 pub mod program;
