@@ -23,7 +23,7 @@ pub fn check(paths: &[PathBuf], json: bool) -> Result<ExitCode, Failure> {
         Err(mistakes) => Err(Failure::Mistakes(mistakes)),
         Ok(_) => {
             if !json {
-                print!("{report}");
+                println!("{report}");
             }
             Ok(ExitCode::SUCCESS)
         }
