@@ -1,10 +1,6 @@
 //! `modbus`: devices on an RS-485 or RS-232 line (RTU), or over TCP.
 //!
-//! Wiring: two wires join all devices in a row, without branches, A to A and B to B (makers disagree on which is which: if nobody
-//! answers, swap them), with a common ground, and 120 Ω between the wires at both ends of the row and nowhere else. Line settings and a
-//! different unit id for each device are set at the devices; 9600 bit/s, 8 data bits, no parity, 1 stop bit are the commonest. An
-//! adapter that echoes what it sends is understood. Where a UART of the board drives the line itself, the kernel must switch its
-//! direction (`linux,rs485-enabled-at-boot-time` in the device tree).
+//! How a line is wired stands in the doc of [`ModbusOptions`], where its users find it.
 //!
 //! Requests go out one after the other. Registers of one device that are due at the same time share one where they are neighbours.
 //! Nothing is ever written to a device.
@@ -46,6 +42,8 @@ pub use register::{Kind, Order, Table};
 const SERIES_MAX: usize = 10_000;
 /// The unit ids of devices on a serial line; 0 is everybody, and those above are reserved (Modbus over Serial Line V1.02, section 2.2).
 const UNITS_RTU: std::ops::RangeInclusive<u8> = 1..=247;
+/// How busy a line may be: devices need time to answer too.
+const LOAD_MAX: f64 = 0.8;
 /// Numbers by which documents call registers: 30001 is input register 0, 40001 holding register 0.
 const DOCUMENT_NUMBERS: [std::ops::RangeInclusive<u16>; 2] = [30_001..=39_999, 40_001..=49_999];
 
@@ -82,6 +80,12 @@ registers = [
 
 options! {
     /// Registers of Modbus devices on one serial line, or behind one TCP port.
+    ///
+    /// Wiring of RS-485: two wires join all devices in a row, without branches, A to A and B to B (makers disagree on which is which:
+    /// if nobody answers, swap them), with a common ground, and 120 Ω between the wires at both ends of the row and nowhere else. The
+    /// settings of the line and a unit id of its own are set at each device; 9600 bit/s, 8 data bits, no parity and 1 stop bit are the
+    /// commonest. An adapter that echoes what it sends is understood. Where a UART of the board drives the line, the kernel must switch
+    /// its direction (`linux,rs485-enabled-at-boot-time` in the device tree).
     pub struct ModbusOptions {
         /// How frames are written. Absent: `rtu` with `port`, `tcp` with `tcp`.
         pub framing: Option<Framing>,
@@ -150,7 +154,7 @@ options! {
         pub table: Table,
         /// Its address, from 0: that of the protocol. What a document calls 30001 or 40001 has the address 0.
         pub address: u16,
-        /// What it holds. Absent: `u16`, or `bool` in tables of bits.
+        /// What it holds. Absent: `u16`, or `bool` in tables of bits and with `bit`.
         pub kind: Option<Kind> as "type",
         /// In which order the bytes of a value come, `a` being the most significant one.
         pub order: Order = "abcd",
@@ -187,6 +191,14 @@ fn check(table: &Written<'_>) -> Option<CheckedInput> {
     }
     let limits = Limits { gap: options.gap.get(), registers_max: options.registers_max.get() };
     let devices = check_devices(table, &options, framing, limits)?;
+    if let Port::Serial(line) = &port {
+        let load = load(&devices, limits, line.character());
+        if load > LOAD_MAX {
+            let key = if table.has("every") { "every" } else { "devices" };
+            let message = "at this baud rate the line is busy for";
+            table.warn(key, format_args!("{message} {load:.1} s of each second, so that polls will be missed"));
+        }
+    }
     let intervals = || devices.iter().flat_map(|device| &device.registers).map(|register| register.every);
     let every = intervals().min();
     let readings_per_second = Some(intervals().map(|every| every.as_secs_f64().recip()).sum());
@@ -204,6 +216,21 @@ fn check(table: &Written<'_>) -> Option<CheckedInput> {
         memory: Mutex::default(),
     });
     Some(CheckedInput { input, polled: true, every, can_be_asked_again: false, series_count, readings_per_second })
+}
+
+/// For how much of the time the line carries bytes, or the silence between frames.
+fn load(devices: &[Device], limits: Limits, character: Duration) -> f64 {
+    let device = |device: &Device| {
+        let intervals: BTreeSet<Duration> = device.registers.iter().map(|register| register.every).collect();
+        let interval = |every: Duration| {
+            let blocks = device.blocks(&[every], &BTreeSet::new(), limits);
+            let bytes: usize = blocks.iter().map(|block| block.request.rtu_bytes()).sum();
+            let silences = 2.0 * blocks.len() as f64 * link::silence(character).as_secs_f64();
+            (bytes as f64 * character.as_secs_f64() + silences) / every.as_secs_f64()
+        };
+        intervals.into_iter().map(interval).sum::<f64>()
+    };
+    devices.iter().map(device).sum()
 }
 
 /// The devices with all their registers; `None` if something is wrong with one.

@@ -38,6 +38,8 @@ const KEEP_ALIVE_INTERVAL: Duration = Duration::from_secs(5);
 const KEEP_ALIVE_COUNT: u32 = 3;
 /// How long sent bytes may stay unacknowledged until the connection counts as dead; the system's own limit is a quarter of an hour.
 const UNACKNOWLEDGED_MS_MAX: u32 = 20_000;
+/// How long a few bytes may take to leave: the system buffers them, so that only a peer that takes nothing at all holds them up.
+const SEND_TIMEOUT: Duration = Duration::from_secs(10);
 /// The major device numbers of pseudo-terminals (Linux, `Documentation/admin-guide/devices.txt`).
 const PSEUDO_TERMINALS: std::ops::RangeInclusive<u32> = 136..=143;
 
@@ -167,8 +169,9 @@ impl Port {
 
 impl Line {
     fn open(&self) -> Result<SerialStream, InputError> {
-        let failed =
-            |cause: String, hint| Err(InputError { doing: format!("open {}", self.path.display()), cause, hint });
+        let failed = |cause: String, hint| {
+            Err(InputError { doing: format!("open the serial port {}", self.path.display()), cause, hint })
+        };
         let device = match fs::metadata(&self.path) {
             Ok(device) => device,
             Err(error) => {
@@ -176,8 +179,17 @@ impl Line {
                 return failed(error.to_string(), hint);
             }
         };
-        if !device.file_type().is_char_device() {
-            return failed("it is no device".into(), Some("expected a serial port such as /dev/ttyUSB0".into()));
+        let (major, minor) = (rustix::fs::major(device.rdev()), rustix::fs::minor(device.rdev()));
+        let subsystem = fs::read_link(format!("/sys/dev/char/{major}:{minor}/subsystem"));
+        let is_other = subsystem.is_ok_and(|subsystem| !subsystem.ends_with("tty"));
+        if !device.file_type().is_char_device() || is_other {
+            return failed("it is none".into(), Some("expected a serial port such as /dev/ttyUSB0".into()));
+        }
+        // Before it is opened, which would change the settings under the other's feet.
+        if !PSEUDO_TERMINALS.contains(&major)
+            && let Some(hint) = trouble::shared_with(&self.path, &device)
+        {
+            return failed("another program has it open".into(), Some(hint));
         }
         let builder = tokio_serial::new(self.path.to_string_lossy(), self.baud)
             .data_bits(match self.data_bits {
@@ -197,23 +209,14 @@ impl Line {
                 FlowControl::Software => tokio_serial::FlowControl::Software,
                 FlowControl::Hardware => tokio_serial::FlowControl::Hardware,
             });
-        let opened = SerialStream::open(&builder).map_err(|error| {
+        SerialStream::open(&builder).or_else(|error| {
             let hint = match error.kind() {
-                tokio_serial::ErrorKind::Io(io::ErrorKind::PermissionDenied) => Some(trouble::permission(&device)),
-                tokio_serial::ErrorKind::NoDevice => Some(trouble::busy(&self.path, &device)),
-                _ => Some("expected a serial port; is there a UART behind this name?".into()),
+                tokio_serial::ErrorKind::Io(io::ErrorKind::PermissionDenied) => trouble::permission(&device),
+                tokio_serial::ErrorKind::NoDevice => trouble::busy(&self.path, &device),
+                _ => "expected a serial port; is there a UART behind this name?".into(),
             };
-            (error.to_string(), hint)
-        });
-        let stream = match opened {
-            Ok(stream) => stream,
-            Err((cause, hint)) => return failed(cause, hint),
-        };
-        let is_pseudo_terminal = PSEUDO_TERMINALS.contains(&rustix::fs::major(device.rdev()));
-        if !is_pseudo_terminal && let Some(hint) = trouble::shared_with(&self.path, &device) {
-            return failed("another program has it open".into(), Some(hint));
-        }
-        Ok(stream)
+            failed(error.to_string(), Some(hint))
+        })
     }
 }
 
@@ -286,12 +289,15 @@ impl OpenPort {
     /// What the system said.
     pub async fn send(&mut self, bytes: &[u8], session: &Session) -> Result<(), InputError> {
         session.trace(true, bytes);
-        let sent = self.write_all(bytes).await;
-        sent.map_err(|error| InputError {
-            doing: format!("write to {}", self.name),
-            cause: error.to_string(),
-            hint: None,
-        })
+        let (cause, hint) = match timeout(SEND_TIMEOUT, self.write_all(bytes)).await {
+            Ok(Ok(())) => return Ok(()),
+            Ok(Err(error)) => (error.to_string(), None),
+            Err(_) => {
+                let cause = format!("nothing was taken for {} s", SEND_TIMEOUT.as_secs());
+                (cause, Some("does flow control hold it back?".into()))
+            }
+        };
+        Err(InputError { doing: format!("write to {}", self.name), cause, hint })
     }
 
     /// Its path or address, for messages.

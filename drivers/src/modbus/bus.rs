@@ -51,6 +51,8 @@ pub(super) struct Memory {
 struct State {
     /// How many requests in a row it did not answer.
     timeouts: u32,
+    /// Whether it ever answered.
+    is_known: bool,
     /// Until when it is not asked.
     aside_until: Option<Instant>,
     /// The registers that must be read alone, because the device refused them together with others.
@@ -164,11 +166,7 @@ impl Bus {
                     continue;
                 }
                 Outcome::Exception(code) => Some(format!("exception {code}, {}", exception_name(code))),
-                Outcome::Fault(Fault::Silent) => {
-                    Some(format!("no answer within {} ms", self.timing.timeout.as_millis()))
-                }
-                Outcome::Fault(Fault::Checksum) => Some("the checksum is wrong".into()),
-                Outcome::Fault(Fault::Garbage) => Some("bytes came that are no answer".into()),
+                Outcome::Fault(fault) => Some(self.explain(fault, state.is_known)),
             };
             let trouble = trouble.map(|trouble| match state.aside_until {
                 Some(_) => format!("{trouble}; it is set aside for {}", write_span(self.set_aside)),
@@ -201,6 +199,7 @@ impl Bus {
             let counter = match outcome {
                 Outcome::Data(..) => {
                     state.timeouts = 0;
+                    state.is_known = true;
                     return Ok(outcome);
                 }
                 Outcome::Exception(_) => "exceptions",
@@ -230,6 +229,23 @@ impl Bus {
             retries += 1;
             session.count("retries", 1);
         }
+    }
+
+    /// What is wrong, in words; with what to look at where a device never answered.
+    fn explain(&self, fault: Fault, is_known: bool) -> String {
+        let fault = match fault {
+            Fault::Silent => format!("no answer within {} ms", self.timing.timeout.as_millis()),
+            Fault::Checksum => "the checksum is wrong".into(),
+            Fault::Garbage => "bytes came that are no answer".into(),
+        };
+        let look = match (is_known, &self.port) {
+            (true, _) => "",
+            (false, Port::Serial(_)) => {
+                " (nor ever before: are unit_id, baud and parity those of the device, are A and B swapped?)"
+            }
+            (false, Port::Tcp(_)) => " (nor ever before: is unit_id that of the device?)",
+        };
+        fault + look
     }
 }
 

@@ -118,6 +118,11 @@ impl Request {
         frame
     }
 
+    /// How many bytes it and its answer are on a serial line.
+    pub(super) fn rtu_bytes(self) -> usize {
+        self.body().len() + CHECKSUM_BYTES + BEFORE_DATA + self.data_bytes() + CHECKSUM_BYTES
+    }
+
     /// The frame over TCP.
     pub(super) fn tcp(self, transaction: u16) -> Vec<u8> {
         let [high, low] = transaction.to_be_bytes();
@@ -220,6 +225,7 @@ mod tests {
     #[test]
     fn requests_are_written_as_the_specification_says() {
         assert_eq!(REQUEST.rtu(), sealed(&[17, 3, 0, 0x6b, 0, 3]));
+        assert_eq!(REQUEST.rtu_bytes(), REQUEST.rtu().len() + response().len());
         assert_eq!(REQUEST.tcp(0x1234), [0x12, 0x34, 0, 0, 0, 6, 17, 3, 0, 0x6b, 0, 3]);
         let bits = Request { unit: 1, table: Table::Coil, address: 19, count: 37 };
         assert_eq!((bits.rtu()[1], bits.data_bytes()), (1, 5));

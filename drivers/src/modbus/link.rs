@@ -111,7 +111,7 @@ impl Link {
         let sent = self.character * u32::try_from(frame.len()).unwrap_or(u32::MAX);
         let mut deadline = Instant::now() + sent + self.timing.timeout;
         // A device that goes on and on is heard no longer than the longest response takes.
-        let pause = PAUSE_MAX.max(self.silence());
+        let pause = PAUSE_MAX.max(silence(self.character));
         let latest = deadline + self.character * u32::try_from(RTU_BYTES_MAX).unwrap_or(u32::MAX) + pause;
         let mut heard = Vec::new();
         while heard.len() < HEARD_BYTES_MAX {
@@ -135,7 +135,7 @@ impl Link {
 
     /// Waits until the line has been silent for long enough; what is heard meanwhile answers nothing that is still asked.
     async fn settle(&mut self, session: &Session) -> Result<(), InputError> {
-        let silence = self.silence().max(self.timing.pause);
+        let silence = silence(self.character).max(self.timing.pause);
         let latest = Instant::now() + silence.max(SETTLE_MAX);
         let mut is_stale = false;
         loop {
@@ -155,11 +155,6 @@ impl Link {
             session.count("unexpected", 1);
         }
         Ok(())
-    }
-
-    /// The silence that separates frames.
-    fn silence(&self) -> Duration {
-        (self.character * SILENCE_CHARACTERS_TENTHS / 10).max(SILENCE_MIN)
     }
 
     async fn ask_tcp(&mut self, request: Request, session: &Session) -> Result<Outcome, InputError> {
@@ -200,6 +195,11 @@ impl Link {
             self.heard.extend_from_slice(chunk.get(..received).unwrap_or_default());
         }
     }
+}
+
+/// The silence that separates frames on a line on which a character takes so long.
+pub(super) fn silence(character: Duration) -> Duration {
+    (character * SILENCE_CHARACTERS_TENTHS / 10).max(SILENCE_MIN)
 }
 
 fn outcome(answer: Answer, heard: &[u8], arrival: Timestamp) -> Outcome {

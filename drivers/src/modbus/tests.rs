@@ -115,6 +115,25 @@ fn numbers_of_documents_are_warned_of() {
     assert!(warnings.to_string().contains("calls 40001 is the address 0"), "{warnings}");
 }
 
+#[test]
+fn a_line_that_is_too_slow_is_warned_of() {
+    // 25 bytes and two silences at 960 bytes a second.
+    let options = |every: &str| {
+        format!(
+            "port = 'p'\nevery = '{every}'\ndevices = [{{ name = 'm', unit_id = 1, \
+             registers = [{{ table = 'input', address = 0, series = 'a', type = 'text', length = 6 }}] }}]"
+        )
+    };
+    for (every, warning) in
+        [("30ms", "every: at this baud rate the line is busy for 1.1 s of each second"), ("50ms", "")]
+    {
+        let document = Document::of_text("t.toml", &options(every));
+        assert!(check(&document.root()).is_some());
+        let warnings = document.warnings().to_string();
+        assert!(warnings.contains(warning) && warnings.is_empty() == warning.is_empty(), "{every}: {warnings}");
+    }
+}
+
 /// A device on a pseudo-terminal. It is given each request, and says what goes back.
 fn device(mut answer: impl FnMut(&[u8]) -> Vec<u8> + Send + 'static) -> PathBuf {
     let other = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY).unwrap();

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use rtlive_config::document::Document;
@@ -121,6 +122,22 @@ fn the_advice_depends_on_who_has_the_port() {
     assert!(advice("bash", true).contains("serial-getty@ttyS1.service"));
     assert!(advice("rtlive", false).contains("rtlive tail"));
     assert!(advice("minicom", false).contains("minicom (process 0)"));
+}
+
+#[test]
+fn who_may_not_open_a_port_is_told_the_group() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("port");
+    fs::write(&file, "").unwrap();
+    let hint = |mode| {
+        fs::set_permissions(&file, fs::Permissions::from_mode(mode)).unwrap();
+        trouble::permission(&fs::metadata(&file).unwrap())
+    };
+    assert!(hint(0o600).contains("udev rule with GROUP=\"dialout\"") && hint(0o600).contains("usermod -aG dialout"));
+    // Only root can give a file to another group.
+    if std::os::unix::fs::chown(&file, None, Some(20)).is_ok() {
+        assert!(hint(0o660).starts_with("`sudo usermod -aG dialout "), "{}", hint(0o660));
+    }
 }
 
 #[test]

@@ -10,6 +10,8 @@ const PORTS_LISTED_MAX: usize = 8;
 const HOLDERS_LISTED_MAX: usize = 4;
 /// What `/sys/class/tty/NAME/type` says of a UART that is not there (`PORT_UNKNOWN`).
 const NO_UART: &str = "0";
+/// The bits of a mode with which a group may read and write (inode(7)).
+const GROUP_MAY: u32 = 0o060;
 /// The field of `/proc/PID/stat` with the controlling terminal, counted after the name in parentheses (proc_pid_stat(5), `tty_nr`).
 const CONTROLLING_TERMINAL_FIELD: usize = 4;
 
@@ -45,8 +47,15 @@ fn entries(folder: &Path) -> Vec<String> {
 pub(super) fn permission(device: &Metadata) -> String {
     let uid = rustix::process::geteuid().as_raw();
     let user = name_of("/etc/passwd", uid).unwrap_or_else(|| uid.to_string());
-    let group = name_of("/etc/group", device.gid()).unwrap_or_else(|| "dialout".into());
-    format!("its group is {group}: `sudo usermod -aG {group} {user}`, and start the program anew")
+    let may_group = device.gid() != 0 && device.mode() & GROUP_MAY == GROUP_MAY;
+    let group = name_of("/etc/group", device.gid()).filter(|_| may_group);
+    let first = if group.is_some() {
+        ""
+    } else {
+        "root alone may; a udev rule with GROUP=\"dialout\", MODE=\"0660\" changes that; then "
+    };
+    let group = group.unwrap_or_else(|| "dialout".into());
+    format!("{first}`sudo usermod -aG {group} {user}`, and start the program anew")
 }
 
 /// The name of a user or a group: the first field of the line whose third is the number (passwd(5), group(5)).
