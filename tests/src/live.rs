@@ -36,8 +36,8 @@ impl LiveTry {
         let live = Self { device, stdout, stderr, process, _cable: cable };
         // What is sent before the port is open may be lost: what arrives first is seen in the trace.
         until("the port is open", || {
-            let is_traced = fs::read_to_string(&live.stderr).is_ok_and(|text| text.contains("< 23"));
-            is_traced || fs::write(&live.device, "#\n").is_err()
+            let is_sent = fs::write(&live.device, "#\n").is_ok();
+            is_sent && fs::read_to_string(&live.stderr).is_ok_and(|trace| trace.contains("< 23"))
         });
         Ok(Some(live))
     }
