@@ -273,6 +273,14 @@ struct Found<'l> {
     due: Option<Timestamp>,
 }
 
+impl Found<'_> {
+    /// Follows a clock that was set back: what is due later than at the next multiple was due by the old time.
+    fn follow(&mut self, now: Timestamp) {
+        let next = self.line.every().map(|every| now.next_multiple(every));
+        self.due = self.due.min(next);
+    }
+}
+
 impl GpioInput {
     async fn run(&self, session: &mut Session) -> Result<(), InputError> {
         let path = find_chip(&self.chip)?;
@@ -288,12 +296,13 @@ impl GpioInput {
         let now = session.now();
         let mut found = Vec::with_capacity(self.lines.len());
         for (line, offset) in self.lines.iter().zip(offsets) {
-            let due = line.every().map(|every| next_multiple(now, every));
+            let due = line.every().map(|every| now.next_multiple(every));
             found.push(Found { line, offset, series: session.series(&line.series, None, ""), due });
         }
         let mut edges = Edges::default();
         loop {
             let now = session.now();
+            found.iter_mut().for_each(|line| line.follow(now));
             let due = found.iter().filter_map(|line| line.due).min();
             let wait = due.map(|due| due.since(now));
             let readable = tokio::select! {
@@ -351,7 +360,7 @@ impl GpioInput {
                 if missed > 0 {
                     session.count("polls_missed", u64::try_from(missed).unwrap_or(u64::MAX));
                 }
-                line.due = Some(next_multiple(now, every));
+                line.due = Some(now.next_multiple(every));
             }
             if let Some(value) = values.get(line.offset) {
                 session.read(line.series, time, Value::Bool(value.into()));
@@ -450,11 +459,6 @@ impl GpioInput {
 )]
 fn watched(request: Request) -> io::Result<AsyncFd<Request>> {
     AsyncFd::with_interest(request, Interest::READABLE)
-}
-
-/// The next multiple of the interval after now.
-fn next_multiple(now: Timestamp, every: Duration) -> Timestamp {
-    now.floor(every).saturating_add(every)
 }
 
 /// By how many nanoseconds the wall clock is ahead of the monotonic one, now.

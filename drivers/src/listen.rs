@@ -2,7 +2,6 @@
 
 use std::time::Duration;
 
-use rtlive_core::time::Timestamp;
 use tokio::time::sleep;
 
 use crate::input::{Decoder, InputError};
@@ -38,7 +37,7 @@ pub(crate) async fn listen(
         health.error = None;
     }
     let mut buffer = vec![0; BYTES_AT_ONCE];
-    let mut due = question.map(|question| next_multiple(session.now(), question.every));
+    let mut due = question.map(|question| session.now().next_multiple(question.every));
     let mut is_waiting = false;
     loop {
         let now = session.now();
@@ -46,7 +45,7 @@ pub(crate) async fn listen(
             && at.since(now) > question.every
         {
             // The clock was set back.
-            due = Some(next_multiple(now, question.every));
+            due = Some(now.next_multiple(question.every));
         }
         let wait = due.map(|due| due.since(now));
         let received = tokio::select! {
@@ -69,14 +68,9 @@ pub(crate) async fn listen(
                 }
                 port.send(&question.bytes, session).await?;
                 is_waiting = true;
-                due = Some(next_multiple(session.now(), question.every));
+                due = Some(session.now().next_multiple(question.every));
             }
             (None, None) => {}
         }
     }
-}
-
-/// The next multiple of the interval after now.
-fn next_multiple(now: Timestamp, every: Duration) -> Timestamp {
-    now.floor(every).saturating_add(every)
 }

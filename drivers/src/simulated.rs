@@ -176,7 +176,7 @@ struct Schedule {
 
 impl Schedule {
     fn new(every: Duration, now: Timestamp) -> Self {
-        Self { every, next: now.floor(every).saturating_add(every) }
+        Self { every, next: now.next_multiple(every) }
     }
 
     /// How long to wait until there is something to do.

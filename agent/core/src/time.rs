@@ -73,6 +73,11 @@ impl Timestamp {
             span => Self(self.0.saturating_sub(self.0.rem_euclid(span))),
         }
     }
+
+    /// The first multiple of `span` since the epoch that is after this: when what happens every `span` happens next.
+    pub fn next_multiple(self, span: Duration) -> Self {
+        self.floor(span).saturating_add(span)
+    }
 }
 
 /// Nanoseconds of a duration, at most `i64::MAX` (292 years).
@@ -133,5 +138,13 @@ mod tests {
         assert_eq!(Timestamp::from_nanos(19).floor(ten), Timestamp::from_nanos(10));
         assert_eq!(Timestamp::from_nanos(-1).floor(ten), Timestamp::from_nanos(-10));
         assert_eq!(Timestamp::MIN.floor(ten), Timestamp::MIN);
+    }
+
+    #[test]
+    fn the_next_multiple_is_always_later() {
+        let ten = Duration::from_nanos(10);
+        for (now, next) in [(0, 10), (1, 10), (9, 10), (10, 20), (-1, 0)] {
+            assert_eq!(Timestamp::from_nanos(now).next_multiple(ten), Timestamp::from_nanos(next));
+        }
     }
 }

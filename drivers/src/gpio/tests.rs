@@ -32,13 +32,15 @@ fn a_hole_in_the_numbers_is_an_overrun() {
 }
 
 #[test]
-fn levels_are_read_at_multiples_of_the_wall_clock() {
-    let second = Duration::from_secs(1);
-    let at = |nanos| next_multiple(Timestamp::from_nanos(nanos), second).as_nanos();
-    assert_eq!(
-        (at(0), at(1), at(999_999_999), at(1_000_000_000)),
-        (1_000_000_000, 1_000_000_000, 1_000_000_000, 2_000_000_000)
-    );
+fn a_level_is_due_at_a_multiple_also_when_the_clock_was_set_back() {
+    let at = |millis| Timestamp::from_millis(millis).unwrap();
+    let level = Reads::Level(Duration::from_secs(1));
+    let line = Line { name: LineName::Number(0), series: "a".into(), reads: level, bias: None, active_low: false };
+    for (due, now, expected) in [(2000, 1000, 2000), (2000, 2500, 2000), (3_600_000, 1500, 2000)] {
+        let mut found = Found { line: &line, offset: 0, series: SeriesId(0), due: Some(at(due)) };
+        found.follow(at(now));
+        assert_eq!(found.due, Some(at(expected)), "due at {due}, now {now}");
+    }
 }
 
 /// (window, line, direction) → how many.

@@ -35,7 +35,7 @@ pub(super) struct Due {
 impl Schedule {
     /// The polls of these devices, each at its intervals, the first at the next multiple. `steady` is a clock that nobody sets.
     pub(super) fn new(polls: impl IntoIterator<Item = (usize, Duration)>, now: Timestamp, steady: Duration) -> Self {
-        let poll = |(device, every)| Poll { device, every, due: next_multiple(now, every) };
+        let poll = |(device, every)| Poll { device, every, due: now.next_multiple(every) };
         Self { polls: polls.into_iter().map(poll).collect(), looked: (now, steady) }
     }
 
@@ -46,7 +46,7 @@ impl Schedule {
         let passed = steady.saturating_sub(last);
         let expected = wall.saturating_add(passed);
         if now.since(expected).max(expected.since(now)) > CLOCK_STEP_MIN {
-            self.polls.iter_mut().for_each(|poll| poll.due = next_multiple(now, poll.every));
+            self.polls.iter_mut().for_each(|poll| poll.due = now.next_multiple(poll.every));
         }
         self.looked = (now, steady);
     }
@@ -65,7 +65,7 @@ impl Schedule {
             let late = i128::from(nanos(now.since(poll.due)));
             taken.missed += u64::try_from(late / i128::from(nanos(poll.every)).max(1)).unwrap_or(0);
             taken.every.push(poll.every);
-            poll.due = next_multiple(now, poll.every);
+            poll.due = now.next_multiple(poll.every);
         }
         taken
     }
@@ -74,11 +74,6 @@ impl Schedule {
     pub(super) fn next(&self) -> Option<Timestamp> {
         self.polls.iter().map(|poll| poll.due).min()
     }
-}
-
-/// The first multiple of an interval since the epoch that is after `now`.
-fn next_multiple(now: Timestamp, every: Duration) -> Timestamp {
-    now.floor(every).saturating_add(every)
 }
 
 #[cfg(test)]
@@ -131,7 +126,7 @@ mod tests {
             let mut schedule = Schedule::new([(0, SECOND)], at(0), steady(0));
             schedule.look(at(900), steady(900));
             schedule.look(at(ms), steady(950));
-            assert_eq!(schedule.next(), Some(next_multiple(at(ms), SECOND)));
+            assert_eq!(schedule.next(), Some(at(ms).next_multiple(SECOND)));
             assert_eq!(schedule.first(at(ms), |_| 0), None);
         }
         // Time that did pass, on the other hand, is missed.
