@@ -109,7 +109,7 @@ impl Pipeline {
         let boot = Boot { id: boot_id(), now: clock.now(), random: random() };
         let options = store::Options { state_dir: config.agent.state_dir.clone() };
         let (mut store, recovered) = Store::open(&options, boot)?;
-        let (stage, kept) = recovery::restore(&mut store, recovered, &config.plan, clock.now());
+        let (stage, kept) = recovery::restore(&mut store, recovered, &config.plan, clock.now())?;
         let (store, store_thread) = store::thread::spawn(store, clock.clone()).map_err(PipelineError::Thread)?;
 
         let (deliveries, from_drivers) = mpsc::channel(DELIVERIES_MAX);

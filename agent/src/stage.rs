@@ -208,7 +208,7 @@ impl Stage {
         let sides = before.inputs.iter().zip(std::mem::take(&mut self.inputs));
         let mut sides: BTreeMap<Arc<str>, InputSide> = sides.map(|(input, side)| (input.name.clone(), side)).collect();
         self.inputs = plan.inputs.iter().map(|input| sides.remove(&input.name).unwrap_or_default()).collect();
-        self.engine.reload(now, plan, &mut self.open.records);
+        self.take(now, Event::Reload(plan));
         self.plan_waits = true;
     }
 

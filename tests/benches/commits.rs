@@ -109,7 +109,7 @@ fn store(folder: &Path, is_delivered: bool) {
     let plan = plan(folder);
     let boot = Boot { id: "bench".into(), now: at(0), random: 1 };
     let (mut store, recovered) = Store::open(&Options { state_dir: folder.to_owned() }, boot).unwrap();
-    let (mut stage, _) = recovery::restore(&mut store, recovered, &plan, at(0));
+    let (mut stage, _) = recovery::restore(&mut store, recovered, &plan, at(0)).unwrap();
     store.hint(LinkHint { connected: is_delivered, congested: false });
     let mut declared: Vec<Declared> = (0..SERIES).map(series).collect();
     let mut wants_snapshot = false;

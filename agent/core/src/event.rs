@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
+use crate::plan::Plan;
 use crate::reading::{InputId, Reading, SeriesInfo};
 use crate::time::Timestamp;
 
@@ -19,6 +20,8 @@ pub enum Event {
     Tick,
     /// An input could not be heard for a while: a restart, a lost session, an overrun of a kernel buffer.
     Outage(Outage),
+    /// Another plan is computed from here on.
+    Reload(Arc<Plan>),
 }
 
 /// A series that appears.

@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::columns::{ColumnError, decode_readings, encode_readings};
 use crate::event::{Batch, Declared, Event, Outage, Rejected};
-use crate::plan::StreamId;
+use crate::plan::{Plan, StreamId};
 use crate::reading::{InputId, Reading};
 use crate::record::Epoch;
 use crate::time::Timestamp;
@@ -40,6 +40,8 @@ pub struct Chunk {
     pub number: u64,
     /// When it was made, by the wall clock.
     pub at: Timestamp,
+    /// Whether the store made it by itself: it covers nothing that the engine took.
+    pub is_flush: bool,
     /// The epoch that its numbers count in.
     pub epoch: Option<Epoch>,
     /// What the engine took, and when.
@@ -137,6 +139,7 @@ pub enum JournalError {
 struct Body {
     number: u64,
     at: Timestamp,
+    is_flush: bool,
     epoch: Option<Epoch>,
     events: Vec<(i64, Outline)>,
     ranges: Vec<Range>,
@@ -152,6 +155,7 @@ enum Outline {
     Batch { input: InputId, arrival: i64, readings: u32, rejected: Vec<Rejected> },
     Tick,
     Outage(Outage),
+    Reload(Arc<Plan>),
 }
 
 impl Chunk {
@@ -167,6 +171,7 @@ impl Chunk {
                 Event::Series(declared) => Outline::Series(declared.clone()),
                 Event::Tick => Outline::Tick,
                 Event::Outage(outage) => Outline::Outage(outage.clone()),
+                Event::Reload(plan) => Outline::Reload(plan.clone()),
                 Event::Batch(batch) => {
                     readings.extend_from_slice(&batch.readings);
                     Outline::Batch {
@@ -187,6 +192,7 @@ impl Chunk {
         let body = Body {
             number: self.number,
             at: self.at,
+            is_flush: self.is_flush,
             epoch: self.epoch,
             events,
             ranges: self.ranges.clone(),
@@ -233,6 +239,7 @@ impl Chunk {
                 Outline::Series(declared) => Event::Series(declared),
                 Outline::Tick => Event::Tick,
                 Outline::Outage(outage) => Event::Outage(outage),
+                Outline::Reload(plan) => Event::Reload(plan),
                 Outline::Batch { input, arrival, readings: count, rejected } => {
                     let arrival = Timestamp::from_nanos(at.as_nanos().wrapping_add(arrival));
                     let readings: Vec<_> = readings.by_ref().take(count as usize).collect();
@@ -247,8 +254,8 @@ impl Chunk {
         if readings.next().is_some() {
             return Err(JournalError::Body("more readings than its events"));
         }
-        let Body { number, at, epoch, ranges, state, accounts, .. } = body;
-        Ok(Self { number, at, epoch, events, ranges, state, accounts })
+        let Body { number, at, is_flush, epoch, ranges, state, accounts, .. } = body;
+        Ok(Self { number, at, is_flush, epoch, events, ranges, state, accounts })
     }
 }
 
@@ -281,12 +288,20 @@ mod tests {
             readings: (0..n).map(reading).collect(),
             rejected,
         };
+        let plan = Plan {
+            agent: "gw".into(),
+            labels: [].into(),
+            inputs: vec![crate::plan::InputPlan::pushed("a".into())],
+            streams: Vec::new(),
+            rules: Vec::new(),
+        };
         let info = SeriesInfo { name: "a/b".into(), unit: Some("Cel".into()) };
         let outage = Outage { input: InputId(0), start: None, end: at(1), count: Some(3), reason: "restart".into() };
         let key = StreamKey { stream: "raw".into(), class: "process".into() };
         Chunk {
             number: 7,
             at: at(1_000),
+            is_flush: true,
             epoch: Some(Epoch(5)),
             events: vec![
                 (at(-5), Event::Series(Declared { input: InputId(1), source: "d".into(), info })),
@@ -295,6 +310,7 @@ mod tests {
                 (at(2), Event::Tick),
                 (at(3), Event::Outage(outage)),
                 (at(4), Event::Batch(batch(200, Vec::new()))),
+                (at(5), Event::Reload(Arc::new(plan))),
             ],
             ranges: vec![Range { stream: StreamId(4), first: 1, count: 210 }],
             state: vec![("a".into(), "k".into(), Some(vec![1, 2])), ("a".into(), "l".into(), None)],

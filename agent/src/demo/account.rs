@@ -39,7 +39,7 @@ impl Account {
     pub fn of(state_dir: &Path, plan: &Arc<Plan>, now: Timestamp) -> Result<Self, StoreError> {
         let options = Options { state_dir: state_dir.to_owned() };
         let (mut store, recovered) = Store::open(&options, Boot { id: boot_id(), now, random: random() })?;
-        let (stage, _) = recovery::restore(&mut store, recovered, plan, now);
+        let (stage, _) = recovery::restore(&mut store, recovered, plan, now)?;
         let status = store.status()?;
         let ledger = stage.engine().ledger();
         let mut imbalances: Vec<String> = ledger.check().iter().map(ToString::to_string).collect();

@@ -37,6 +37,10 @@ impl Accounts {
         self.0.entry(key(stream)).or_default()
     }
 
+    pub(super) fn iter_mut(&mut self) -> impl Iterator<Item = (&StreamKey, &mut Account)> {
+        self.0.iter_mut()
+    }
+
     pub(super) fn all(&self) -> Vec<(StreamKey, Account)> {
         self.0.iter().map(|(key, account)| (key.clone(), *account)).collect()
     }

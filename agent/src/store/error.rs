@@ -39,6 +39,12 @@ pub enum StoreError {
         /// The version of its tables.
         version: i64,
     },
+    /// Damage showed while the file was in use, by an earlier process.
+    #[error("{path} was found to be damaged while it was in use")]
+    Condemned {
+        /// The file.
+        path: String,
+    },
     /// A commit cannot be written as a chunk of the journal.
     #[error("write the journal")]
     Journal(#[from] rtlive_core::journal::JournalError),
@@ -54,4 +60,31 @@ pub enum StoreError {
     /// The store thread is gone.
     #[error("the store has stopped")]
     Stopped,
+}
+
+impl StoreError {
+    /// Whether SQLite found the file damaged.
+    pub(super) fn is_corruption(&self) -> bool {
+        use rusqlite::ErrorCode::{DatabaseCorrupt, NotADatabase};
+        let Self::Sqlite { source, .. } = self else { return false };
+        matches!(source.sqlite_error_code(), Some(DatabaseCorrupt | NotADatabase))
+    }
+
+    /// Whether the file itself is at fault, so that a new one would do. A file that is held by another program, or cannot be written, or has
+    /// no room, is not.
+    pub(super) fn is_damage(&self) -> bool {
+        use rusqlite::ErrorCode::{
+            CannotOpen, DatabaseBusy, DatabaseLocked, DiskFull, OutOfMemory, PermissionDenied, ReadOnly,
+        };
+        match self {
+            Self::Sqlite { source, .. } => !source.sqlite_error_code().is_some_and(|code| {
+                matches!(
+                    code,
+                    CannotOpen | DatabaseBusy | DatabaseLocked | DiskFull | OutOfMemory | PermissionDenied | ReadOnly
+                )
+            }),
+            Self::Foreign { .. } => true,
+            _ => false,
+        }
+    }
 }

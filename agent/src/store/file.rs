@@ -1,7 +1,7 @@
 //! The SQLite file: its tables, and every statement that touches it.
 //!
 //! ```text
-//! meta       one row: the epoch and the boot that it belongs to
+//! meta       one row: the epoch, the boot that it belongs to, and how many replays since the last good one did not end
 //! journal    number → chunk                     one row for each commit
 //! snapshots  number → body                      two rows
 //! frames     id → stream, numbers, bytes        ids ascend within a priority, so that the next to send is the next by key
@@ -45,7 +45,9 @@ const PRIORITY_SHIFT: u32 = 60;
 const OLDEST_FRAMES_LOOKED_AT: i64 = 256;
 
 const SCHEMA: &str = "
-    CREATE TABLE meta (only INTEGER PRIMARY KEY CHECK (only = 1), epoch INTEGER NOT NULL, boot_id TEXT NOT NULL) STRICT;
+    CREATE TABLE meta (
+        only INTEGER PRIMARY KEY CHECK (only = 1), epoch INTEGER NOT NULL, boot_id TEXT NOT NULL, replays INTEGER NOT NULL
+    ) STRICT;
     CREATE TABLE journal (number INTEGER PRIMARY KEY, chunk BLOB NOT NULL) STRICT;
     CREATE TABLE snapshots (number INTEGER PRIMARY KEY, body BLOB NOT NULL) STRICT;
     CREATE TABLE frames (
@@ -70,6 +72,25 @@ pub(super) struct Open(());
 pub(super) struct Meta {
     pub(super) epoch: Epoch,
     pub(super) boot_id: String,
+    /// How many replays in a row were begun and did not come to their end.
+    pub(super) replays: u32,
+}
+
+/// A row of the journal.
+pub(super) struct JournalRow {
+    pub(super) number: u64,
+    /// The chunk and its length; `None` where it is damaged.
+    pub(super) chunk: Option<(Chunk, u64)>,
+}
+
+/// The frames of a stream and class in one epoch.
+pub(super) struct LaneFrames {
+    pub(super) key: StreamKey,
+    pub(super) epoch: Epoch,
+    /// The last number.
+    pub(super) last: u64,
+    pub(super) records: u64,
+    pub(super) bytes: u64,
 }
 
 /// A frame that was found.
@@ -81,13 +102,34 @@ pub(super) enum Found {
 impl File {
     /// Opens the file, or makes it. One that is not a store of this version is moved aside; the answer says whether that was so.
     pub(super) fn open_or_replace(path: &Path) -> Result<(Self, bool), StoreError> {
+        if condemned(path).exists() {
+            return Ok((Self::replace(path, &StoreError::Condemned { path: path.display().to_string() })?, true));
+        }
         match Self::open(path) {
             Ok(file) => Ok((file, false)),
-            Err(error) => {
-                tracing::error!("the store cannot be read and is set aside: {}", describe(&error));
-                set_aside(path).map_err(|source| StoreError::Folder { path: path.display().to_string(), source })?;
-                Ok((Self::open(path)?, true))
-            }
+            Err(error) if error.is_damage() => Ok((Self::replace(path, &error)?, true)),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Moves a file aside that cannot be used, and makes a new one.
+    pub(super) fn replace(path: &Path, why: &StoreError) -> Result<Self, StoreError> {
+        tracing::error!("the store cannot be read and is set aside: {}", describe(why));
+        let failed = |source| StoreError::Folder { path: path.display().to_string(), source };
+        set_aside(path).map_err(failed)?;
+        match fs::remove_file(condemned(path)) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(failed(error)),
+            _ => Self::open(path),
+        }
+    }
+
+    /// After an error that says that the file is damaged: leaves a mark beside it, so that the next start moves it aside rather than meet
+    /// the same damage.
+    pub(super) fn condemn_for(&self, error: &StoreError) {
+        if error.is_corruption()
+            && let Err(error) = fs::write(condemned(&self.path), "")
+        {
+            tracing::error!(%error, "the damaged store cannot be marked");
         }
     }
 
@@ -111,9 +153,11 @@ impl File {
         match (application, version) {
             (APPLICATION_ID, VERSION) => {}
             (0, 0) => {
-                connection.execute_batch(SCHEMA).map_err(failed("make the tables"))?;
-                pragma("application_id", APPLICATION_ID).map_err(failed("mark the file"))?;
-                pragma("user_version", VERSION).map_err(failed("mark the file"))?;
+                // At once, so that no file is ever half a store.
+                let marks = format!("PRAGMA application_id = {APPLICATION_ID}; PRAGMA user_version = {VERSION};");
+                connection
+                    .execute_batch(&format!("BEGIN; {SCHEMA} {marks} COMMIT;"))
+                    .map_err(failed("make the tables"))?;
             }
             (application, version) => {
                 return Err(StoreError::Foreign { path: path.display().to_string(), application, version });
@@ -137,14 +181,15 @@ impl File {
 
     /// Whose numbers are counted; `None` in a new file.
     pub(super) fn meta(&self) -> Result<Option<Meta>, StoreError> {
-        let row = self.connection.query_row("SELECT epoch, boot_id FROM meta", [], |row| {
-            Ok(Meta { epoch: Epoch(row.get::<_, i64>(0)?.cast_unsigned()), boot_id: row.get(1)? })
+        let row = self.connection.query_row("SELECT epoch, boot_id, replays FROM meta", [], |row| {
+            let epoch = Epoch(row.get::<_, i64>(0)?.cast_unsigned());
+            Ok(Meta { epoch, boot_id: row.get(1)?, replays: row.get(2)? })
         });
         row.optional().map_err(self.failed("read the epoch"))
     }
 
     pub(super) fn set_meta(&self, epoch: Epoch, boot_id: &str) -> Result<(), StoreError> {
-        let sql = "INSERT OR REPLACE INTO meta (only, epoch, boot_id) VALUES (1, ?1, ?2)";
+        let sql = "INSERT OR REPLACE INTO meta (only, epoch, boot_id, replays) VALUES (1, ?1, ?2, 0)";
         self.execute("write the epoch", sql, params![epoch.0.cast_signed(), boot_id])
     }
 
@@ -164,24 +209,50 @@ impl File {
         Ok(None)
     }
 
-    /// The chunks of the commits after a snapshot with their lengths, up to the first whose checksum does not hold.
-    pub(super) fn chunks_after(&self, number: u64) -> Result<Vec<(Chunk, u64)>, StoreError> {
+    /// Notes how many replays were begun and did not come to their end.
+    pub(super) fn set_replays(&self, replays: u32) -> Result<(), StoreError> {
+        self.execute("count the replay", "UPDATE meta SET replays = ?1 WHERE replays <> ?1", [replays])
+    }
+
+    /// The commits after a snapshot, in order.
+    pub(super) fn chunks_after(&self, number: u64) -> Result<Vec<JournalRow>, StoreError> {
         let failed = || self.failed("read the journal");
-        let sql = "SELECT chunk FROM journal WHERE number > ?1 ORDER BY number";
+        let sql = "SELECT number, chunk FROM journal WHERE number > ?1 ORDER BY number";
         let mut statement = self.connection.prepare(sql).map_err(failed())?;
         let mut rows = statement.query([number.cast_signed()]).map_err(failed())?;
         let mut chunks = Vec::new();
         while let Some(row) = rows.next().map_err(failed())? {
-            let bytes: Vec<u8> = row.get(0).map_err(failed())?;
-            match Chunk::decode(&bytes) {
-                Ok(chunk) => chunks.push((chunk, bytes.len() as u64)),
-                Err(error) => {
-                    tracing::error!(%error, "the journal is damaged; what comes after is left out");
-                    break;
-                }
-            }
+            let number = row.get::<_, i64>(0).map_err(failed())?.cast_unsigned();
+            let bytes: Vec<u8> = row.get(1).map_err(failed())?;
+            let chunk = Chunk::decode(&bytes).inspect_err(|error| tracing::error!("commit {number}: {error}")).ok();
+            let chunk = chunk.filter(|chunk| chunk.number == number).map(|chunk| (chunk, bytes.len() as u64));
+            chunks.push(JournalRow { number, chunk });
         }
         Ok(chunks)
+    }
+
+    /// The highest number of any commit that the file knows of.
+    pub(super) fn last_number(&self) -> Result<u64, StoreError> {
+        let sql =
+            "SELECT max(ifnull((SELECT max(number) FROM journal), 0), ifnull((SELECT max(number) FROM snapshots), 0))";
+        let last = self.connection.query_row(sql, [], |row| row.get::<_, i64>(0));
+        Ok(last.map_err(self.failed("find the last commit"))?.cast_unsigned())
+    }
+
+    /// All frames, summed up; reads the whole table without its bytes.
+    pub(super) fn lanes(&self) -> Result<Vec<LaneFrames>, StoreError> {
+        let failed = || self.failed("sum up the frames");
+        let sql = "SELECT stream, class, epoch, max(first + count - 1), sum(count), sum(length(bytes)) FROM frames
+                   GROUP BY stream, class, epoch";
+        let mut statement = self.connection.prepare(sql).map_err(failed())?;
+        let number = |row: &Row<'_>, column| row.get::<_, i64>(column).map(i64::cast_unsigned);
+        let lane = |row: &Row<'_>| {
+            let key = StreamKey { stream: text(row, 0)?, class: text(row, 1)? };
+            let epoch = Epoch(number(row, 2)?);
+            Ok(LaneFrames { key, epoch, last: number(row, 3)?, records: number(row, 4)?, bytes: number(row, 5)? })
+        };
+        let lanes = statement.query_map([], lane).map_err(failed())?;
+        lanes.collect::<Result<_, _>>().map_err(failed())
     }
 
     pub(super) fn begin(&self) -> Result<Open, StoreError> {
@@ -381,6 +452,11 @@ fn parts(path: &Path) -> [PathBuf; 3] {
         name.push(suffix);
         name.into()
     })
+}
+
+/// The mark of a file whose damage was found while it was in use.
+fn condemned(path: &Path) -> PathBuf {
+    path.with_extension("condemned")
 }
 
 /// Moves a file and its log aside, and deletes the oldest of those that were moved before.

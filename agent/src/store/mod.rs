@@ -17,6 +17,7 @@ mod accounts;
 mod error;
 mod file;
 mod lock;
+mod recover;
 mod seal;
 mod snapshot;
 mod tails;
@@ -31,7 +32,7 @@ use rtlive_core::event::Event;
 use rtlive_core::journal::{Chunk, Range};
 use rtlive_core::plan::{Plan, Priority, StreamId};
 use rtlive_core::reading::SeriesInfo;
-use rtlive_core::record::{Emitted, Epoch, EpochStart, Gap, Record};
+use rtlive_core::record::{Emitted, Epoch, EpochStart, OutageRecord, Record};
 use rtlive_core::time::Timestamp;
 
 use crate::message::{Commit, Committed, FrameId, KeptChange, LinkHint, Snapshot, StoreStatus, StoredFrame};
@@ -57,6 +58,9 @@ const JOURNAL_BYTES_MIN: u64 = 256 << 10;
 
 /// How long an acknowledged frame may wait for a commit to be deleted with, before a transaction is made for it alone.
 const FLUSH_AFTER: Duration = Duration::from_secs(1);
+
+/// Why records or readings are missing that were committed: the journal, or the snapshot that it follows, could not be replayed.
+const REPLAY_FAILED: &str = "replay_failed";
 
 /// How the store is set up.
 #[derive(Clone, Debug)]
@@ -85,22 +89,26 @@ pub struct Recovered {
     pub commits: Vec<Vec<(Timestamp, Event)>>,
     /// What drivers kept.
     pub kept: Kept,
-    /// When the engine's last commit was made that took anything: from then on readings may be missing.
+    /// When the engine's last commit was made: from then on readings may be missing.
     pub last_commit_at: Option<Timestamp>,
 }
 
 /// The store. See the module's documentation.
 pub struct Store {
     file: File,
-    _lock: Lock,
+    _lock: Arc<Lock>,
     epoch: Epoch,
     plan: Option<Arc<Plan>>,
     series: Vec<SeriesInfo>,
     accounts: Accounts,
     tails: Tails,
     kept: Kept,
+    /// The boot that this process runs in, and the id of the epoch that begins, if one does.
+    boot: Boot,
     /// What to seal and say with the first commit of a new epoch.
     beginning: Option<Beginning>,
+    /// From when to when what was committed is lost beside what gaps name, because the journal could not be replayed.
+    lost: Option<(Option<Timestamp>, Timestamp)>,
     /// Chunks whose records [`Store::resume`] has not seen yet.
     unresumed: Vec<Chunk>,
     last_number: u64,
@@ -124,136 +132,21 @@ pub struct Store {
 
 /// An epoch that begins with the first commit; until then numbers belong to the one before.
 struct Beginning {
-    epoch: Epoch,
     predecessor: Option<Epoch>,
     reason: &'static str,
-    boot_id: String,
 }
 
 impl Store {
-    /// Opens the store, or makes a new one. A file that cannot be read as a store of this version is moved aside, and a new epoch
-    /// says so.
-    ///
-    /// # Errors
-    /// Another agent holds the folder, or nothing can be written there.
-    pub fn open(options: &Options, boot: Boot) -> Result<(Self, Recovered), StoreError> {
-        let lock = Lock::take(&options.state_dir)?;
-        let path = options.state_dir.join(FILE_NAME);
-        let (file, was_damaged) = File::open_or_replace(&path)?;
-        let meta = file.meta()?;
-        let saved = file.last_snapshot()?;
-        let mut store = Self {
-            file,
-            _lock: lock,
-            epoch: Epoch(boot.random),
-            plan: None,
-            series: Vec::new(),
-            accounts: Accounts::default(),
-            tails: Tails::default(),
-            kept: Kept::new(),
-            beginning: None,
-            unresumed: Vec::new(),
-            last_number: 0,
-            journal_bytes: 0,
-            snapshot_bytes: 0,
-            commits: 0,
-            gaps: Vec::new(),
-            hint: LinkHint::default(),
-            given_to: BTreeMap::new(),
-            except: Vec::new(),
-            passed_over: BTreeMap::new(),
-            given: BTreeMap::new(),
-            acknowledged: BTreeSet::new(),
-            unflushed_since: None,
-        };
-        let mut recovered = Recovered::default();
-        if let Some(saved) = saved {
-            store.last_number = saved.number;
-            store.snapshot_bytes = saved.bytes;
-            store.accounts = Accounts::of(saved.accounts);
-            store.kept = saved.kept;
-            store.plan = Some(saved.plan.clone());
-            recovered.last_commit_at = Some(saved.at);
-            recovered.snapshot = Some(Snapshot { plan: saved.plan, engine: saved.engine });
-            for (chunk, bytes) in store.file.chunks_after(saved.number)? {
-                store.journal_bytes += bytes;
-                store.last_number = chunk.number;
-                store.accounts.apply(&chunk.accounts);
-                keep(&mut store.kept, &chunk.state);
-                // A flush makes nothing durable that the engine took meanwhile.
-                if !chunk.events.is_empty() {
-                    recovered.last_commit_at = Some(chunk.at);
-                }
-                recovered.commits.push(chunk.events.clone());
-                store.unresumed.push(chunk);
-            }
-        }
-        recovered.kept.clone_from(&store.kept);
-        let predecessor = meta.as_ref().map(|meta| meta.epoch);
-        store.epoch = predecessor.unwrap_or(store.epoch);
-        if meta.is_none_or(|meta| meta.boot_id != boot.id) {
-            let reason = match (predecessor, was_damaged) {
-                (Some(_), _) => "boot",
-                (None, true) => "damaged_store",
-                (None, false) => "new_store",
-            };
-            store.beginning = Some(Beginning { epoch: Epoch(boot.random), predecessor, reason, boot_id: boot.id });
-        }
-        Ok((store, recovered))
-    }
-
-    /// Takes what the replay of [`Recovered::commits`] emitted, commit by commit, and the series that the engine knows now. Records
-    /// that are in no frame become their streams' tails again. Where a replay emits another number of records than the commit did, the
-    /// records of that commit are lost, and a gap says so.
-    pub fn resume(&mut self, series: Vec<SeriesInfo>, emitted: Vec<Vec<Emitted>>) {
-        self.series = series;
-        let Some(plan) = self.plan.clone() else { return };
-        let mut emitted = emitted.into_iter();
-        for chunk in std::mem::take(&mut self.unresumed) {
-            let mut records: BTreeMap<StreamId, Vec<Record>> = BTreeMap::new();
-            for Emitted { stream, record } in emitted.next().unwrap_or_default() {
-                records.entry(stream).or_default().push(record);
-            }
-            for range in chunk.ranges {
-                let records = records.remove(&range.stream).unwrap_or_default();
-                let Some(stream) = plan.streams.get(range.stream.index()) else { continue };
-                let account = self.accounts.of_stream(stream);
-                let sealed_to = account.sealed_to;
-                let last = range.first + range.count - 1;
-                if last <= sealed_to {
-                    continue;
-                }
-                if records.len() as u64 != range.count {
-                    let from = range.first.max(sealed_to + 1);
-                    account.stored -= last + 1 - from;
-                    account.in_gaps += last + 1 - from;
-                    account.sealed_to = last;
-                    let epoch = Some(self.epoch);
-                    self.gaps.push(Record::Gap(Gap {
-                        stream: stream.name.clone(),
-                        epoch,
-                        class: Some(stream.class.clone()),
-                        from,
-                        to: last,
-                        start: None,
-                        end: None,
-                        reason: "replay_failed".into(),
-                        covered_by: None,
-                    }));
-                    continue;
-                }
-                let skip = usize::try_from((sealed_to + 1).saturating_sub(range.first)).unwrap_or(usize::MAX);
-                let first = range.first.max(sealed_to + 1);
-                self.tails.append(range.stream, first, records.into_iter().skip(skip), chunk.at);
-            }
-        }
-    }
-
     /// Makes an instant durable. When this returns, everything in it survives a power cut.
     ///
     /// # Errors
-    /// What SQLite said. The store must not be used afterwards: open it again, and see what stands.
+    /// What SQLite said. The store must not be used afterwards: open it again, and see what stands. A file whose damage shows here is
+    /// moved aside then.
     pub fn commit(&mut self, commit: Commit) -> Result<Committed, StoreError> {
+        self.write(commit, false).inspect_err(|error| self.file.condemn_for(error))
+    }
+
+    fn write(&mut self, commit: Commit, is_flush: bool) -> Result<Committed, StoreError> {
         let Commit { at, events, records, state, snapshot } = commit;
         if self.plan.is_none() {
             self.plan = snapshot.as_ref().map(|snapshot| snapshot.plan.clone());
@@ -279,7 +172,8 @@ impl Store {
 
         self.last_number += 1;
         let accounts = self.accounts.named(&touched);
-        let chunk = Chunk { number: self.last_number, at, epoch: Some(self.epoch), events, ranges, state, accounts };
+        let chunk =
+            Chunk { number: self.last_number, at, is_flush, epoch: Some(self.epoch), events, ranges, state, accounts };
         self.journal_bytes += self.file.insert_chunk(&chunk)?;
         if let Some(snapshot) = snapshot {
             self.save(snapshot, at)?;
@@ -307,7 +201,7 @@ impl Store {
     /// As [`Store::commit`].
     pub fn flush(&mut self, now: Timestamp) -> Result<(), StoreError> {
         let commit = Commit { at: now, events: Vec::new(), records: Vec::new(), state: Vec::new(), snapshot: None };
-        self.commit(commit).map(|_| ())
+        self.write(commit, true).map(|_| ()).inspect_err(|error| self.file.condemn_for(error))
     }
 
     /// The next frame to send, of a stream that is not in `except`: the highest priority first, then the oldest. Each is given out once until
@@ -346,7 +240,8 @@ impl Store {
             }
             !given.contains_key(&id) && !acknowledged.contains(&id)
         };
-        let (found, looked_at) = file.next_frame(priority, given_to.get(&priority).copied(), is_wanted)?;
+        let next = file.next_frame(priority, given_to.get(&priority).copied(), is_wanted);
+        let (found, looked_at) = next.inspect_err(|error| file.condemn_for(error))?;
         if let Some(id) = looked_at {
             given_to.insert(priority, id);
         }
@@ -423,17 +318,26 @@ impl Store {
         self.journal_bytes >= JOURNAL_BYTES_MIN.max(JOURNAL_PER_SNAPSHOT * self.snapshot_bytes)
     }
 
-    /// With the first commit of an epoch: what is left of the one before goes into its frames, and numbers start anew.
-    fn begin_epoch(&mut self, plan: &Plan, at: Timestamp, touched: &mut Touched) -> Result<Option<Record>, StoreError> {
-        let Some(Beginning { epoch, predecessor, reason, boot_id }) = self.beginning.take() else { return Ok(None) };
+    /// With the first commit of an epoch: what is left of the one before goes into its frames, numbers start anew, and its first records say
+    /// what was before.
+    fn begin_epoch(&mut self, plan: &Plan, at: Timestamp, touched: &mut Touched) -> Result<Vec<Record>, StoreError> {
+        let Some(Beginning { predecessor, reason }) = self.beginning.take() else { return Ok(Vec::new()) };
         for stream in self.tails.streams() {
             self.seal_stream(plan, stream, at, touched)?;
         }
         let last = self.accounts.last_numbers();
         touched.extend(self.accounts.begin_epoch());
-        self.epoch = epoch;
-        self.file.set_meta(epoch, &boot_id)?;
-        Ok(Some(Record::EpochStart(EpochStart { time: at, predecessor, last, reason: reason.into() })))
+        self.epoch = Epoch(self.boot.random);
+        self.file.set_meta(self.epoch, &self.boot.id)?;
+        let reason: Arc<str> = reason.into();
+        let mut records = vec![Record::EpochStart(EpochStart { time: at, predecessor, last, reason: reason.clone() })];
+        if let Some((start, end)) = self.lost.take() {
+            records.extend(plan.inputs.iter().map(|input| {
+                let (input, reason) = (input.name.clone(), reason.clone());
+                Record::Outage(OutageRecord { input, start, end, count: None, reason })
+            }));
+        }
+        Ok(records)
     }
 
     fn know_series(&mut self, info: &SeriesInfo) {
@@ -563,3 +467,6 @@ fn keep(kept: &mut Kept, changes: &[KeptChange]) {
         };
     }
 }
+
+#[cfg(test)]
+mod tests;

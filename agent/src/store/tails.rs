@@ -48,6 +48,11 @@ impl Tails {
         self.0.keys().copied().collect()
     }
 
+    /// The last number of each.
+    pub(super) fn ends(&self) -> impl Iterator<Item = (StreamId, u64)> {
+        self.0.iter().map(|(stream, tail)| (*stream, (tail.first + tail.records.len() as u64).saturating_sub(1)))
+    }
+
     /// Takes a tail out.
     pub(super) fn take(&mut self, stream: StreamId) -> Option<Tail> {
         self.0.remove(&stream).filter(|tail| !tail.records.is_empty())

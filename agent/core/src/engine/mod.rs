@@ -162,6 +162,7 @@ impl Engine {
             Event::Batch(batch) => self.take(batch, out),
             Event::Tick => self.step(now, out),
             Event::Outage(outage) => self.report_outage(outage, out),
+            Event::Reload(plan) => self.reload(now, Arc::clone(plan), out),
         }
     }
 

@@ -1,0 +1,271 @@
+//! The start: what an earlier process left behind, and what of it can be used.
+//!
+//! What holds, whatever the state of the file:
+//! - A start does not fail because of what is in the file. A file that cannot be read at all is moved aside.
+//! - The newest snapshot whose checksum holds is replayed with every chunk since. Where one of these is damaged or missing, replay stops
+//!   before it. What was numbered and is neither in a frame nor replayed is given up with a gap, an outage of every input says from when to when
+//!   committed readings are lost beside that, and a new epoch begins, so that no number is used twice.
+//! - A replay that did not come to its end [`REPLAYS_MAX`] times is not tried again: all of it is given up in the same way.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use rtlive_core::event::Event;
+use rtlive_core::journal::{Chunk, StreamKey};
+use rtlive_core::plan::StreamId;
+use rtlive_core::reading::SeriesInfo;
+use rtlive_core::record::{Emitted, Epoch, Gap, Record};
+
+use super::accounts::{self, Accounts};
+use super::file::{File, JournalRow};
+use super::lock::Lock;
+use super::{Beginning, Boot, FILE_NAME, Options, REPLAY_FAILED, Recovered, Store, StoreError, Tails, keep};
+use crate::message::{LinkHint, Snapshot};
+use crate::stage::Kept;
+
+/// How often a replay may end with the process, as after a defect that panics, before it is set aside. A replay takes milliseconds, so that
+/// power hardly fails twice within one.
+const REPLAYS_MAX: u32 = 2;
+
+impl Store {
+    /// Opens the store, or makes a new one. A file that cannot be read as a store of this version is moved aside, and a new epoch
+    /// says so. [`Store::resume`] or [`Store::set_replay_aside`] must follow before the first commit.
+    ///
+    /// # Errors
+    /// Another agent holds the folder, another program holds the file, or nothing can be written there.
+    pub fn open(options: &Options, boot: Boot) -> Result<(Self, Recovered), StoreError> {
+        let lock = Arc::new(Lock::take(&options.state_dir)?);
+        let path = options.state_dir.join(FILE_NAME);
+        let (file, was_damaged) = File::open_or_replace(&path)?;
+        match Self::recover(file, &lock, boot.clone(), was_damaged) {
+            Err(error) if error.is_damage() => Self::recover(File::replace(&path, &error)?, &lock, boot, true),
+            recovered => recovered,
+        }
+    }
+
+    fn new(file: File, lock: Arc<Lock>, boot: Boot) -> Self {
+        Self {
+            file,
+            _lock: lock,
+            epoch: Epoch(boot.random),
+            boot,
+            plan: None,
+            series: Vec::new(),
+            accounts: Accounts::default(),
+            tails: Tails::default(),
+            kept: Kept::new(),
+            beginning: None,
+            lost: None,
+            unresumed: Vec::new(),
+            last_number: 0,
+            journal_bytes: 0,
+            snapshot_bytes: 0,
+            commits: 0,
+            gaps: Vec::new(),
+            hint: LinkHint::default(),
+            given_to: BTreeMap::new(),
+            except: Vec::new(),
+            passed_over: BTreeMap::new(),
+            given: BTreeMap::new(),
+            acknowledged: Default::default(),
+            unflushed_since: None,
+        }
+    }
+
+    fn recover(file: File, lock: &Arc<Lock>, boot: Boot, was_damaged: bool) -> Result<(Self, Recovered), StoreError> {
+        let mut store = Self::new(file, lock.clone(), boot);
+        let mut recovered = Recovered::default();
+        let Some(meta) = store.file.meta()? else {
+            if was_damaged {
+                store.lost = Some((None, store.boot.now));
+                recovered.last_commit_at = Some(store.boot.now);
+            }
+            store.begin(None, if was_damaged { "damaged_store" } else { "new_store" });
+            return Ok((store, recovered));
+        };
+        store.epoch = meta.epoch;
+        let saved = store.file.last_snapshot()?;
+        let mut is_whole = saved.is_some();
+        if let Some(saved) = saved {
+            store.last_number = saved.number;
+            store.snapshot_bytes = saved.bytes;
+            store.accounts = Accounts::of(saved.accounts);
+            store.kept = saved.kept;
+            store.plan = Some(saved.plan.clone());
+            recovered.last_commit_at = Some(saved.at);
+            recovered.snapshot = Some(Snapshot { plan: saved.plan, engine: saved.engine });
+        }
+        let mut lost_to = None;
+        for JournalRow { number, chunk } in store.file.chunks_after(store.last_number)? {
+            is_whole &= chunk.is_some() && number == store.last_number + 1;
+            store.last_number = number;
+            let Some((chunk, bytes)) = chunk else { continue };
+            store.journal_bytes += bytes;
+            store.accounts.apply(&chunk.accounts);
+            keep(&mut store.kept, &chunk.state);
+            if !is_whole {
+                lost_to = Some(chunk.at);
+                continue;
+            }
+            // A flush makes nothing durable that the engine took meanwhile.
+            if !chunk.is_flush {
+                recovered.last_commit_at = Some(chunk.at);
+            }
+            recovered.commits.push(chunk.events.clone());
+            store.unresumed.push(chunk);
+        }
+        store.last_number = store.last_number.max(store.file.last_number()?);
+        recovered.kept.clone_from(&store.kept);
+        if !is_whole {
+            tracing::error!(
+                "the journal is damaged: what was committed behind the damage is lost, and reported as such"
+            );
+            let end = lost_to.unwrap_or(store.boot.now);
+            store.lost = Some((recovered.last_commit_at.replace(end), end));
+            store.begin(Some(meta.epoch), "damaged_store");
+        }
+        if meta.replays >= REPLAYS_MAX {
+            tracing::error!("the replay of the journal failed {} times and is set aside", meta.replays);
+            store.set_replay_aside()?;
+            recovered.snapshot = None;
+            recovered.commits.clear();
+        } else if recovered.snapshot.is_some() {
+            store.file.set_replays(meta.replays + 1)?;
+        } else {
+            store.set_replay_aside()?;
+        }
+        if meta.boot_id != store.boot.id {
+            store.begin(Some(meta.epoch), "boot");
+        }
+        Ok((store, recovered))
+    }
+
+    /// A new epoch begins with the next commit, if it does not already.
+    fn begin(&mut self, predecessor: Option<Epoch>, reason: &'static str) {
+        self.beginning.get_or_insert(Beginning { predecessor, reason });
+    }
+
+    /// Takes what the replay of [`Recovered::commits`] emitted, commit by commit, and the series that the engine knows now. Records
+    /// that are in no frame become their streams' tails again. Where a replay emits another number of records than the commit did, the
+    /// records of the stream are given up from there on, and a gap says so.
+    ///
+    /// # Errors
+    /// What SQLite said.
+    pub fn resume(&mut self, series: Vec<SeriesInfo>, emitted: Vec<Vec<Emitted>>) -> Result<(), StoreError> {
+        self.series = series;
+        if self.is_damaged() {
+            self.count_frames()?;
+        }
+        let mut emitted = emitted.into_iter();
+        let mut given_up: Vec<StreamKey> = Vec::new();
+        for chunk in std::mem::take(&mut self.unresumed) {
+            let Some(plan) = self.plan.clone() else { break };
+            let Chunk { ranges, events, epoch, at, .. } = chunk;
+            let mut records: BTreeMap<StreamId, Vec<Record>> = BTreeMap::new();
+            for Emitted { stream, record } in emitted.next().unwrap_or_default() {
+                records.entry(stream).or_default().push(record);
+            }
+            // Every tail of an earlier epoch was sealed when the next one began.
+            for range in ranges.into_iter().filter(|_| epoch == Some(self.epoch)) {
+                let records = records.remove(&range.stream).unwrap_or_default();
+                let Some(stream) = plan.streams.get(range.stream.index()) else { continue };
+                let key = accounts::key(stream);
+                let sealed_to = self.accounts.of_key(&key).sealed_to;
+                let last = range.first.saturating_add(range.count).saturating_sub(1);
+                if last <= sealed_to || given_up.contains(&key) {
+                    continue;
+                }
+                if records.len() as u64 != range.count {
+                    given_up.push(key);
+                    continue;
+                }
+                let skip = usize::try_from((sealed_to + 1).saturating_sub(range.first)).unwrap_or(usize::MAX);
+                let first = range.first.max(sealed_to + 1);
+                self.tails.append(range.stream, first, records.into_iter().skip(skip), at);
+            }
+            for (_, event) in events {
+                if let Event::Reload(plan) = event {
+                    self.plan = Some(plan);
+                }
+            }
+        }
+        if !given_up.is_empty() || self.is_damaged() {
+            self.give_up_unsealed()?;
+        }
+        self.file.set_replays(0)
+    }
+
+    /// The journal cannot be replayed: what is in no frame is given up, and the engine begins anew.
+    ///
+    /// # Errors
+    /// What SQLite said.
+    pub fn set_replay_aside(&mut self) -> Result<(), StoreError> {
+        // How far back the windows reached that were open is not known.
+        let end = self.unresumed.last().map_or(self.boot.now, |chunk| chunk.at);
+        self.lost = Some((None, self.lost.map_or(end, |(_, to)| to)));
+        self.unresumed.clear();
+        self.plan = None;
+        self.count_frames()?;
+        self.give_up_unsealed()
+    }
+
+    fn is_damaged(&self) -> bool {
+        self.lost.is_some()
+    }
+
+    /// Brings the accounts up to what frames tell, because a chunk may be missing that knew of them.
+    fn count_frames(&mut self) -> Result<(), StoreError> {
+        let mut stored: BTreeMap<StreamKey, (u64, u64)> = BTreeMap::new();
+        for frame in self.file.lanes()? {
+            let sums = stored.entry(frame.key.clone()).or_default();
+            sums.0 += frame.records;
+            sums.1 += frame.bytes;
+            let account = self.accounts.of_key(&frame.key);
+            if frame.epoch == self.epoch {
+                account.sealed_to = account.sealed_to.max(frame.last);
+                account.next = account.next.max(frame.last + 1);
+            }
+        }
+        for (key, account) in self.accounts.iter_mut() {
+            let (records, bytes) = stored.get(key).copied().unwrap_or_default();
+            account.stored = records + (account.next - 1).saturating_sub(account.sealed_to);
+            account.stored_bytes = bytes;
+            account.numbered = account.acknowledged + account.stored + account.in_gaps;
+        }
+        Ok(())
+    }
+
+    /// Every number that is neither in a frame nor in a tail lies in a gap from now on, and no more are given in this epoch.
+    fn give_up_unsealed(&mut self) -> Result<(), StoreError> {
+        let plan = self.plan.clone();
+        let ends: BTreeMap<StreamKey, u64> = self
+            .tails
+            .ends()
+            .filter_map(|(id, last)| Some((accounts::key(plan.as_ref()?.streams.get(id.index())?), last)))
+            .collect();
+        for (key, account) in self.accounts.iter_mut() {
+            let kept_to = ends.get(key).copied().unwrap_or_default().max(account.sealed_to);
+            let last = account.next - 1;
+            if last <= kept_to {
+                continue;
+            }
+            account.stored = account.stored.saturating_sub(last - kept_to);
+            account.in_gaps += last - kept_to;
+            account.numbered = account.acknowledged + account.stored + account.in_gaps;
+            tracing::error!(stream = &*key.stream, from = kept_to + 1, to = last, "records cannot be replayed");
+            self.gaps.push(Record::Gap(Gap {
+                stream: key.stream.clone(),
+                epoch: Some(self.epoch),
+                class: Some(key.class.clone()),
+                from: kept_to + 1,
+                to: last,
+                start: None,
+                end: None,
+                reason: REPLAY_FAILED.into(),
+                covered_by: None,
+            }));
+        }
+        self.begin(Some(self.epoch), REPLAY_FAILED);
+        Ok(())
+    }
+}

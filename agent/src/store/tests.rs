@@ -1,0 +1,120 @@
+//! The store against a model of it, and against damage.
+
+mod damage;
+mod model;
+
+use std::path::Path;
+use std::sync::Arc;
+
+use rtlive_core::event::{Batch, Declared, Event};
+use rtlive_core::frame;
+use rtlive_core::plan::{BatchLimit, Format, InputPlan, Plan, Priority, StreamId, StreamKind, StreamPlan};
+use rtlive_core::reading::{ClockState, InputId, Quality, Reading, SeriesId, SeriesInfo, Value};
+use rtlive_core::record::{Emitted, Record};
+use rtlive_core::time::Timestamp;
+
+use super::{Boot, Options, Recovered, Store};
+use crate::message::{Commit, LinkHint, Snapshot, StoredFrame};
+
+/// Where a record of series `n` goes: behind the reserved streams.
+const STREAMS: [(&str, Priority, BatchLimit); 3] = [
+    ("urgent", Priority::Alert, BatchLimit::Auto),
+    ("live", Priority::Live, BatchLimit::Auto),
+    ("bulk", Priority::Bulk, BatchLimit::Count(3)),
+];
+
+fn plan() -> Arc<Plan> {
+    let stream = |name: &str, priority, batch| StreamPlan {
+        name: name.into(),
+        kind: StreamKind::Reserved,
+        priority,
+        format: Format::Frame,
+        batch,
+        topic: None,
+        class: "process".into(),
+    };
+    let reserved = ["gaps", "alerts", "late", "quarantine"].map(|name| stream(name, Priority::Alert, BatchLimit::Auto));
+    let own = STREAMS.map(|(name, priority, batch)| stream(name, priority, batch));
+    let streams = reserved.into_iter().chain(own).collect();
+    let inputs = vec![InputPlan::pushed("a".into())];
+    Arc::new(Plan { agent: "gw".into(), labels: [].into(), inputs, streams, rules: Vec::new() })
+}
+
+fn at(seconds: i64) -> Timestamp {
+    Timestamp::from_nanos(1_767_225_600_000_000_000 + seconds * 1_000_000_000)
+}
+
+fn series() -> Vec<SeriesInfo> {
+    STREAMS.iter().map(|(name, ..)| SeriesInfo { name: format!("a/{name}").into(), unit: None }).collect()
+}
+
+/// Opens a store as its process does: what the engine of these tests emits is each reading as it is.
+fn open(folder: &Path, boot: u64, seconds: i64, random: u64) -> (Store, Recovered) {
+    let boot = Boot { id: format!("boot {boot}"), now: at(seconds), random };
+    let (mut store, recovered) = Store::open(&Options { state_dir: folder.to_owned() }, boot).unwrap();
+    if recovered.snapshot.is_some() {
+        let emitted = recovered.commits.iter().map(|events| emitted(events)).collect();
+        store.resume(series(), emitted).unwrap();
+    }
+    (store, recovered)
+}
+
+fn events(seconds: i64, values: &[(usize, i64)]) -> Vec<(Timestamp, Event)> {
+    let reading = |&(stream, value): &(usize, i64)| Reading {
+        series: SeriesId(u32::try_from(stream).unwrap()),
+        time: at(seconds),
+        value: Value::Int(value),
+        quality: Quality::Good,
+        check: None,
+        clock: ClockState::Synced,
+    };
+    let readings: Vec<_> = values.iter().map(reading).collect();
+    if readings.is_empty() {
+        return Vec::new();
+    }
+    vec![(at(seconds), Event::Batch(Batch { input: InputId(0), arrival: at(seconds), readings, rejected: Vec::new() }))]
+}
+
+fn emitted(events: &[(Timestamp, Event)]) -> Vec<Emitted> {
+    let readings = events.iter().filter_map(|(_, event)| match event {
+        Event::Batch(batch) => Some(&batch.readings),
+        _ => None,
+    });
+    let stream = |reading: &Reading| StreamId(u16::try_from(reading.series.index() + 4).unwrap());
+    readings
+        .flatten()
+        .map(|reading| Emitted { stream: stream(reading), record: Record::Reading(reading.clone()) })
+        .collect()
+}
+
+/// A commit of these readings: stream and value.
+fn commit(seconds: i64, values: &[(usize, i64)], with_snapshot: bool) -> Commit {
+    let mut events = events(seconds, values);
+    if with_snapshot {
+        let declared = |info| Event::Series(Declared { input: InputId(0), source: "".into(), info });
+        events.splice(0..0, series().into_iter().map(|info| (at(seconds), declared(info))));
+    }
+    let snapshot = with_snapshot.then(|| Snapshot { plan: plan(), engine: Vec::new() });
+    Commit { at: at(seconds), records: emitted(&events), events, state: Vec::new(), snapshot }
+}
+
+/// The first number of a frame, its records, and the values of those that are readings.
+fn contents(frame: &StoredFrame) -> (u64, Vec<Record>, Vec<i64>) {
+    let (header, contents) = frame::open(&frame.bytes).unwrap();
+    assert_eq!((&header.origin.stream, header.origin.epoch), (&frame.stream, frame.epoch));
+    let values = contents.records.iter().filter_map(|record| match record {
+        Record::Reading(Reading { value: Value::Int(value), .. }) => Some(*value),
+        _ => None,
+    });
+    (header.first, contents.records.clone(), values.collect())
+}
+
+/// Every frame that is stored, in the order in which they are given out.
+fn frames(store: &mut Store) -> Vec<StoredFrame> {
+    store.requeue();
+    let frames: Vec<_> = std::iter::from_fn(|| store.take(&[]).unwrap()).collect();
+    store.requeue();
+    frames
+}
+
+const CONNECTED: LinkHint = LinkHint { connected: true, congested: false };

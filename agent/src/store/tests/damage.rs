@@ -1,0 +1,232 @@
+//! A store whose file was damaged: it opens, loses what had to be lost and no more, says so, and gives no number twice.
+
+use std::collections::BTreeSet;
+use std::fs;
+
+use rtlive_core::record::{Epoch, EpochStart, Gap, OutageRecord};
+use rusqlite::Connection;
+
+use super::*;
+use crate::store::FILE_NAME;
+
+/// A store that has given 1..=3 in a frame, and 4..=6 in tails, in three commits behind its last snapshot.
+fn made(folder: &Path) -> Vec<StoredFrame> {
+    let (mut store, _) = open(folder, 1, 0, 7);
+    store.commit(commit(0, &[], true)).unwrap();
+    store.hint(CONNECTED);
+    store.commit(commit(1, &[(1, 1), (1, 2), (1, 3)], true)).unwrap();
+    store.hint(LinkHint::default());
+    for second in 2..5 {
+        store.commit(commit(second, &[(1, second + 2)], false)).unwrap();
+    }
+    frames(&mut store)
+}
+
+fn sql(folder: &Path, statement: &str) {
+    let connection = Connection::open(folder.join(FILE_NAME)).unwrap();
+    assert!(connection.execute(statement, []).unwrap() > 0, "{statement}");
+}
+
+/// What the records of the stream of gaps say that were written since.
+#[derive(Default)]
+struct Told {
+    starts: Vec<EpochStart>,
+    gaps: Vec<Gap>,
+    outages: Vec<OutageRecord>,
+    /// The values of the stream `live`, with their epochs and numbers.
+    live: Vec<(Epoch, u64, i64)>,
+}
+
+fn told(store: &mut Store) -> Told {
+    let mut told = Told::default();
+    for frame in frames(store) {
+        let (first, records, _) = contents(&frame);
+        for (number, record) in (first..).zip(records) {
+            match record {
+                Record::EpochStart(start) => told.starts.push(start),
+                Record::Gap(gap) => told.gaps.push(gap),
+                Record::Outage(outage) => told.outages.push(outage),
+                Record::Reading(Reading { value: Value::Int(value), .. }) => {
+                    told.live.push((frame.epoch, number, value))
+                }
+                _ => {}
+            }
+        }
+    }
+    let numbers: BTreeSet<_> = told.live.iter().map(|(epoch, number, _)| (epoch, number)).collect();
+    assert_eq!(numbers.len(), told.live.len(), "a number was given twice");
+    assert_eq!(store.status().unwrap().check(), Vec::<String>::new());
+    told
+}
+
+/// Opens again after damage, commits once more, and says what the stream of gaps tells and what is left.
+fn reopened(folder: &Path) -> Told {
+    let (mut store, _) = open(folder, 1, 100, 8);
+    store.commit(commit(101, &[(1, 101)], true)).unwrap();
+    store.commit(commit(102, &[(1, 102)], true)).unwrap();
+    let told = told(&mut store);
+    drop(store);
+    // And it opens once more, in order.
+    let (mut store, recovered) = open(folder, 1, 200, 9);
+    assert!(recovered.snapshot.is_some() && store.beginning.is_none());
+    store.commit(commit(201, &[], true)).unwrap();
+    told
+}
+
+fn spans(gaps: &[Gap]) -> Vec<(&str, Option<Epoch>, u64, u64, &str)> {
+    gaps.iter().map(|gap| (&*gap.stream, gap.epoch, gap.from, gap.to, &*gap.reason)).collect()
+}
+
+const OLD: Epoch = Epoch(7);
+const NEW: Epoch = Epoch(8);
+
+#[test]
+fn a_damaged_snapshot_costs_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    let before = made(folder.path());
+    sql(folder.path(), "UPDATE snapshots SET body = zeroblob(10) WHERE number = 2");
+    let told = reopened(folder.path());
+    let live: Vec<_> = (1..=6).map(|n| (OLD, n, n as i64)).chain([(OLD, 7, 101), (OLD, 8, 102)]).collect();
+    assert_eq!(told.live, live);
+    assert_eq!((told.starts.len(), told.gaps.len(), told.outages.len()), (1, 0, 0));
+    assert!(before.iter().all(|frame| frame.epoch == OLD));
+}
+
+#[test]
+fn behind_a_damaged_chunk_all_is_given_up_and_named() {
+    for damage in ["UPDATE journal SET chunk = zeroblob(20) WHERE number = 4", "DELETE FROM journal WHERE number = 4"] {
+        let folder = tempfile::tempdir().unwrap();
+        made(folder.path());
+        sql(folder.path(), damage);
+        let told = reopened(folder.path());
+        // Commit 3 could be replayed; 4 and 5 not.
+        let live: Vec<_> = (1..=4).map(|n| (OLD, n, n as i64)).chain([(NEW, 1, 101), (NEW, 2, 102)]).collect();
+        assert_eq!(told.live, live);
+        assert_eq!(spans(&told.gaps), [("live", Some(OLD), 5, 6, "replay_failed")]);
+        let start = told.starts.last().unwrap();
+        assert_eq!((start.predecessor, &*start.reason), (Some(OLD), "damaged_store"));
+        assert_eq!((told.outages[0].start, told.outages[0].end), (Some(at(2)), at(4)));
+    }
+}
+
+#[test]
+fn the_last_chunk_may_have_sealed_what_its_loss_hides() {
+    let folder = tempfile::tempdir().unwrap();
+    made(folder.path());
+    let (mut store, _) = open(folder.path(), 1, 10, 1);
+    store.hint(CONNECTED);
+    // Commit 6 seals 4..=7 in one frame, and is lost afterwards.
+    store.commit(commit(11, &[(1, 7)], false)).unwrap();
+    drop(store);
+    sql(folder.path(), "UPDATE journal SET chunk = zeroblob(20) WHERE number = 6");
+    let told = reopened(folder.path());
+    let live: Vec<_> = (1..=7).map(|n| (OLD, n, n as i64)).chain([(NEW, 1, 101), (NEW, 2, 102)]).collect();
+    assert_eq!((told.live, told.gaps.len()), (live, 0));
+}
+
+#[test]
+fn without_any_snapshot_frames_are_left() {
+    let folder = tempfile::tempdir().unwrap();
+    made(folder.path());
+    sql(folder.path(), "UPDATE snapshots SET body = zeroblob(10)");
+    let told = reopened(folder.path());
+    let live: Vec<_> = (1..=3).map(|n| (OLD, n, n as i64)).chain([(NEW, 1, 101), (NEW, 2, 102)]).collect();
+    assert_eq!(told.live, live);
+    assert_eq!(spans(&told.gaps), [("live", Some(OLD), 4, 6, "replay_failed")]);
+    assert_eq!(told.starts.last().unwrap().predecessor, Some(OLD));
+    assert_eq!(told.outages[0].start, None);
+}
+
+#[test]
+fn a_replay_that_ends_the_process_is_set_aside_after_the_second_time() {
+    let folder = tempfile::tempdir().unwrap();
+    made(folder.path());
+    let state_dir = folder.path().to_owned();
+    for attempt in 0..3 {
+        let boot = Boot { id: "boot 1".into(), now: at(50), random: 99 };
+        let (store, recovered) = Store::open(&Options { state_dir: state_dir.clone() }, boot).unwrap();
+        assert_eq!(recovered.snapshot.is_some(), attempt < 2);
+        // The process dies in its replay.
+        drop(store);
+    }
+    // What was set aside in the third one was not committed: it is set aside again.
+    let told = reopened(folder.path());
+    assert_eq!(spans(&told.gaps), [("live", Some(OLD), 4, 6, "replay_failed")]);
+    assert_eq!(&*told.starts.last().unwrap().reason, "replay_failed");
+}
+
+#[test]
+fn a_damaged_frame_is_given_up_with_its_gap() {
+    let folder = tempfile::tempdir().unwrap();
+    made(folder.path());
+    sql(folder.path(), "UPDATE frames SET bytes = zeroblob(30) WHERE stream = 'live'");
+    let (mut store, _) = open(folder.path(), 1, 100, 8);
+    assert!(frames(&mut store).iter().all(|frame| &*frame.stream != "live"));
+    store.commit(commit(101, &[], true)).unwrap();
+    let told = told(&mut store);
+    assert_eq!(spans(&told.gaps), [("live", Some(OLD), 1, 3, "damaged")]);
+    assert_eq!(told.live.iter().map(|(_, number, _)| *number).collect::<Vec<_>>(), [4, 5, 6]);
+}
+
+#[test]
+fn what_is_no_store_is_moved_aside() {
+    let foreign = |folder: &Path| {
+        let connection = Connection::open(folder.join(FILE_NAME)).unwrap();
+        connection.execute_batch("CREATE TABLE other (a); PRAGMA user_version = 77;").unwrap();
+    };
+    let garbage = |folder: &Path| fs::write(folder.join(FILE_NAME), "no store at all ".repeat(1000)).unwrap();
+    let truncated = |folder: &Path| {
+        made(folder);
+        let file = fs::OpenOptions::new().write(true).open(folder.join(FILE_NAME)).unwrap();
+        file.set_len(10_000).unwrap();
+    };
+    for damage in [&foreign as &dyn Fn(&Path), &garbage, &truncated] {
+        let folder = tempfile::tempdir().unwrap();
+        damage(folder.path());
+        let told = reopened(folder.path());
+        assert_eq!(told.live, [(NEW, 1, 101), (NEW, 2, 102)]);
+        assert_eq!((told.starts[0].predecessor, &*told.starts[0].reason), (None, "damaged_store"));
+        assert_eq!((told.outages[0].start, told.outages[0].end), (None, at(100)));
+        assert!(folder.path().join("store.damaged-1").exists());
+    }
+}
+
+#[test]
+fn a_file_that_another_program_holds_is_left_where_it_is() {
+    let folder = tempfile::tempdir().unwrap();
+    made(folder.path());
+    let holder = Connection::open(folder.path().join(FILE_NAME)).unwrap();
+    holder.execute_batch("PRAGMA locking_mode = EXCLUSIVE; BEGIN EXCLUSIVE; UPDATE meta SET replays = 0;").unwrap();
+    let boot = Boot { id: "boot 1".into(), now: at(50), random: 99 };
+    let options = Options { state_dir: folder.path().to_owned() };
+    let opened = Store::open(&options, boot.clone());
+    // Reading may still be possible beside a writer; moving the file aside is not.
+    assert!(!folder.path().join("store.damaged-1").exists());
+    drop(opened);
+    drop(holder);
+    assert!(Store::open(&options, boot).unwrap().1.snapshot.is_some());
+}
+
+#[test]
+fn every_page_may_be_lost() {
+    const PAGE: usize = 8192;
+    let folder = tempfile::tempdir().unwrap();
+    made(folder.path());
+    let whole = fs::read(folder.path().join(FILE_NAME)).unwrap();
+    for page in 0..whole.len().div_ceil(PAGE) {
+        let folder = tempfile::tempdir().unwrap();
+        let mut bytes = whole.clone();
+        bytes[page * PAGE..((page + 1) * PAGE).min(whole.len())].fill(0);
+        fs::write(folder.path().join(FILE_NAME), bytes).unwrap();
+        let (mut store, _) = open(folder.path(), 1, 100, 8);
+        match store.commit(commit(101, &[(1, 101)], true)) {
+            Ok(_) => {}
+            Err(error) => {
+                // Damage that shows only now is remembered for the next start.
+                assert!(error.is_corruption(), "{error}");
+                drop(store);
+                reopened(folder.path());
+            }
+        }
+    }
+}
