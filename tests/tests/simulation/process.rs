@@ -6,7 +6,7 @@ use std::sync::Arc;
 use rtlive::message::{Commit, FrameId, LinkHint};
 use rtlive::recovery;
 use rtlive::stage::{Kept, Stage};
-use rtlive::store::{Boot, Options, Store};
+use rtlive::store::{Boot, FILE_NAME, Options, Store};
 use rtlive_core::engine::Engine;
 use rtlive_core::plan::Plan;
 use rtlive_core::time::Timestamp;
@@ -79,11 +79,14 @@ impl World {
         }
         let boot = Boot { id: format!("boot {}", self.boot), now: self.wall(), random: self.random.next() };
         self.tell(|| format!("process {} starts in {} under plan {}", self.processes, boot.id, self.configured));
+        if self.is_rough && self.random.percent(10) {
+            self.damage_snapshot()?;
+        }
         let options = Options { state_dir: self.folder.clone() };
         let (mut store, recovered) = Store::open(&options, boot).map_err(|error| format!("open: {error}"))?;
-        self.may_die()?;
         let plan = plan(self.configured);
-        let (stage, kept) = recovery::restore(&mut store, recovered, &plan, self.wall());
+        let restored = recovery::restore(&mut store, recovered, &plan, self.wall());
+        let (stage, kept) = restored.map_err(|error| format!("restore: {error}"))?;
         self.check_recovery(&stage, &plan)?;
         self.may_die()?;
         let last = self.committed.as_ref().map(|committed| committed.at);
@@ -116,6 +119,20 @@ impl World {
         self.wake_at(self.now);
         self.after(LOOK_EVERY, Event::Look(self.processes));
         Ok(())
+    }
+
+    /// The newest snapshot is damaged. As long as the one before it can be read, that costs nothing.
+    fn damage_snapshot(&self) -> Step {
+        let path = self.folder.join(FILE_NAME);
+        if !path.exists() {
+            return Ok(());
+        }
+        self.tell(|| "the newest snapshot is damaged".to_owned());
+        let damage = "UPDATE snapshots SET body = zeroblob(9)
+                      WHERE number = (SELECT max(number) FROM snapshots) AND (SELECT count(*) FROM snapshots) = 2
+                      AND (SELECT min(length(body)) FROM snapshots) > 9";
+        let damaged = rusqlite::Connection::open(path).and_then(|connection| connection.execute(damage, []));
+        damaged.map(|_| ()).map_err(|error| End::Broken(format!("damage: {error}")))
     }
 
     /// The engine must be what it was at the last commit.
