@@ -16,6 +16,7 @@ use tokio::time::Instant;
 
 use crate::message::{Committed, Delivery, StoreError, StoreHandle};
 use crate::progress::Beat;
+use crate::rates::Rates;
 use crate::stage::{Kept, Stage};
 use crate::status::EngineStatus;
 use crate::tail::Tail;
@@ -90,9 +91,11 @@ impl EngineTask {
         let mut reloads: Vec<oneshot::Sender<Kept>> = Vec::new();
         let mut reloads_under_way: Vec<oneshot::Sender<Kept>> = Vec::new();
         let mut inputs_gone = false;
+        let mut rates = Rates::default();
 
         loop {
             self.beat.now();
+            rates.look(std::time::Instant::now(), self.stage.engine().ledger());
             self.stage.tick(self.clock.now());
             let due = inputs_gone || self.stage.is_urgent() || !reloads.is_empty() || Instant::now() >= next_commit;
             if commit.is_none() && due {
@@ -122,7 +125,7 @@ impl EngineTask {
                     }
                 }
                 Some(request) = self.requests.recv() => match request {
-                    EngineRequest::Status(reply) => { let _ = reply.send(EngineStatus::of(self.stage.engine())); }
+                    EngineRequest::Status(reply) => { let _ = reply.send(EngineStatus::of(self.stage.engine(), &rates)); }
                     EngineRequest::Reload(Reload { plan, committed }, reply) => {
                         // Inputs are numbered anew by the plan: what the ended drivers left behind is taken under the old one.
                         if committed.is_some() {

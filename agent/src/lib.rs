@@ -16,6 +16,7 @@ pub mod message;
 pub mod opener;
 pub mod pipeline;
 pub mod progress;
+pub mod rates;
 pub mod recovery;
 pub mod socket;
 pub mod stage;

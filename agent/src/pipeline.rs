@@ -90,6 +90,7 @@ struct Inputs {
 /// The uplink's task.
 struct Uplink {
     options: UplinkConfig,
+    plan: Arc<Plan>,
     health: uplink::SharedHealth,
     stop: watch::Sender<bool>,
     task: JoinHandle<()>,
@@ -169,7 +170,8 @@ impl Pipeline {
         let stopped = || PipelineError::StageEnded("engine");
         let mut changed = vec!["streams, windows and rules are as configured now"];
         let (mut senders, mut receivers) = (None, None);
-        if config.inputs_fingerprint != self.inputs.fingerprint {
+        // Sessions at brokers carry the agent's id.
+        if config.inputs_fingerprint != self.inputs.fingerprint || config.plan.agent != self.agent {
             self.inputs.stop().await;
             let channels = committed_channels(config.inputs.len());
             (senders, receivers) = (Some(channels.0), Some(channels.1));
@@ -182,7 +184,10 @@ impl Pipeline {
             self.inputs = Inputs::start(&mut config, kept, receivers, &self.deliveries, &self.clock);
             changed.push("all inputs were started again");
         }
-        if self.uplink.as_ref().map(|uplink| &uplink.options) != config.uplink.as_ref() {
+        let is_same = |uplink: &Uplink| {
+            config.uplink.as_ref() == Some(&uplink.options) && speaks_alike(&uplink.plan, &config.plan)
+        };
+        if !self.uplink.as_ref().map_or(config.uplink.is_none(), is_same) {
             if let Some(uplink) = self.uplink.take() {
                 uplink.stop().await;
             }
@@ -224,6 +229,14 @@ fn joined(result: Result<Result<(), StoreError>, tokio::task::JoinError>) -> Res
 fn committed_channels(inputs: usize) -> (CommittedSenders, Vec<watch::Receiver<u64>>) {
     let (senders, receivers): (Vec<_>, _) = (0..inputs).map(|_| watch::channel(0)).unzip();
     ((0..).map(InputId).zip(senders).collect(), receivers)
+}
+
+/// Whether an uplink publishes the same under both plans: topics and the status do not change.
+fn speaks_alike(before: &Plan, after: &Plan) -> bool {
+    let topics = |plan: &Plan| -> Vec<_> {
+        plan.streams.iter().map(|stream| (stream.name.clone(), stream.topic.clone())).collect()
+    };
+    before.agent == after.agent && before.labels == after.labels && topics(before) == topics(after)
 }
 
 impl Inputs {
@@ -270,7 +283,7 @@ impl Uplink {
         let (stop, stopping) = watch::channel(false);
         let health = uplink::SharedHealth::default();
         let task = uplink::run(options.clone(), plan.clone(), store.clone(), clock.clone(), health.clone(), stopping);
-        Self { options, health, stop, task: tokio::spawn(task) }
+        Self { options, plan: plan.clone(), health, stop, task: tokio::spawn(task) }
     }
 
     fn look(&self) -> UplinkHealth {

@@ -1,8 +1,10 @@
 //! How the running agent stands: what `rtlive status` shows.
 
+mod text;
+
 use std::collections::BTreeMap;
-use std::fmt;
 use std::sync::PoisonError;
+use std::time::Instant;
 
 use rtlive_core::engine::{Engine, InputAccount, InputTime, Ledger, RaisedAlert, WindowAccount};
 use rtlive_core::journal::StreamKey;
@@ -11,6 +13,7 @@ use rtlive_drivers::outlet::InputHealth;
 use serde::{Deserialize, Serialize};
 
 use crate::message::{StoreStatus, StreamAccount};
+use crate::rates::Rates;
 use crate::uplink::UplinkHealth;
 
 /// What the engine task tells.
@@ -22,6 +25,8 @@ pub struct EngineStatus {
     pub times: Vec<InputTime>,
     /// The alerts that are raised now.
     pub alerts: Vec<RaisedAlert>,
+    /// How much the inputs take a second, in the order of the plan.
+    pub per_s: Vec<Option<f64>>,
     /// How many windows are open.
     pub windows_open: usize,
     /// How many series are known.
@@ -30,8 +35,9 @@ pub struct EngineStatus {
 
 impl EngineStatus {
     /// Looks at an engine.
-    pub fn of(engine: &Engine) -> Self {
+    pub fn of(engine: &Engine, rates: &Rates) -> Self {
         Self {
+            per_s: rates.per_second(Instant::now(), engine.ledger()),
             ledger: engine.ledger().clone(),
             times: engine.input_times(),
             alerts: engine.alerts_raised(),
@@ -93,6 +99,8 @@ pub struct InputStatus {
     pub lag_s: Option<f64>,
     /// Everything that it took.
     pub taken: u64,
+    /// How much it took a second in the last ten; `null` just after the start.
+    pub per_s: Option<f64>,
     /// Readings that went on.
     pub accepted: u64,
     /// What went no further, by reason.
@@ -172,10 +180,10 @@ impl Status {
         store: &StoreStatus,
         uplink: Option<UplinkHealth>,
     ) -> Self {
-        let accounts = engine.ledger.inputs.iter().zip(&engine.times);
-        let inputs = accounts.map(|(account, time)| {
+        let accounts = engine.ledger.inputs.iter().zip(&engine.times).zip(&engine.per_s);
+        let inputs = accounts.map(|((account, time), per_s)| {
             let health = health.get(&account.input).map(|health| health.lock().unwrap_or_else(PoisonError::into_inner));
-            InputStatus::of(account, time, health.as_deref(), now)
+            InputStatus::of(account, time, *per_s, health.as_deref(), now)
         });
         let inputs = inputs.collect();
         let mut imbalances: Vec<String> = engine.ledger.check().iter().map(ToString::to_string).collect();
@@ -211,7 +219,13 @@ impl Status {
 }
 
 impl InputStatus {
-    fn of(account: &InputAccount, time: &InputTime, health: Option<&InputHealth>, now: Timestamp) -> Self {
+    fn of(
+        account: &InputAccount,
+        time: &InputTime,
+        per_s: Option<f64>,
+        health: Option<&InputHealth>,
+        now: Timestamp,
+    ) -> Self {
         let counters =
             health.map(|health| health.counters.iter().map(|(&name, &count)| (name.into(), count)).collect());
         Self {
@@ -224,6 +238,7 @@ impl InputStatus {
             watermark: time.watermark.map(|time| time.to_string()),
             lag_s: time.newest.map(|time| now.since(time).as_secs_f64()),
             taken: account.taken,
+            per_s,
             accepted: account.accepted,
             dropped: account.dropped.iter().map(|(reason, &count)| (reason.to_string(), count)).collect(),
             bad: account.bad,
@@ -245,63 +260,5 @@ impl StreamStatus {
         let StreamAccount { numbered, acknowledged, stored, in_gaps, stored_bytes, oldest } = *account;
         let lag_s = oldest.map(|oldest| now.since(oldest).as_secs_f64());
         Self { name: name.into(), class: class.into(), numbered, acknowledged, stored, in_gaps, stored_bytes, lag_s }
-    }
-}
-
-impl fmt::Display for Status {
-    /// For people: a line for each input, window, stream, and what needs a look.
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        writeln!(f, "{} (rtlive {}) since {}", self.agent, self.version, self.since)?;
-        writeln!(f, "\ninputs")?;
-        for input in &self.inputs {
-            let lag = input.lag_s.map_or_else(|| "nothing read yet".into(), |lag| format!("newest {lag:.1} s ago"));
-            write!(f, "  {:<16} {:<9} {:>10} taken  {lag}", input.name, input.state, input.taken)?;
-            for (reason, count) in input.dropped.iter().chain(&input.counters) {
-                write!(f, "  {reason} {count}")?;
-            }
-            for (what, count) in [("bad", input.bad), ("quarantined", input.quarantined), ("late", input.late)] {
-                if count > 0 {
-                    write!(f, "  {what} {count}")?;
-                }
-            }
-            writeln!(f)?;
-            if let (Some(error), "waiting") = (&input.error, input.state.as_str()) {
-                writeln!(f, "    {error}")?;
-            }
-        }
-        writeln!(
-            f,
-            "\nstreams{:>18} {:>12} {:>10} {:>8} {:>12}",
-            "numbered", "acknowledged", "waiting", "in gaps", "bytes"
-        )?;
-        for stream in &self.streams {
-            let StreamStatus { name, numbered, acknowledged, stored, in_gaps, stored_bytes, .. } = stream;
-            write!(f, "  {name:<12} {numbered:>10} {acknowledged:>12} {stored:>10} {in_gaps:>8} {stored_bytes:>12}")?;
-            match stream.lag_s {
-                Some(lag) => writeln!(f, "  oldest {lag:.1} s")?,
-                None => writeln!(f)?,
-            }
-        }
-        writeln!(
-            f,
-            "\nstore    {} bytes, {} commits, {} series, {} open windows",
-            self.store.bytes, self.store.commits, self.series, self.windows_open
-        )?;
-        match &self.uplink {
-            Some(uplink) => writeln!(f, "link     {uplink}")?,
-            None => writeln!(f, "link     none is configured")?,
-        }
-        if !self.alerts.is_empty() {
-            writeln!(f, "alerts   {}", self.alerts.join(", "))?;
-        }
-        if self.ledger.closes {
-            writeln!(f, "ledger   closes")
-        } else {
-            writeln!(
-                f,
-                "ledger   does not close, which is a defect of the program: {}",
-                self.ledger.imbalances.join("; ")
-            )
-        }
     }
 }

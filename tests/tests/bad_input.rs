@@ -147,13 +147,48 @@ fn a_broker_that_refuses_the_login_is_named() {
 }
 
 #[test]
+fn messages_of_a_topic_that_is_configured_no_more_are_counted() {
+    let Some(publisher) = installed("mosquitto_pub") else { return };
+    let folder = tempfile::tempdir().unwrap();
+    let Some(broker) = Mosquitto::start(&folder.path().join("broker"), "").unwrap() else { return };
+    let configuration = |filter: &str| {
+        let url = broker.url();
+        format!(
+            "[inputs.floor]\ndriver = \"mqtt\"\nbroker = \"{url}\"\n[[inputs.floor.topics]]\nfilter = \"{filter}\"\nvalue = \"/v\"\n"
+        )
+    };
+    let agent_folder = folder.path().join("agent");
+    let started = |filter: &str| {
+        let mut agent = Agent::new(&agent_folder, &configuration(filter)).unwrap();
+        agent.start().unwrap();
+        until("the agent listens", || agent.status().is_some_and(|status| status["inputs"][0]["state"] == "running"));
+        agent
+    };
+    assert_eq!(started("before/+").stop().unwrap(), Some(0));
+    // The broker keeps it for the session, which outlives the change.
+    publish(&broker, &publisher, "before/a", "{\"v\":1}");
+    let mut agent = started("after/+");
+    publish(&broker, &publisher, "after/a", "{\"v\":2}");
+    until("both are taken", || agent.status().is_some_and(|status| status["inputs"][0]["taken"] == 2));
+    let status = agent.status().unwrap();
+    assert_eq!(status["inputs"][0]["dropped"]["no_topic"], 1, "{status}");
+    assert_eq!(status["inputs"][0]["accepted"], 1, "{status}");
+    // One that matches nothing is not even heard.
+    publish(&broker, &publisher, "elsewhere/a", "{\"v\":3}");
+    publish(&broker, &publisher, "after/a", "{\"v\":4}");
+    until("the next is taken", || agent.status().is_some_and(|status| status["inputs"][0]["accepted"] == 2));
+    assert_eq!(agent.status().unwrap()["inputs"][0]["taken"], 3);
+    assert_eq!(agent.stop().unwrap(), Some(0), "{}", agent.log().unwrap());
+}
+
+#[test]
 fn mistakes_of_the_user_exit_with_64_and_name_the_place() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("rtlive.toml");
     for (text, expected) in [
         ("[inputs.a]\ndriver = \"modbuss\"\n", "modbus"),
         ("[inputs.a]\ndriver = \"simulated\"\n[windows.w]\nselect = [\"#\"]\nevery = 10\n", "every"),
-        ("[inputs.a\n", "line 1"),
+        ("[inputs.a\n", "rtlive.toml:1:10: not TOML"),
     ] {
         fs::write(&file, text).unwrap();
         for command in ["check", "run"] {

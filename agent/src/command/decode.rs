@@ -5,7 +5,7 @@ use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use super::Failure;
+use super::{Failure, told};
 use crate::opener::{OpenError, Opened, Opener};
 
 /// How much is read at once.
@@ -68,7 +68,7 @@ fn print(path: &Path, opened: Result<Opened, OpenError>) -> Result<u64, Failure>
             Ok(0)
         }
         Err(error) => {
-            eprintln!("{}: {error}", path.display());
+            eprintln!("{}: {}", path.display(), told(&error));
             Ok(1)
         }
     }

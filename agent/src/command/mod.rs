@@ -74,18 +74,23 @@ pub fn report(failure: &Failure) -> ExitCode {
     if failure.is_closed_pipe() {
         return ExitCode::SUCCESS;
     }
-    let mut text = failure.to_string();
-    let mut source = failure.source();
+    eprintln!("{}", told(failure).trim_end());
+    match failure {
+        Failure::Mistakes(_) | Failure::Usage(_) => usage(),
+        Failure::Failed { .. } => ExitCode::FAILURE,
+    }
+}
+
+/// An error with its causes.
+fn told(error: &dyn Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
     while let Some(error) = source {
         text.push_str(": ");
         text.push_str(&error.to_string());
         source = error.source();
     }
-    eprintln!("{}", text.trim_end());
-    match failure {
-        Failure::Mistakes(_) | Failure::Usage(_) => usage(),
-        Failure::Failed { .. } => ExitCode::FAILURE,
-    }
+    text
 }
 
 /// The exit code of wrong usage.

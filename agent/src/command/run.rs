@@ -59,6 +59,7 @@ async fn agent(paths: &[PathBuf], config: Config) -> Result<ExitCode, Failure> {
             Some(request) = from_socket.recv() => answer(request, paths, &state_dir, &mut pipeline, since).await,
         }
     };
+    tracing::info!("stops: what was read is committed, and sent within a bound");
     notify(&[NotifyState::Stopping]);
     let stopped = tokio::select! {
         stopped = pipeline.stop() => stopped,

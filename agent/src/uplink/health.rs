@@ -1,6 +1,5 @@
 //! What `rtlive status` tells of the link.
 
-use std::fmt;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -60,36 +59,6 @@ pub struct StreamRefusal {
 
 /// A shared [`UplinkHealth`].
 pub type SharedHealth = Arc<Mutex<UplinkHealth>>;
-
-impl fmt::Display for UplinkHealth {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} {}", self.broker, self.state)?;
-        if let Some(since) = &self.since {
-            write!(f, " since {since}")?;
-        }
-        if let Some(protocol) = &self.protocol {
-            write!(f, ", MQTT {protocol}")?;
-        }
-        write!(f, ", {} frames ({} bytes) acknowledged", self.acknowledged_frames, self.acknowledged_bytes)?;
-        write!(f, ", {} in flight", self.in_flight)?;
-        if let (Some(p50), Some(p99)) = (self.ack_ms_p50, self.ack_ms_p99) {
-            write!(f, ", ack p50 {p50:.1} ms, p99 {p99:.1} ms")?;
-        }
-        if self.reconnects > 0 {
-            write!(f, ", {} reconnects", self.reconnects)?;
-        }
-        if let Some(error) = &self.error {
-            write!(f, "; {error}")?;
-        }
-        for StreamRefusal { stream, reason } in &self.refused {
-            write!(f, "; {stream} is refused: {reason}")?;
-        }
-        if self.too_long > 0 {
-            write!(f, "; {} frames are longer than the broker takes", self.too_long)?;
-        }
-        Ok(())
-    }
-}
 
 /// How long the newest round trips took, counted in classes of equal ratio.
 #[derive(Clone, Debug)]

@@ -19,13 +19,14 @@ pub enum Item {
 
 /// Bytes that are neither a message nor JSON.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("bytes {from} to {to}: {why}; went on after them")]
+#[error("skip bytes {from} to {to}")]
 pub struct StreamError {
     /// The offset of the first of them in the stream.
     pub from: u64,
     /// The offset after the last of them.
     pub to: u64,
     /// What was wrong with the first.
+    #[source]
     pub why: StreamFault,
 }
 

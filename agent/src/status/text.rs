@@ -1,0 +1,168 @@
+//! The status for people: a table of inputs, windows and streams, then a line for everything else. What needs a look stands under the
+//! line that it belongs to.
+
+use std::fmt;
+
+use super::{InputStatus, Status, StreamStatus, WindowStatus};
+use crate::uplink::{StreamRefusal, UplinkHealth};
+
+impl fmt::Display for Status {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { agent, version, since, time, inputs, windows, streams, store, uplink, alerts, ledger, .. } = self;
+        writeln!(f, "{agent}, rtlive {version}, runs since {}, now it is {}", second(since), second(time))?;
+
+        let width = column(inputs.iter().map(|input| &input.name));
+        writeln!(f, "\n{:<width$}  {:<9}{:>10}{:>10}  newest", "input", "state", "taken", "per s")?;
+        inputs.iter().try_for_each(|input| input.write(f, width))?;
+        if inputs.is_empty() {
+            writeln!(f, "none is configured")?;
+        }
+        if !windows.is_empty() {
+            let width = column(windows.iter().map(|window| &window.name));
+            writeln!(f, "\n{:<width$}  {:>10}{:>12}{:>12}{:>8}", "window", "readings", "in open", "in closed", "late")?;
+            for WindowStatus { name, selected, open, finished, late } in windows {
+                writeln!(f, "{name:<width$}  {selected:>10}{open:>12}{finished:>12}{late:>8}")?;
+            }
+        }
+        let width = column(streams.iter().map(|stream| &stream.name));
+        let [numbered, acknowledged, waiting, in_gaps] = ["records", "delivered", "waiting", "in gaps"];
+        writeln!(f, "\n{:<width$}  {numbered:>10}{acknowledged:>12}{waiting:>12}{in_gaps:>8}", "stream")?;
+        streams.iter().try_for_each(|stream| stream.write(f, width))?;
+
+        let (series, open) = (self.series, self.windows_open);
+        writeln!(
+            f,
+            "\nstore    {} on disk, {} commits, {series} series, {open} open windows",
+            bytes(store.bytes),
+            store.commits
+        )?;
+        match uplink {
+            Some(uplink) => writeln!(f, "link     {uplink}")?,
+            None => writeln!(f, "link     none is configured: records are stored, and go nowhere")?,
+        }
+        let raised = if alerts.is_empty() { "none is raised".into() } else { format!("raised: {}", alerts.join(", ")) };
+        writeln!(f, "alerts   {raised}")?;
+        if ledger.closes {
+            return writeln!(f, "ledger   closes");
+        }
+        writeln!(f, "ledger   does not close, which is a defect of the program: {}", ledger.imbalances.join("; "))
+    }
+}
+
+impl InputStatus {
+    fn write(&self, f: &mut fmt::Formatter<'_>, width: usize) -> fmt::Result {
+        let Self { name, state, taken, per_s, lag_s, restarts, error, .. } = self;
+        let per_s = per_s.map_or_else(|| "-".into(), |rate| format!("{rate:.1}"));
+        let newest = lag_s.map_or_else(|| "nothing read yet".into(), |lag| format!("{} ago", span(lag)));
+        writeln!(f, "{name:<width$}  {state:<9}{taken:>10}{per_s:>10}  {newest}")?;
+        let mut notes: Vec<String> = Vec::new();
+        let dropped: Vec<String> = self.dropped.iter().map(|(reason, count)| format!("{reason} {count}")).collect();
+        if !dropped.is_empty() {
+            notes.push(format!("dropped: {}", dropped.join(", ")));
+        }
+        notes.extend(self.counters.iter().map(|(name, count)| format!("{name} {count}")));
+        let kinds =
+            [("bad", self.bad), ("quarantined", self.quarantined), ("late", self.late), ("restarts", *restarts)];
+        notes.extend(kinds.iter().filter(|(_, count)| *count > 0).map(|(kind, count)| format!("{kind} {count}")));
+        if !notes.is_empty() {
+            writeln!(f, "    {}", notes.join(", "))?;
+        }
+        match error {
+            Some(error) if state != "running" => writeln!(f, "    {error}"),
+            Some(error) => writeln!(f, "    last error: {error}"),
+            None => Ok(()),
+        }
+    }
+}
+
+impl StreamStatus {
+    fn write(&self, f: &mut fmt::Formatter<'_>, width: usize) -> fmt::Result {
+        let Self { name, numbered, acknowledged, stored, in_gaps, lag_s, stored_bytes, .. } = self;
+        write!(f, "{name:<width$}  {numbered:>10}{acknowledged:>12}{stored:>12}{in_gaps:>8}")?;
+        if let Some(lag) = lag_s {
+            write!(f, "  oldest {}", span(*lag))?;
+        }
+        if *stored_bytes > 0 {
+            write!(f, ", {} in frames", bytes(*stored_bytes))?;
+        }
+        writeln!(f)
+    }
+}
+
+impl fmt::Display for UplinkHealth {
+    /// A line, and one more for each thing that needs a look.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.state)?;
+        if let Some(since) = &self.since {
+            write!(f, " since {}", second(since))?;
+        }
+        write!(f, ", {}", self.broker)?;
+        if let Some(protocol) = &self.protocol {
+            write!(f, ", MQTT {protocol}")?;
+        }
+        let (frames, size) = (self.acknowledged_frames, bytes(self.acknowledged_bytes));
+        write!(f, ", {frames} frames ({size}) delivered, {} messages in flight", self.in_flight)?;
+        if let (Some(p50), Some(p99)) = (self.ack_ms_p50, self.ack_ms_p99) {
+            write!(f, ", acknowledged after {p50:.1} ms (99 %: {p99:.1} ms)")?;
+        }
+        if self.reconnects > 0 {
+            write!(f, ", lost {} times", self.reconnects)?;
+        }
+        if let Some(error) = &self.error {
+            write!(f, "\n         {error}")?;
+        }
+        for StreamRefusal { stream, reason } in &self.refused {
+            write!(f, "\n         the stream {stream} is not taken: {reason}")?;
+        }
+        if self.too_long > 0 {
+            write!(f, "\n         {} frames are longer than the broker takes", self.too_long)?;
+        }
+        Ok(())
+    }
+}
+
+/// The width of a column of names, wide enough for its heading.
+fn column<'a>(names: impl Iterator<Item = &'a String>) -> usize {
+    names.map(|name| name.chars().count()).max().unwrap_or_default().max("stream".len())
+}
+
+/// A time without the fraction of its second.
+fn second(time: &str) -> String {
+    match time.split_once('.') {
+        Some((whole, _)) => format!("{whole}Z"),
+        None => time.into(),
+    }
+}
+
+/// A span in the unit in which a person would tell it.
+fn span(seconds: f64) -> String {
+    match seconds {
+        ..120.0 => format!("{seconds:.1} s"),
+        ..7_200.0 => format!("{:.0} min", seconds / 60.0),
+        ..172_800.0 => format!("{:.0} h", seconds / 3_600.0),
+        _ => format!("{:.0} d", seconds / 86_400.0),
+    }
+}
+
+fn bytes(count: u64) -> String {
+    let count = count as f64;
+    match count {
+        ..1_024.0 => format!("{count} B"),
+        ..1_048_576.0 => format!("{:.1} KiB", count / 1_024.0),
+        ..1_073_741_824.0 => format!("{:.1} MiB", count / 1_048_576.0),
+        _ => format!("{:.2} GiB", count / 1_073_741_824.0),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn quantities_are_told_as_a_person_would() {
+        assert_eq!([0.04, 119.9, 120.0, 7_200.0, 200_000.0].map(span), ["0.0 s", "119.9 s", "2 min", "2 h", "2 d"]);
+        assert_eq!([0, 1023, 1536, 5 << 20, 3 << 29].map(bytes), ["0 B", "1023 B", "1.5 KiB", "5.0 MiB", "1.50 GiB"]);
+        assert_eq!(second("2026-01-01T00:00:00.25Z"), "2026-01-01T00:00:00Z");
+        assert_eq!(second("2026-01-01T00:00:00Z"), "2026-01-01T00:00:00Z");
+    }
+}
