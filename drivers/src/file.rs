@@ -202,23 +202,10 @@ fn keep(state: Vec<(String, Option<Vec<u8>>)>, session: &mut Session) {
 #[cfg(test)]
 mod tests {
     use std::collections::BTreeMap;
-    use std::path::PathBuf;
 
     use super::*;
     use crate::fields::Lines;
-    use crate::rig::{Rig, checked, session};
-
-    /// The folder of shared data; `None`, and a line that says so, where there is none.
-    fn logs() -> Option<PathBuf> {
-        let folder = std::env::var_os("RTLIVE_DATA")
-            .map_or_else(|| PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../shared/data"), PathBuf::from);
-        let logs = folder.join("logs");
-        if !logs.is_dir() {
-            println!("SKIPPED: no shared data at {}", logs.display());
-            return None;
-        }
-        Some(logs)
-    }
+    use crate::rig::{Rig, checked, session, shared};
 
     #[tokio::test]
     async fn lines_are_read_once_through_restarts() {
@@ -253,7 +240,7 @@ mod tests {
 
     #[test]
     fn real_logs_give_the_lines_that_were_counted() {
-        let Some(logs) = logs() else { return };
+        let Some(logs) = shared("logs") else { return };
         let stats: serde_json::Value =
             serde_json::from_slice(&std::fs::read(logs.join("line_stats.json")).unwrap()).unwrap();
         for (name, stats) in stats.as_object().unwrap() {
@@ -268,7 +255,7 @@ mod tests {
 
     #[test]
     fn a_real_json_log_is_decoded_and_its_bad_lines_counted() {
-        let Some(logs) = logs() else { return };
+        let Some(logs) = shared("logs") else { return };
         let bytes = std::fs::read(logs.join("json.json")).unwrap();
         let options = "path = '/x'\nformat = 'json'\ntime = '/ts'\nfields = [{ series = 'level', pointer = '/lvl' }]";
         let input = checked(&DRIVER, options).unwrap().input;

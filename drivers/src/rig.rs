@@ -1,6 +1,7 @@
 //! A test's stand-in for the engine and the store: takes deliveries, commits when told, forgets at a crash what was not committed.
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -24,6 +25,19 @@ impl Clock for SystemClock {
         let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap();
         Timestamp::from_nanos(i64::try_from(since.as_nanos()).unwrap())
     }
+}
+
+/// A file or folder of the shared data: below `RTLIVE_DATA`, or `../shared/data` beside the project. `None`, said loudly, where it is
+/// missing.
+pub(crate) fn shared(name: &str) -> Option<PathBuf> {
+    let folder = std::env::var_os("RTLIVE_DATA")
+        .map_or_else(|| PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../shared/data"), PathBuf::from);
+    let path = folder.join(name);
+    if path.exists() {
+        return Some(path);
+    }
+    eprintln!("SKIPPED: {} is missing (RTLIVE_DATA names the folder of the shared data)", path.display());
+    None
 }
 
 /// A reading with the name of its series.

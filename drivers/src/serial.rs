@@ -125,14 +125,12 @@ impl SerialInput {
 
 #[cfg(test)]
 mod tests {
-    use std::path::PathBuf;
-
     use rtlive_core::reading::Value;
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
     use tokio::net::TcpListener;
 
     use super::*;
-    use crate::rig::{Rig, checked, session};
+    use crate::rig::{Rig, checked, session, shared};
 
     const SCALE: &str = r#"
         format = "regex"
@@ -146,12 +144,8 @@ mod tests {
     /// The lines of a real scale: stable, unstable, and overloaded, which it tells by an E behind a weight of zero.
     #[test]
     fn a_real_scale_is_read() {
-        let folder = std::env::var_os("RTLIVE_DATA")
-            .map_or_else(|| PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../shared/data"), PathBuf::from);
-        let Ok(bytes) = std::fs::read(folder.join("serial-wire/kern_scale_various_1200_8n2.bin")) else {
-            println!("SKIPPED: no shared data at {}", folder.display());
-            return;
-        };
+        let Some(capture) = shared("serial-wire/kern_scale_various_1200_8n2.bin") else { return };
+        let bytes = std::fs::read(capture).unwrap();
         let input =
             checked(&DRIVER, &format!("port = '/dev/null'\nbaud = 1200\nstop_bits = 2\n{SCALE}")).unwrap().input;
         let mut decoder = input.decoder().unwrap();

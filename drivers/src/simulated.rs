@@ -335,7 +335,6 @@ mod tests {
         rig.start();
         rig.commit_until(|rig| rig.readings.len() >= 4000).await;
         let missed = rig.counter("polls_missed");
-        rig.stop().await;
         for series in ["in/s1", "in/s2"] {
             let of_series = rig.readings.iter().filter(|reading| reading.series == series);
             let numbers: Vec<i64> = of_series
@@ -351,6 +350,7 @@ mod tests {
             assert!(numbers.windows(2).all(|pair| pair[0] < pair[1]));
             assert!(holes.cast_unsigned() <= missed, "{holes} holes, {missed} counted");
         }
+        rig.stop().await;
     }
 
     #[test]

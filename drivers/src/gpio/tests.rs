@@ -1,7 +1,7 @@
 //! Decoding with recorded edges; options; errors that need no hardware.
 
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use rtlive_core::engine::Engine;
 use rtlive_core::event::{Batch, Declared, Event};
@@ -11,7 +11,7 @@ use rtlive_core::time::nanos;
 
 use super::*;
 use crate::catalogue::Drivers;
-use crate::rig::{Rig, checked};
+use crate::rig::{Rig, checked, shared};
 
 fn edge(number: u32, nanos: i64) -> Edge {
     Edge { time: Timestamp::from_nanos(nanos), line: 3, rising: number % 2 == 1, number }
@@ -49,13 +49,7 @@ type Counts = BTreeMap<(i64, String, &'static str), u64>;
 /// Recorded edges of real devices give as many readings in each window as were counted, out of the decoder and out of the engine.
 #[test]
 fn recorded_edges_are_counted_right() {
-    let folder = std::env::var_os("RTLIVE_DATA")
-        .map_or_else(|| PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../shared/data"), PathBuf::from);
-    let folder = folder.join("gpio");
-    if !folder.is_dir() {
-        println!("SKIPPED: no shared data at {}", folder.display());
-        return;
-    }
+    let Some(folder) = shared("gpio") else { return };
     for (name, seconds) in [("dcf77_480s_interrupted", 60), ("grbl_cnc_3", 1), ("lidarlite_pwm", 1)] {
         let every = Duration::from_secs(seconds);
         let readings = decoded(&folder.join(format!("{name}.edges.csv")));

@@ -290,15 +290,8 @@ mod tests {
     /// What mbpoll (libmodbus) and pymodbus said to each other over a pseudo-terminal.
     #[test]
     fn a_recorded_conversation_of_two_others_is_understood() {
-        let folder = std::env::var_os("RTLIVE_DATA").map_or_else(
-            || std::path::PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../shared/data"),
-            std::path::PathBuf::from,
-        );
-        let path = folder.join("modbus/wire_sdm630_mbpoll_pymodbus.socat.txt");
-        let Ok(text) = std::fs::read_to_string(&path) else {
-            println!("SKIPPED: no shared data at {}", path.display());
-            return;
-        };
+        let Some(path) = crate::rig::shared("modbus/wire_sdm630_mbpoll_pymodbus.socat.txt") else { return };
+        let text = std::fs::read_to_string(path).unwrap();
         let mut frames: Vec<(bool, Vec<u8>)> = Vec::new();
         for line in text.lines() {
             if line.starts_with(['<', '>']) {

@@ -2,29 +2,17 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use serde_json::Value as Json;
 
 use super::*;
-use crate::rig::{checked, session};
+use crate::rig::{checked, session, shared};
 
 /// Half a centimetre on the ground, and the agreement that is asked for: 10⁻⁷ degrees.
 const DEGREES: f64 = 1e-7;
 /// The expected speeds have three decimals.
 const SPEED: f64 = 6e-4;
-
-/// A folder of the shared data; `None`, and a line that says so, where there is none.
-fn shared(name: &str) -> Option<PathBuf> {
-    let folder = std::env::var_os("RTLIVE_DATA")
-        .map_or_else(|| PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../shared/data"), PathBuf::from);
-    let folder = folder.join(name);
-    if folder.is_dir() {
-        return Some(folder);
-    }
-    println!("SKIPPED: no shared data at {}", folder.display());
-    None
-}
 
 /// What a decoder has made of the bytes it got.
 struct Decoded {
