@@ -100,6 +100,12 @@ impl Bus {
         let mut link = Some(Link::open(&self.port, self.framing, self.timing).await?);
         session.health().state = "running";
         show_trouble(&memory.states, session);
+        // What fell due while the port was away is not made up for.
+        memory.schedule.look(session.now(), steady());
+        let missed = memory.schedule.skip(session.now());
+        if missed > 0 {
+            session.count("polls_missed", missed);
+        }
         loop {
             let Memory { schedule, states } = &mut *memory;
             let now = session.now();
@@ -188,37 +194,54 @@ impl Bus {
         state: &mut State,
         session: &Session,
     ) -> Result<Outcome, InputError> {
+        let is_tcp = matches!(self.port, Port::Tcp(_));
         let mut retries = 0;
         loop {
-            let open = match link.take().filter(|link| !link.is_lost) {
+            let usable = link.take().filter(|link| !link.is_lost);
+            let is_new = usable.is_none();
+            let open = match usable {
                 Some(open) => open,
                 None => Link::open(&self.port, self.framing, self.timing).await?,
             };
             let open = link.insert(open);
-            let outcome = open.ask(request, session).await?;
+            let outcome = match open.ask(request, session).await {
+                Ok(outcome) => outcome,
+                // Many gateways hang up when nothing was asked for a while.
+                Err(_) if is_tcp && !is_new => {
+                    *link = None;
+                    session.count("reconnects", 1);
+                    continue;
+                }
+                Err(error) => return Err(error),
+            };
             let counter = match outcome {
                 Outcome::Data(..) => {
-                    state.timeouts = 0;
-                    state.is_known = true;
+                    state.answered();
                     return Ok(outcome);
                 }
-                Outcome::Exception(_) => "exceptions",
-                Outcome::Fault(Fault::Silent) => "timeouts",
-                Outcome::Fault(Fault::Checksum) => "crc_errors",
+                Outcome::Exception(code) => {
+                    match GATEWAY_IN_VAIN.contains(&code) {
+                        true => state.timeouts += 1,
+                        false => state.answered(),
+                    }
+                    "exceptions"
+                }
+                Outcome::Fault(Fault::Silent) => {
+                    state.timeouts += 1;
+                    "timeouts"
+                }
+                Outcome::Fault(Fault::Checksum) => {
+                    state.timeouts = 0;
+                    "crc_errors"
+                }
+                // It may be anybody's.
                 Outcome::Fault(Fault::Garbage) => "garbage",
             };
             session.count(counter, 1);
-            match outcome {
-                Outcome::Fault(Fault::Silent) => state.timeouts += 1,
-                Outcome::Exception(code) if GATEWAY_IN_VAIN.contains(&code) => state.timeouts += 1,
-                // Garbage may be anybody's.
-                Outcome::Fault(Fault::Garbage) => {}
-                _ => state.timeouts = 0,
-            }
             if state.timeouts >= self.set_aside_after {
                 state.aside_until = Some(Instant::now() + self.set_aside);
                 // A connection on which nobody answers any more may be dead: the next request opens another.
-                if matches!(self.port, Port::Tcp(_)) && open.unanswered >= self.set_aside_after {
+                if is_tcp && open.unanswered >= self.set_aside_after {
                     *link = None;
                 }
                 return Ok(outcome);
@@ -250,6 +273,12 @@ impl Bus {
 }
 
 impl State {
+    /// The device is there.
+    fn answered(&mut self) {
+        self.timeouts = 0;
+        self.is_known = true;
+    }
+
     /// Says what changed with a request.
     fn note(&mut self, device: &Device, request: Request, trouble: Option<String>, session: &Session) {
         let key = (request.table, request.address);

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use rtlive_core::time::{Timestamp, nanos};
+use rtlive_core::time::Timestamp;
 
 /// A wall clock that differs from the steady one by more than this since the last look was set; slewing is at most 500 ppm.
 const CLOCK_STEP_MIN: Duration = Duration::from_secs(1);
@@ -21,6 +21,18 @@ struct Poll {
     device: usize,
     every: Duration,
     due: Timestamp,
+}
+
+impl Poll {
+    /// Goes on to the next multiple, and says how many have passed since it was due, itself included.
+    fn advance(&mut self, now: Timestamp) -> u64 {
+        if self.due > now {
+            return 0;
+        }
+        let late = now.since(self.due).as_nanos() / self.every.as_nanos().max(1);
+        self.due = now.next_multiple(self.every);
+        u64::try_from(late).unwrap_or(u64::MAX).saturating_add(1)
+    }
 }
 
 /// What is due of a device.
@@ -62,12 +74,15 @@ impl Schedule {
     pub(super) fn take(&mut self, device: usize, now: Timestamp) -> Due {
         let mut taken = Due::default();
         for poll in self.polls.iter_mut().filter(|poll| poll.device == device && poll.due <= now) {
-            let late = i128::from(nanos(now.since(poll.due)));
-            taken.missed += u64::try_from(late / i128::from(nanos(poll.every)).max(1)).unwrap_or(0);
+            taken.missed += poll.advance(now).saturating_sub(1);
             taken.every.push(poll.every);
-            poll.due = now.next_multiple(poll.every);
         }
         taken
+    }
+
+    /// Gives up what is due, and says how many polls that are.
+    pub(super) fn skip(&mut self, now: Timestamp) -> u64 {
+        self.polls.iter_mut().map(|poll| poll.advance(now)).sum()
     }
 
     /// When something is due next.
@@ -103,6 +118,7 @@ mod tests {
         assert_eq!(schedule.next(), Some(at(2000)));
         assert_eq!(schedule.take(0, at(60_000)), Due { every: vec![SECOND, MINUTE], missed: 58 });
         assert_eq!(schedule.take(0, at(60_001)), Due::default());
+        assert_eq!((schedule.skip(at(62_500)), schedule.next()), (2 + 59, Some(at(63_000))));
     }
 
     #[test]

@@ -334,3 +334,19 @@ async fn a_connection_that_is_of_no_use_any_more_is_replaced() {
     assert_eq!(rig.health_until(|_| true).await.restarts, 0);
     rig.stop().await;
 }
+
+#[tokio::test]
+async fn a_peer_that_hangs_up_between_polls_costs_none() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = format!("tcp = '{}'", listener.local_addr().unwrap());
+    let mut rig = rig(&port, "", "1", &[1]);
+    rig.start();
+    for polls in 1..=3 {
+        let (mut peer, _) = listener.accept().await.unwrap();
+        let (transaction, asked) = request(&mut peer).await;
+        peer.write_all(&answer(transaction, &asked)).await.unwrap();
+        rig.commit_until(|rig| rig.readings.len() == polls).await;
+    }
+    assert_eq!((rig.counter("reconnects"), rig.health_until(|_| true).await.restarts), (2, 0));
+    rig.stop().await;
+}
