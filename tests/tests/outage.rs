@@ -66,19 +66,26 @@ fn every_number_arrives_once_whatever_dies() {
     }
     publisher.join().unwrap();
 
-    until("every number is at the centre", || numbers(&messages).len() as u64 >= course.readings);
+    until("every number is at the centre", || Centre::of(&messages).numbers.len() as u64 >= course.readings);
     until("the ledger closes with nothing waiting", || {
         let Some(status) = agent.status() else { return false };
         let raw = status["streams"].as_array().unwrap().iter().find(|stream| stream["name"] == "raw").cloned().unwrap();
         status["ledger"]["closes"] == true && raw["stored"] == 0 && raw["numbered"] == raw["acknowledged"]
     });
+    let input = agent.status().unwrap()["inputs"][0].clone();
+    assert_eq!((&input["taken"], &input["accepted"]), (&course.readings.into(), &course.readings.into()), "{input}");
     assert_eq!(agent.stop().unwrap(), Some(0), "{}", agent.log().unwrap());
 
-    let numbers = numbers(&messages);
+    let Centre { numbers, seqs, again } = Centre::of(&messages);
     let expected: BTreeMap<u64, usize> = (0..course.readings).map(|number| (number, 1)).collect();
     let wrong: Vec<_> = numbers.iter().filter(|(number, count)| expected.get(number) != Some(count)).take(10).collect();
     assert!(wrong.is_empty(), "numbers and how often they came: {wrong:?}");
     assert_eq!(numbers.len(), expected.len());
+    assert!(seqs.iter().copied().eq(1..=course.readings), "the numbers of the records have holes");
+    eprintln!(
+        "{} readings once each; {again} records came again; {} kills of the broker, {} of the agent, hung for {:?}",
+        course.readings, course.broker_kills, course.agent_kills, course.hang
+    );
 }
 
 fn configuration(local: &Mosquitto, centre: &Mosquitto) -> String {
@@ -131,18 +138,32 @@ fn publish(port: u16, readings: u64) {
     drop(sender.join().unwrap());
 }
 
-/// Each number that is at the centre, and how often after removing duplicates by (agent, epoch, stream, class, seq).
-fn numbers(messages: &Path) -> BTreeMap<u64, usize> {
-    let mut seen = BTreeSet::new();
-    let mut numbers = BTreeMap::new();
-    for record in decode(messages).unwrap_or_default() {
-        if record["stream"] != "raw" {
-            continue;
+/// What is at the centre of the stream `raw`.
+#[derive(Default)]
+struct Centre {
+    /// Each number, and how often it is there after removing duplicates by (agent, epoch, stream, class, seq).
+    numbers: BTreeMap<u64, usize>,
+    /// The records' own numbers.
+    seqs: BTreeSet<u64>,
+    /// How many records were duplicates.
+    again: usize,
+}
+
+impl Centre {
+    fn of(messages: &Path) -> Self {
+        let (mut seen, mut centre) = (BTreeSet::new(), Self::default());
+        for record in decode(messages).unwrap_or_default() {
+            if record["stream"] != "raw" {
+                continue;
+            }
+            let key = ["agent", "epoch", "stream", "class", "seq"].map(|field| record[field].to_string());
+            if seen.insert(key) {
+                *centre.numbers.entry(record["value"].as_u64().unwrap()).or_default() += 1;
+                centre.seqs.insert(record["seq"].as_u64().unwrap());
+            } else {
+                centre.again += 1;
+            }
         }
-        let key = ["agent", "epoch", "stream", "class", "seq"].map(|field| record[field].to_string());
-        if seen.insert(key) {
-            *numbers.entry(record["value"].as_u64().unwrap()).or_default() += 1;
-        }
+        centre
     }
-    numbers
 }

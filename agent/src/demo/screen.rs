@@ -179,7 +179,7 @@ impl Screen {
         let (count, mean) = (of(Function::Count), of(Function::Mean));
         let (min, max) = (of(Function::Min), of(Function::Max));
         let text = format!(
-            "{:<8} {} – {}  {count} readings, mean {mean}, from {min} to {max}{}",
+            "{:<8} {} – {}  count {count}, mean {mean}, min {min}, max {max}{}",
             last_level(contents, *series),
             clock(*start),
             clock(*end),

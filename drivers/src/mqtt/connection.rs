@@ -295,9 +295,18 @@ fn explain(error: &ConnectionError) -> (String, Option<String>) {
         }
         _ => tls::hint(error).map(str::to_owned),
     };
-    let mut cause = error.to_string();
+    // Where the system or the peer has the word, the library's own words add nothing.
+    let root: &(dyn Error + 'static) = match error {
+        ConnectionError::Io(io)
+        | ConnectionError::Tls(rumqttc::TlsError::Io(io))
+        | ConnectionError::MqttState(
+            StateError::Io(io) | StateError::Deserialization(rumqttc::mqttbytes::Error::Io(io)),
+        ) => io,
+        error => error,
+    };
+    let mut cause = root.to_string();
     // The library's words repeat their cause in most cases, not in all.
-    let mut source = error.source();
+    let mut source = root.source();
     while let Some(inner) = source {
         let text = inner.to_string();
         if !cause.contains(&text) {
