@@ -54,6 +54,9 @@ fn epochs(world: &World) -> Result<Vec<Epoch>, String> {
     if !starts.is_empty() || known.iter().any(|epoch| !order.contains(epoch)) {
         return broken(format!("the epochs {known:?} are no chain: {order:?}"));
     }
+    if order.len() != world.boots_committed.len() {
+        return broken(format!("the boots {:?} have the epochs {order:?}", world.boots_committed));
+    }
     Ok(order)
 }
 

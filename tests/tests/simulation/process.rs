@@ -222,6 +222,7 @@ impl World {
         let committed = process.store.commit(commit).map_err(|error| format!("commit: {error}"))?;
         process.wants_snapshot |= committed.wants_snapshot;
         process.is_made = true;
+        self.boots_committed.insert(self.boot);
         let leaves = leaves.clone();
         self.reference.commit(taken);
         self.committed = Some(leaves);
@@ -379,6 +380,7 @@ impl World {
             return Ok(());
         }
         process.store.flush(wall).map_err(|error| format!("flush: {error}"))?;
+        self.boots_committed.insert(self.boot);
         self.tell(|| "the store flushes".to_owned());
         self.check_store()?;
         self.hear(Heard::FramesAvailable)

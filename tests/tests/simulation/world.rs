@@ -1,6 +1,6 @@
 //! The world of a run: time, chance, and everything that outlives the agent's process.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -87,6 +87,8 @@ pub(crate) struct World {
     order: u64,
     pub(crate) folder: PathBuf,
     pub(crate) boot: u64,
+    /// The boots in which something was committed.
+    pub(crate) boots_committed: BTreeSet<u64>,
     /// The plan that is configured.
     pub(crate) configured: u64,
     pub(crate) process: Option<Process>,
@@ -126,6 +128,7 @@ impl World {
             order: 0,
             folder,
             boot: 0,
+            boots_committed: BTreeSet::new(),
             configured,
             process: None,
             processes: 0,
