@@ -62,8 +62,8 @@ impl Link {
     /// What the broker takes in the next connection.
     pub(crate) fn limits(random: &mut Random) -> Limits {
         Limits {
-            messages_max: *random.pick(&[1, 2, 20, u16::MAX]),
-            packet_bytes_max: *random.pick(&[400, 4_096, Limits::NONE.packet_bytes_max]),
+            messages_max: *random.pick(&[1, 1, 20, u16::MAX]),
+            packet_bytes_max: *random.pick(&[330, 330, 4_096, Limits::NONE.packet_bytes_max]),
         }
     }
 
