@@ -37,6 +37,11 @@ impl Accounts {
         self.0.entry(key(stream)).or_default()
     }
 
+    /// The bytes of all stored frames.
+    pub(super) fn stored_bytes(&self) -> u64 {
+        self.0.values().map(|account| account.stored_bytes).sum()
+    }
+
     pub(super) fn iter_mut(&mut self) -> impl Iterator<Item = (&StreamKey, &mut Account)> {
         self.0.iter_mut()
     }

@@ -99,6 +99,13 @@ pub(super) enum Found {
     Damaged(FrameId, Sealed),
 }
 
+/// A frame that may be evicted.
+pub(super) struct Evictable<'a> {
+    pub(super) id: FrameId,
+    pub(super) sealed: Sealed,
+    pub(super) bytes: &'a [u8],
+}
+
 impl File {
     /// Opens the file, or makes it. One that is not a store of this version is moved aside; the answer says whether that was so.
     pub(super) fn open_or_replace(path: &Path) -> Result<(Self, bool), StoreError> {
@@ -344,6 +351,28 @@ impl File {
         Ok((None, looked_at))
     }
 
+    /// Shows the frames of a priority, the oldest first, until `look` has seen enough.
+    pub(super) fn each_frame(
+        &self,
+        priority: Priority,
+        mut look: impl FnMut(Evictable<'_>) -> bool,
+    ) -> Result<(), StoreError> {
+        let (from, to) = id_range(priority);
+        let failed = || self.failed("look through the frames");
+        let sql =
+            "SELECT id, stream, class, epoch, first, count, bytes FROM frames WHERE id > ?1 AND id < ?2 ORDER BY id";
+        let mut statement = self.connection.prepare_cached(sql).map_err(failed())?;
+        let mut rows = statement.query([from, to]).map_err(failed())?;
+        while let Some(row) = rows.next().map_err(failed())? {
+            let bytes = row.get_ref(6).and_then(|bytes| Ok(bytes.as_blob()?)).map_err(failed())?;
+            let sealed = sealed(row, bytes.len()).map_err(failed())?;
+            if !look(Evictable { id: FrameId(row.get(0).map_err(failed())?), sealed, bytes }) {
+                break;
+            }
+        }
+        Ok(())
+    }
+
     pub(super) fn delete_frames(&self, ids: &BTreeSet<FrameId>) -> Result<(), StoreError> {
         // Frames are mostly acknowledged in order: ranges are far cheaper than single deletions.
         let mut ids = ids.iter().map(|id| id.0).peekable();
@@ -424,17 +453,21 @@ fn text(row: &Row<'_>, column: usize) -> rusqlite::Result<Arc<str>> {
     row.get::<_, String>(column).map(Into::into)
 }
 
+/// What a row of frames means to the accounts: the columns from the stream to the count are 1 to 5.
+fn sealed(row: &Row<'_>, bytes: usize) -> rusqlite::Result<Sealed> {
+    let key = StreamKey { stream: text(row, 1)?, class: text(row, 2)? };
+    let epoch = Epoch(row.get::<_, i64>(3)?.cast_unsigned());
+    let from = row.get::<_, i64>(4)?.cast_unsigned();
+    let to = from.saturating_add(row.get::<_, u32>(5)?.into()).saturating_sub(1);
+    Ok(Sealed { key, epoch, from, to, bytes: bytes as u64, is_damaged: false })
+}
+
 fn found(row: &Row<'_>, priority: Priority) -> rusqlite::Result<Found> {
     let id = FrameId(row.get(0)?);
-    let (stream, class) = (text(row, 1)?, text(row, 2)?);
-    let epoch = Epoch(row.get::<_, i64>(3)?.cast_unsigned());
-    let first = row.get::<_, i64>(4)?.cast_unsigned();
-    let records: u32 = row.get(5)?;
-    let checksum: u32 = row.get(8)?;
+    let (records, checksum): (u32, u32) = (row.get(5)?, row.get(8)?);
     let bytes: Arc<[u8]> = row.get_ref(9)?.as_blob()?.into();
-    let key = StreamKey { stream: stream.clone(), class: class.clone() };
-    let to = first.saturating_add(u64::from(records)).saturating_sub(1);
-    let sealed = Sealed { key, epoch, from: first, to, bytes: bytes.len() as u64, is_damaged: false };
+    let sealed = sealed(row, bytes.len())?;
+    let (stream, class, epoch) = (sealed.key.stream.clone(), sealed.key.class.clone(), sealed.epoch);
     if crc32fast::hash(&bytes) != checksum {
         return Ok(Found::Damaged(id, sealed));
     }

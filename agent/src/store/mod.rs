@@ -15,6 +15,7 @@
 
 mod accounts;
 mod error;
+mod evict;
 mod file;
 mod lock;
 mod recover;
@@ -127,6 +128,10 @@ pub struct Store {
     /// Frames that were given out: what their acknowledgement means to the accounts.
     given: BTreeMap<FrameId, Sealed>,
     acknowledged: BTreeSet<FrameId>,
+    /// Frames that were given out and came back: whether they arrived is not known.
+    tried: BTreeSet<FrameId>,
+    /// See [`Store::set_bytes_max`].
+    bytes_max: u64,
     unflushed_since: Option<Timestamp>,
 }
 
@@ -156,6 +161,7 @@ impl Store {
         let transaction = self.file.begin()?;
         let mut touched = BTreeSet::new();
         self.delete_acknowledged(&mut touched)?;
+        self.evict(&mut touched)?;
         let begun = self.begin_epoch(&plan, at, &mut touched)?;
         for (_, event) in &events {
             if let Event::Series(declared) = event {
@@ -260,6 +266,7 @@ impl Store {
     pub fn give_back(&mut self, ids: &[FrameId]) {
         for &id in ids {
             if !self.acknowledged.contains(&id) && self.given.remove(&id).is_some() {
+                self.tried.insert(id);
                 self.rewind(file::priority_of(id), id);
             }
         }
@@ -279,8 +286,9 @@ impl Store {
     pub fn requeue(&mut self) {
         self.given_to.clear();
         self.passed_over.clear();
-        let acknowledged = &self.acknowledged;
-        self.given.retain(|id, _| acknowledged.contains(id));
+        let Self { acknowledged, tried, given, .. } = self;
+        tried.extend(given.keys().filter(|id| !acknowledged.contains(id)));
+        given.retain(|id, _| acknowledged.contains(id));
     }
 
     /// What the link looks like.
@@ -413,6 +421,7 @@ impl Store {
     fn delete_acknowledged(&mut self, touched: &mut Touched) -> Result<(), StoreError> {
         let ids = std::mem::take(&mut self.acknowledged);
         self.file.delete_frames(&ids)?;
+        self.tried.retain(|id| !ids.contains(id));
         for sealed in ids.iter().filter_map(|id| self.given.remove(id)) {
             let account = self.accounts.of_key(&sealed.key);
             let count = sealed.to + 1 - sealed.from;

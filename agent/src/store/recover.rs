@@ -68,6 +68,8 @@ impl Store {
             passed_over: BTreeMap::new(),
             given: BTreeMap::new(),
             acknowledged: Default::default(),
+            tried: Default::default(),
+            bytes_max: super::evict::STORED_BYTES_MAX,
             unflushed_since: None,
         }
     }

@@ -56,17 +56,22 @@ pub(super) struct Sealed {
 impl Sealed {
     /// The gap that takes the frame's place.
     pub(super) fn gap(&self, reason: &str) -> Record {
-        Record::Gap(Gap {
+        Record::Gap(self.gap_of(reason, None))
+    }
+
+    /// The same, with the event times that the frame spoke of.
+    pub(super) fn gap_of(&self, reason: &str, span: Option<(Timestamp, Timestamp)>) -> Gap {
+        Gap {
             stream: self.key.stream.clone(),
             epoch: Some(self.epoch),
             class: Some(self.key.class.clone()),
             from: self.from,
             to: self.to,
-            start: None,
-            end: None,
+            start: span.map(|span| span.0),
+            end: span.map(|span| span.1),
             reason: reason.into(),
             covered_by: None,
-        })
+        }
     }
 }
 

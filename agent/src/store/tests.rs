@@ -1,5 +1,6 @@
 //! The store against a model of it, and against damage.
 
+mod bounds;
 mod damage;
 mod model;
 

@@ -1,0 +1,95 @@
+//! A store that is full.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::*;
+
+/// Values that no coding makes small.
+fn noise(count: i64, seed: i64, stream: usize) -> Vec<(usize, i64)> {
+    (0..count).map(|n| (stream, (seed * 1_000 + n).wrapping_mul(0x5851_f42d_4c95_7f2d))).collect()
+}
+
+/// The numbers of a stream that are in frames, and those that gaps name, with the reason.
+fn told(store: &mut Store, stream: &str) -> (BTreeSet<u64>, BTreeMap<u64, String>) {
+    let (mut stored, mut gone) = (BTreeSet::new(), BTreeMap::new());
+    for frame in frames(store) {
+        let (first, records, _) = contents(&frame);
+        if &*frame.stream == stream {
+            stored.extend(first..first + records.len() as u64);
+        }
+        for record in records {
+            if let Record::Gap(gap) = record
+                && &*gap.stream == stream
+            {
+                assert!(gap.start.is_some() && gap.start <= gap.end);
+                for number in gap.from..=gap.to {
+                    assert_eq!(gone.insert(number, gap.reason.to_string()), None, "{number} is named twice");
+                }
+            }
+        }
+    }
+    (stored, gone)
+}
+
+#[test]
+fn the_oldest_of_the_lowest_priority_goes_and_is_named() {
+    const BYTES_MAX: u64 = 20_000;
+    let folder = tempfile::tempdir().unwrap();
+    let (mut store, _) = open(folder.path(), 1, 0, 7);
+    store.set_bytes_max(BYTES_MAX);
+    store.commit(commit(0, &[], true)).unwrap();
+    store.hint(CONNECTED);
+    // Live ones first, so that they are older than all bulk.
+    store.commit(commit(1, &noise(300, 1, 1), false)).unwrap();
+    for second in 2..40 {
+        store.commit(commit(second, &noise(60, second, 2), false)).unwrap();
+        let status = store.status().unwrap();
+        assert_eq!(status.check(), Vec::<String>::new());
+        let bytes: u64 = status.streams.values().map(|account| account.stored_bytes).sum();
+        // What the commit itself sealed goes with the next one.
+        assert!(bytes <= BYTES_MAX + 2_000, "{bytes}");
+    }
+    let (live, live_gone) = told(&mut store, "live");
+    assert_eq!((live.len(), live_gone.len()), (300, 0));
+    let (bulk, bulk_gone) = told(&mut store, "bulk");
+    let oldest_kept = *bulk.first().unwrap();
+    assert!(oldest_kept > 1_000);
+    assert_eq!(bulk_gone.keys().copied().collect::<Vec<_>>(), (1..oldest_kept).collect::<Vec<_>>());
+    assert_eq!(bulk.len() + bulk_gone.len(), 38 * 60);
+    // All of it outlives a restart.
+    drop(store);
+    let (mut store, _) = open(folder.path(), 1, 50, 8);
+    assert_eq!(told(&mut store, "bulk"), (bulk, bulk_gone));
+}
+
+#[test]
+fn what_is_on_its_way_stays_and_what_was_tried_is_unconfirmed() {
+    let folder = tempfile::tempdir().unwrap();
+    let (mut store, _) = open(folder.path(), 1, 0, 7);
+    store.commit(commit(0, &[], true)).unwrap();
+    store.hint(CONNECTED);
+    for second in 1..4 {
+        store.commit(commit(second, &noise(100, second, 1), false)).unwrap();
+    }
+    let live = |store: &mut Store| loop {
+        let frame = store.take(&[]).unwrap().unwrap();
+        if &*frame.stream == "live" {
+            return frame;
+        }
+    };
+    let (tried, on_its_way) = (live(&mut store), live(&mut store));
+    store.give_back(&[tried.id]);
+    store.set_bytes_max(0);
+    store.commit(commit(5, &[], false)).unwrap();
+    // It arrives after all.
+    store.acknowledge(&[on_its_way.id]);
+    store.commit(commit(6, &[], false)).unwrap();
+    let (stored, gone) = told(&mut store, "live");
+    assert!(stored.is_empty());
+    let reasons: BTreeMap<u64, &str> = gone.iter().map(|(number, reason)| (*number, &**reason)).collect();
+    let expected = (1..=100).map(|n| (n, "unconfirmed")).chain((201..=300).map(|n| (n, "evicted")));
+    assert_eq!(reasons, expected.collect());
+    let status = store.status().unwrap();
+    let account = status.streams.iter().find(|(key, _)| &*key.stream == "live").unwrap().1;
+    assert_eq!((account.numbered, account.acknowledged, account.in_gaps), (300, 100, 200));
+}
