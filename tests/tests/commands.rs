@@ -119,7 +119,10 @@ fn status_tells_a_person_and_a_program_the_same() {
     };
     until("a rate is known", || {
         let status = agent.status().unwrap_or_default();
-        input(&status, "sim")["per_s"].as_f64() > Some(0.0) && status["windows"][0]["finished"].as_u64() > Some(0)
+        let waits = status["uplink"]["next_attempt_at"].is_string();
+        waits
+            && input(&status, "sim")["per_s"].as_f64() > Some(0.0)
+            && status["windows"][0]["finished"].as_u64() > Some(0)
     });
     let status = agent.status().unwrap();
     let sim = input(&status, "sim");

@@ -96,6 +96,9 @@ impl fmt::Display for UplinkHealth {
         if let Some(since) = &self.since {
             write!(f, " since {}", second(since))?;
         }
+        if let Some(at) = &self.next_attempt_at {
+            write!(f, ", next attempt at {}", second(at))?;
+        }
         write!(f, ", {}", self.broker)?;
         if let Some(protocol) = &self.protocol {
             write!(f, ", MQTT {protocol}")?;

@@ -24,6 +24,8 @@ pub struct UplinkHealth {
     pub protocol: Option<String>,
     /// Since when the state is so, by the wall clock (RFC 3339).
     pub since: Option<String>,
+    /// When the next attempt is made, by the wall clock (RFC 3339), while one is waited for.
+    pub next_attempt_at: Option<String>,
     /// Why the last connection ended or did not come about; kept until the next one has been made.
     pub error: Option<String>,
     /// How often the connection was lost.

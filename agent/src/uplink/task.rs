@@ -385,7 +385,13 @@ impl Task {
             self.health_mut(|health, _| health.refused = shown);
             self.refused = refused;
         }
+        let now = self.now();
+        let next_attempt_at = match self.sender.state() {
+            State::Waiting { until } => Some(now.wall.saturating_add(until.saturating_sub(now.steady))),
+            _ => None,
+        };
         self.health_mut(|health, task| {
+            health.next_attempt_at = next_attempt_at.map(|at| at.to_string());
             health.in_flight = task.sender.messages_in_flight();
             health.in_flight_bytes = task.sender.bytes_in_flight();
             health.too_long = task.sender.set_aside();
