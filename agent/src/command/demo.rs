@@ -161,7 +161,7 @@ struct Centre {
 }
 
 impl Centre {
-    /// Takes what the broker delivered; `None` when it is gone.
+    /// Takes what the broker delivered, and shows it; `None` says that the broker is gone, which is an error.
     fn take(&mut self, message: Option<Vec<u8>>) -> Result<(), Failure> {
         let gone = || Failure::at("hear from the broker")(io::Error::from(io::ErrorKind::UnexpectedEof));
         for arrived in self.subscriber.take(&message.ok_or_else(gone)?) {

@@ -32,7 +32,7 @@ struct Line {
 }
 
 impl Account {
-    /// Opens the store that an agent left behind in `state_dir`, as its next start would, and compares it with the subscriber.
+    /// Opens the store that an agent left behind in `state_dir`, as its next start would.
     ///
     /// # Errors
     /// The store cannot be opened.
