@@ -241,7 +241,9 @@ impl Store {
         let Self { file, given, acknowledged, except, given_to, passed_over, .. } = self;
         let is_wanted = |id, stream: &str| {
             if except.iter().any(|except| **except == *stream) {
-                passed_over.entry(priority).or_insert(id);
+                // One that came back may lie before those that were passed over already.
+                let first = passed_over.entry(priority).or_insert(id);
+                *first = id.min(*first);
                 return false;
             }
             !given.contains_key(&id) && !acknowledged.contains(&id)

@@ -93,3 +93,29 @@ fn what_is_on_its_way_stays_and_what_was_tried_is_unconfirmed() {
     let account = status.streams.iter().find(|(key, _)| &*key.stream == "live").unwrap().1;
     assert_eq!((account.numbered, account.acknowledged, account.in_gaps), (300, 100, 200));
 }
+
+#[test]
+fn a_frame_that_comes_back_while_its_stream_is_refused_is_given_out_again() {
+    let folder = tempfile::tempdir().unwrap();
+    let (mut store, _) = open(folder.path(), 1, 0, 7);
+    store.commit(commit(0, &[], true)).unwrap();
+    store.hint(CONNECTED);
+    for second in 1..4 {
+        store.commit(commit(second, &[(1, second)], false)).unwrap();
+    }
+    let refused: Arc<[Arc<str>]> = Arc::new(["live".into(), "gaps".into()]);
+    let mut given = Vec::new();
+    while given.len() < 2 {
+        let frame = store.take(&[]).unwrap().unwrap();
+        given.extend((&*frame.stream == "live").then_some(frame.id));
+    }
+    // The third is passed over, then the second and the first come back one by one.
+    assert!(store.take(&refused).unwrap().is_none());
+    for id in given.iter().rev() {
+        store.give_back(&[*id]);
+        assert!(store.take(&refused).unwrap().is_none());
+    }
+    let again: Vec<_> =
+        std::iter::from_fn(|| store.take(&[]).unwrap()).filter(|frame| &*frame.stream == "live").collect();
+    assert_eq!(again.len(), 3);
+}
