@@ -84,6 +84,9 @@ impl World {
         }
         let options = Options { state_dir: self.folder.clone() };
         let (mut store, recovered) = Store::open(&options, boot).map_err(|error| format!("open: {error}"))?;
+        if let Some(bytes) = self.bytes_max {
+            store.set_bytes_max(bytes);
+        }
         let plan = plan(self.configured);
         let restored = recovery::restore(&mut store, recovered, &plan, self.wall());
         let (stage, kept) = restored.map_err(|error| format!("restore: {error}"))?;
@@ -522,7 +525,7 @@ impl World {
             Err(error) => return Some(error.to_string()),
         };
         let (stream, _) = status.streams.iter().find(|(_, account)| account.stored > 0)?;
-        Some(format!("stored: {stream:?}"))
+        Some(format!("stored: {stream:?} {:?} by {:?}", status.streams.get(stream), process.sender))
     }
 }
 

@@ -104,6 +104,8 @@ pub(crate) struct World {
     /// Readings that no commit covered when the process died, of inputs that cannot be asked again.
     pub(crate) lost: Vec<(&'static str, Timestamp)>,
     pub(crate) crashes: u64,
+    /// How many bytes of frames the store may keep, where it has to evict some.
+    pub(crate) bytes_max: Option<u64>,
     /// Whether things go wrong.
     pub(crate) is_rough: bool,
     /// Whether the sources have said their last.
@@ -120,6 +122,7 @@ impl World {
         let link = Link::new(&mut random);
         let fragility = *random.pick(&[0, 2, 10, 50]);
         let configured = random.next() % plans::PLANS;
+        let bytes_max = random.percent(20).then(|| random.between(1_000, 8_000).unsigned_abs());
         Self {
             is_verbose,
             random,
@@ -140,6 +143,7 @@ impl World {
             committed: None,
             lost: Vec::new(),
             crashes: 0,
+            bytes_max,
             is_rough: true,
             has_said_last: false,
             fragility,
