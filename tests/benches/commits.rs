@@ -1,6 +1,6 @@
 //! What a commit of 1,000 readings costs the disk: syncs and bytes written, beside a writer of one row a commit.
 //!
-//! `cargo bench -p rtlive-tests --bench commits` runs the real engine and store over 600 commits, with every frame taken and
+//! `cargo bench -p rtlive-tests --bench commits` runs the real engine and store over 3,000 commits, with every frame taken and
 //! acknowledged at once and, in a second run, with a link that is gone; and a bare SQLite writer that inserts the same readings as
 //! one row a commit. System calls are counted by strace(1), so that neither the machine's load nor its disk counts. The bytes are those
 //! handed to the kernel for the file, its log and the log's index.
@@ -23,7 +23,7 @@ use rtlive_drivers::outlet::Delivery;
 use rtlive_tests::peer::installed;
 use rusqlite::{Connection, params};
 
-const COMMITS: u64 = 600;
+const COMMITS: u64 = 3_000;
 const READINGS: u32 = 1_000;
 const SERIES: u32 = 1_000;
 

@@ -118,7 +118,7 @@ fn subscribe(port: u16) {
     runtime.block_on(async {
         let mut options = MqttOptions::new("bare", "127.0.0.1", port);
         options.set_clean_session(false).set_manual_acks(true).set_keep_alive(Duration::from_secs(30));
-        let (client, mut events) = rumqttc::AsyncClient::new(options, 2_000);
+        let (client, mut events) = rumqttc::AsyncClient::new(options, READINGS as usize);
         client.subscribe("sensors/+", QoS::AtLeastOnce).await.unwrap();
         let mut taken = 0;
         while taken < READINGS {
