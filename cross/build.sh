@@ -35,13 +35,14 @@ folder=${RTLIVE_CROSS_DIR:-$output/cross}
 upper=$(tr 'a-z-' 'A-Z_' <<< "$target")
 lower=${target//-/_}
 
+cd "$root"
 need_packages "gcc-$gnu" "libc6-dev-$debian_arch-cross"
 export "CC_$lower=$gnu-gcc" "AR_$lower=$gnu-ar" "CARGO_TARGET_${upper}_LINKER=$gnu-gcc"
 
 # rustup has the target, or can get it.
 from_rustup() {
     command -v rustup > /dev/null || { say "rustup is not installed"; return 1; }
-    rustup target list --installed | grep -qx "$target" || rustup target add "$target" >&2
+    grep -qx "$target" <<< "$(rustup target list --installed)" || rustup target add "$target" >&2
 }
 
 # Debian's compiler, which installs beside rustup's, and its standard library for the target.
@@ -72,7 +73,6 @@ case ${RTLIVE_CROSS_STD:-} in
     *) die "RTLIVE_CROSS_STD is ${RTLIVE_CROSS_STD}; expected rustup or debian" ;;
 esac
 
-cd "$root"
 "${CARGO:-cargo}" build --locked --release --package rtlive "$features" --target "$target"
 
 binary=$output/$target/release/rtlive
