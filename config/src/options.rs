@@ -28,7 +28,7 @@ use crate::value::Setting;
 /// ```
 ///
 /// Every field ends with a comma. The struct has `read` (all keys, and the rest is unknown), `read_part` (a table that another
-/// type reads too), and `reference`; it is a [`Setting`](crate::value::Setting) itself, so that tables nest.
+/// type reads too), and `reference`; it is a `Setting` itself, so that tables nest.
 #[macro_export]
 macro_rules! options {
     (

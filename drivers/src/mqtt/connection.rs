@@ -75,7 +75,7 @@ impl Message {
 pub(super) enum Arrived {
     /// A message.
     Message(Message),
-    /// The broker has read everything that was written before a ping; see [`Connection::pinged`].
+    /// The broker has read everything that was written before a ping; see [`Connection::acknowledge`].
     PingAnswered,
     /// The library sent a ping of its own.
     PingSent,

@@ -5,7 +5,7 @@
 //! bytes as sent ends it. Frames are self-delimiting CBOR items: a file of frames is a CBOR sequence (RFC 8742).
 //!
 //! - A frame's bytes never change once sealed. The same records, header and density give the same bytes.
-//! - [`open`] gives back exactly the records that [`seal`] was given, with series numbered in the order of their first records.
+//! - [`open()`] gives back exactly the records that [`seal()`] was given, with series numbered in the order of their first records.
 //! - Opening is total: whatever the bytes, it ends with the contents or with a [`FrameError`], in time linear in the bounds below
 //!   and within [`OPEN_BYTES_MAX`] bytes of memory.
 //! - Keys of the header that a later version adds are ignored where they are not negative, and refuse to be opened where they are

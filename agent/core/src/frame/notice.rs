@@ -183,7 +183,7 @@ impl From<CborFault> for NoticeFault {
     }
 }
 
-/// Reads a record that [`write`] wrote. `listed_left` is what is left of [`super::LISTED_MAX`]. Unknown keys are passed over.
+/// Reads a record that [`write()`] wrote. `listed_left` is what is left of [`super::LISTED_MAX`]. Unknown keys are passed over.
 pub(super) fn read(reader: &mut Reader<'_>, listed_left: &mut usize) -> Result<Record, NoticeFault> {
     let mut found = Found::default();
     let mut before: Option<&str> = None;
