@@ -27,7 +27,9 @@ pub fn drivers(name: Option<&str>, example: bool) -> Result<ExitCode, Failure> {
         print!("{}", driver.example);
     } else {
         println!("{}: {}\n", driver.name, driver.summary);
-        print_options(&(driver.options)(), "");
+        let options = (driver.options)();
+        println!("{}\n", options.doc.trim());
+        print_options(&options, "");
     }
     Ok(ExitCode::SUCCESS)
 }

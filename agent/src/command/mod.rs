@@ -98,12 +98,20 @@ pub fn usage() -> ExitCode {
     ExitCode::from(EXIT_USAGE)
 }
 
-/// Reads and checks the configuration; its warnings go to the log.
+/// Reads and checks the configuration.
 ///
 /// # Errors
 /// [`Failure::Mistakes`] with all of them.
 pub fn load(paths: &[PathBuf]) -> Result<Config, Failure> {
-    let config = rtlive_config::load(paths, &Drivers).map_err(Failure::Mistakes)?;
+    rtlive_config::load(paths, &Drivers).map_err(Failure::Mistakes)
+}
+
+/// As [`load`], for the agent itself: its warnings go to the log.
+///
+/// # Errors
+/// [`Failure::Mistakes`] with all of them.
+fn load_to_run(paths: &[PathBuf]) -> Result<Config, Failure> {
+    let config = load(paths)?;
     for warning in &config.warnings {
         tracing::warn!("{warning}");
     }

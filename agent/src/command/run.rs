@@ -10,7 +10,7 @@ use sd_notify::NotifyState;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::mpsc;
 
-use super::{Config, Failure, load};
+use super::{Config, Failure, load_to_run};
 use crate::clock::SystemClock;
 use crate::pipeline::Pipeline;
 use crate::progress::{self, notify};
@@ -24,7 +24,7 @@ const SOCKET_REQUESTS_MAX: usize = 4;
 /// # Errors
 /// [`Failure::Mistakes`] of the configuration; [`Failure::Failed`] when a stage fails, which systemd answers with a restart.
 pub fn run(paths: &[PathBuf]) -> Result<ExitCode, Failure> {
-    let config = load(paths)?;
+    let config = load_to_run(paths)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime.map_err(Failure::at("start the runtime"))?;
     runtime.block_on(agent(paths, config))
@@ -100,7 +100,7 @@ async fn answer(
 
 /// Reads the configuration again. With mistakes the agent goes on as it is.
 async fn reload(paths: &[PathBuf], state_dir: &Path, pipeline: &mut Pipeline) -> Verdict {
-    let config = match load(paths) {
+    let config = match load_to_run(paths) {
         Ok(config) => config,
         Err(failure) => return Verdict { taken: false, text: failure.to_string() },
     };

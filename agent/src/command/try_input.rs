@@ -162,10 +162,8 @@ fn decode(
     trace: bool,
 ) -> Result<(), Failure> {
     let Some(mut decoder) = input.input.decoder() else {
-        let text = format!(
-            "the driver of {} is asked by its agent and cannot decode a capture; expected serial, nmea",
-            input.name
-        );
+        let text =
+            format!("the driver of {} cannot decode a capture; expected an input of file, nmea or serial", input.name);
         return Err(Failure::Usage(text));
     };
     let bytes = fs::read(capture).map_err(Failure::at(format!("read {}", capture.display())))?;
