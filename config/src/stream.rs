@@ -61,8 +61,8 @@ options! {
         pub priority: Option<Priority>,
         /// How records are written on the wire.
         pub format: Format = "frame",
-        /// How much is gathered before it is sent: a span since the first record (`"10s"`), or a number of records (`100`). Absent: as
-        /// the link suggests.
+        /// How much is gathered before it is sent: a span since the first record (`"10s"`), or a number of records (`100`), for which the
+        /// first waits a minute at most. Absent: as the link suggests.
         pub batch: Option<Batch>,
         /// The topic, where it differs from the uplink's.
         pub topic: Option<Template>,

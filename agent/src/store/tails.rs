@@ -12,7 +12,8 @@ use crate::message::LinkHint;
 /// How many records a tail may have: at about 60 bytes each in memory, and one frame of the size at which coding is dense.
 const TAIL_RECORDS_MAX: usize = 4096;
 
-/// How long a tail may wait for a link that is not there, or is behind: frames are then sealed for density, not for promptness.
+/// How long a tail may wait for a link that is not there, or is behind, or for the rest of its batch: frames are then sealed for density, not
+/// for promptness.
 const TAIL_AGE_MAX: Duration = Duration::from_secs(60);
 
 /// The tails of all streams.
@@ -79,7 +80,8 @@ impl Tails {
         match stream.batch {
             BatchLimit::Auto => (hint.connected && !hint.congested) || age >= TAIL_AGE_MAX,
             BatchLimit::Time(limit) => age >= limit,
-            BatchLimit::Count(limit) => tail.records.len() >= limit as usize,
+            // What is less than a batch goes too once it is old, so that the last records of a source that falls silent arrive.
+            BatchLimit::Count(limit) => tail.records.len() >= limit as usize || age >= TAIL_AGE_MAX,
         }
     }
 }
