@@ -18,8 +18,7 @@ fn main() -> ExitCode {
         }
     };
     let Some(what) = cli.command else {
-        command::version::print();
-        return ExitCode::SUCCESS;
+        return command::version::version().unwrap_or_else(|failure| command::report(&failure));
     };
     rtlive::log::start(match what {
         Command::Run => LevelFilter::INFO,

@@ -77,6 +77,27 @@ fn without_an_agent_they_say_so() {
 }
 
 #[test]
+fn a_reader_that_went_away_is_no_failure() {
+    let folder = tempfile::tempdir().unwrap();
+    let agent = Agent::new(folder.path(), TWO_SERIES).unwrap();
+    let configuration = agent.configuration();
+    let configuration = configuration.to_str().unwrap();
+    for arguments in [
+        &["--version"][..],
+        &["drivers"],
+        &["drivers", "modbus"],
+        &["drivers", "modbus", "--example"],
+        &["check", "-c", configuration],
+        &["check", "--json", "-c", configuration],
+    ] {
+        let (reader, writer) = std::io::pipe().unwrap();
+        drop(reader);
+        let output = Command::new(rtlive()).args(arguments).stdout(writer).stderr(Stdio::piped()).output().unwrap();
+        assert_eq!(output.status.code(), Some(0), "{arguments:?}: {}", text(&output.stderr));
+    }
+}
+
+#[test]
 fn tail_shows_what_is_selected_until_its_reader_or_the_agent_goes() {
     let folder = tempfile::tempdir().unwrap();
     let configuration = format!("{TWO_SERIES}[windows.w]\nselect = \"#\"\nevery = \"1s\"\n");

@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use rtlive_config::report::Report;
 use rtlive_drivers::catalogue::Drivers;
 
-use super::{Failure, usage};
+use super::{Failure, print, usage};
 
 /// Prints the mistakes (exit 64), or what the agent would do, how many bytes a day that is, and what a power cut can lose.
 ///
@@ -16,14 +16,15 @@ pub fn check(paths: &[PathBuf], json: bool) -> Result<ExitCode, Failure> {
     let loaded = rtlive_config::load(paths, &Drivers);
     let report = Report::of(&loaded);
     if json {
-        println!("{}", serde_json::to_string(&report).map_err(Failure::at("write the report"))?);
+        let report = serde_json::to_string(&report).map_err(Failure::at("write the report"))?;
+        print(format_args!("{report}\n"))?;
     }
     match loaded {
         Err(_) if json => Ok(usage()),
         Err(mistakes) => Err(Failure::Mistakes(mistakes)),
         Ok(_) => {
             if !json {
-                println!("{report}");
+                print(format_args!("{report}\n"))?;
             }
             Ok(ExitCode::SUCCESS)
         }

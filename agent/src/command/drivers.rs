@@ -5,17 +5,17 @@ use std::process::ExitCode;
 use rtlive_config::reference::Reference;
 use rtlive_drivers::registry::{self, DRIVERS};
 
-use super::Failure;
+use super::{Failure, print};
 
 /// Lists the drivers, or prints the options or the example of one.
 ///
 /// # Errors
-/// [`Failure::Usage`] for a driver that this build does not have.
+/// [`Failure::Usage`] for a driver that this build does not have; [`Failure::Failed`] when it cannot be written.
 pub fn drivers(name: Option<&str>, example: bool) -> Result<ExitCode, Failure> {
     let Some(name) = name else {
         let width = DRIVERS.iter().map(|driver| driver.name.len()).max().unwrap_or_default();
         for driver in DRIVERS {
-            println!("{:width$}  {}", driver.name, driver.summary);
+            print(format_args!("{:width$}  {}\n", driver.name, driver.summary))?;
         }
         return Ok(ExitCode::SUCCESS);
     };
@@ -24,32 +24,33 @@ pub fn drivers(name: Option<&str>, example: bool) -> Result<ExitCode, Failure> {
         return Err(Failure::Usage(format!("no driver is called {name:?}; expected one of {}", known.join(", "))));
     };
     if example {
-        print!("{}", driver.example);
+        print(driver.example)?;
     } else {
-        println!("{}: {}\n", driver.name, driver.summary);
         let options = (driver.options)();
-        println!("{}\n", options.doc.trim());
-        print_options(&options, "");
+        print(format_args!("{}: {}\n\n{}\n\n", driver.name, driver.summary, options.doc.trim()))?;
+        print_options(&options, "")?;
     }
     Ok(ExitCode::SUCCESS)
 }
 
 /// One line for each option: its key, what it takes and the default, and below it what it means; tables within are indented.
-fn print_options(reference: &Reference, indent: &str) {
+fn print_options(reference: &Reference, indent: &str) -> Result<(), Failure> {
     for key in &reference.keys {
         let default = match (&key.default, key.required) {
             (Some(default), _) => format!(", default {default}"),
             (None, true) => ", must be there".into(),
             (None, false) => String::new(),
         };
-        println!("{indent}{} = {}{default}", key.name, key.expected);
+        print(format_args!("{indent}{} = {}{default}\n", key.name, key.expected))?;
         let words = key.doc.split_whitespace().collect::<Vec<_>>().join(" ");
-        println!("{indent}    {words}");
+        print(format_args!("{indent}    {words}\n"))?;
         for (word, doc) in &key.choices {
-            println!("{indent}    {word}: {}", doc.split_whitespace().collect::<Vec<_>>().join(" "));
+            let words = doc.split_whitespace().collect::<Vec<_>>().join(" ");
+            print(format_args!("{indent}    {word}: {words}\n"))?;
         }
         if let Some(table) = &key.table {
-            print_options(table, &format!("{indent}    "));
+            print_options(table, &format!("{indent}    "))?;
         }
     }
+    Ok(())
 }

@@ -15,7 +15,7 @@ pub mod version;
 
 use std::error::Error;
 use std::fmt::Display;
-use std::io::{self, ErrorKind};
+use std::io::{self, ErrorKind, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -91,6 +91,15 @@ fn told(error: &dyn Error) -> String {
         source = error.source();
     }
     text
+}
+
+/// Prints to standard output; unlike `print!`, it does not panic when the reader went away.
+///
+/// # Errors
+/// [`Failure::Failed`] when it cannot be written.
+pub fn print(text: impl Display) -> Result<(), Failure> {
+    let mut out = io::stdout().lock();
+    write!(out, "{text}").and_then(|()| out.flush()).map_err(Failure::at("write to standard output"))
 }
 
 /// The exit code of wrong usage.

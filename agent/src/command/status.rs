@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use super::{Failure, ask_agent};
+use super::{Failure, ask_agent, print};
 use crate::socket::Request;
 use crate::status::Status;
 
@@ -14,10 +14,10 @@ use crate::status::Status;
 pub fn status(paths: &[PathBuf], json: bool) -> Result<ExitCode, Failure> {
     let line = super::only_line(ask_agent(paths, &Request::Status)?)?;
     if json {
-        println!("{line}");
+        print(format_args!("{line}\n"))?;
     } else {
         let status: Status = serde_json::from_str(&line).map_err(Failure::at("read the agent's status"))?;
-        print!("{status}");
+        print(status)?;
     }
     Ok(ExitCode::SUCCESS)
 }
