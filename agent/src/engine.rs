@@ -39,6 +39,8 @@ pub enum EngineRequest {
 pub struct Reload {
     /// The plan.
     pub plan: Arc<Plan>,
+    /// The longest time between a reading and the commit that covers it.
+    pub commit_every: Duration,
     /// To each input, when all drivers were ended and begin anew; `None` when they go on.
     pub committed: Option<BTreeMap<InputId, watch::Sender<u64>>>,
 }
@@ -126,7 +128,8 @@ impl EngineTask {
                 }
                 Some(request) = self.requests.recv() => match request {
                     EngineRequest::Status(reply) => { let _ = reply.send(EngineStatus::of(self.stage.engine(), &rates)); }
-                    EngineRequest::Reload(Reload { plan, committed }, reply) => {
+                    EngineRequest::Reload(Reload { plan, commit_every, committed }, reply) => {
+                        self.commit_every = commit_every;
                         // Inputs are numbered anew by the plan: what the ended drivers left behind is taken under the old one.
                         if committed.is_some() {
                             while let Ok(delivery) = self.deliveries.try_recv() {

@@ -156,7 +156,7 @@ pub enum StoreRequest {
     Hint(LinkHint),
     /// The accounts.
     Status(oneshot::Sender<StoreStatus>),
-    /// Write what is left (acknowledged frames, tails), checkpoint, close.
+    /// Delete the frames that were acknowledged, checkpoint, close. What the engine took is in its last commit.
     Stop(oneshot::Sender<()>),
 }
 

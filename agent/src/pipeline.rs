@@ -141,9 +141,20 @@ impl Pipeline {
 
     /// Resolves when a stage ends that should not.
     pub async fn failed(&mut self) -> PipelineError {
-        match (&mut self.engine_task).await {
-            Ok(Err(error)) => PipelineError::Store(error),
-            Ok(Ok(())) | Err(_) => PipelineError::StageEnded("engine"),
+        let uplink = async {
+            match &mut self.uplink {
+                Some(uplink) => drop((&mut uplink.task).await),
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            biased;
+            ended = &mut self.engine_task => match ended {
+                Ok(Err(error)) => PipelineError::Store(error),
+                Ok(Ok(())) | Err(_) => PipelineError::StageEnded("engine"),
+            },
+            () = uplink => PipelineError::StageEnded("uplink"),
+            () = self.store.requests.closed() => PipelineError::StageEnded("store"),
         }
     }
 
@@ -177,7 +188,8 @@ impl Pipeline {
             (senders, receivers) = (Some(channels.0), Some(channels.1));
         }
         let (reply, answer) = oneshot::channel();
-        let reload = Reload { plan: config.plan.clone(), committed: senders };
+        let commit_every = config.store.commit_every;
+        let reload = Reload { plan: config.plan.clone(), commit_every, committed: senders };
         self.engine.send(EngineRequest::Reload(reload, reply)).await.map_err(|_| stopped())?;
         let kept = answer.await.map_err(|_| stopped())?;
         if let Some(receivers) = receivers {
@@ -292,6 +304,9 @@ impl Uplink {
 
     async fn stop(mut self) {
         self.stop.send_replace(true);
+        if self.task.is_finished() {
+            return;
+        }
         if tokio::time::timeout(UPLINK_STOP_WITHIN, &mut self.task).await.is_err() {
             tracing::warn!("the uplink did not end in time; what it did not send stays in the store");
             self.task.abort();

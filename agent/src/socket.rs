@@ -33,6 +33,9 @@ const REQUEST_WITHIN: Duration = Duration::from_secs(5);
 /// How many clients may be served at once: a few people with a terminal each. More are turned away.
 const CLIENTS_MAX: usize = 16;
 
+/// How long the agent may take to answer: a reload may have to end all inputs and the uplink, which their bounds let take half of this.
+const ANSWER_WITHIN: Duration = Duration::from_secs(30);
+
 /// What a client asks.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(tag = "request", rename_all = "lowercase")]
@@ -166,13 +169,16 @@ async fn follow<W: tokio::io::AsyncWrite + Unpin>(
     }
 }
 
-/// A blocking client, for the commands.
+/// A blocking client, for the commands. An answer that does not come within [`ANSWER_WITHIN`] is an error; records may take their time.
 ///
 /// # Errors
 /// What the system said; `NotFound` and `ConnectionRefused` mean that no agent runs there.
 pub fn request(path: &Path, request: &Request) -> io::Result<impl Iterator<Item = io::Result<String>> + use<>> {
     use std::io::{BufRead, Write};
     let mut stream = std::os::unix::net::UnixStream::connect(path)?;
+    if !matches!(request, Request::Tail { .. }) {
+        stream.set_read_timeout(Some(ANSWER_WITHIN))?;
+    }
     let mut line = serde_json::to_string(request).map_err(io::Error::other)?;
     line.push('\n');
     stream.write_all(line.as_bytes())?;

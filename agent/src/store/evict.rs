@@ -4,6 +4,7 @@
 //! is deleted in the transaction that writes its gap.
 
 use std::collections::BTreeSet;
+use std::path::Path;
 
 use rtlive_core::frame;
 use rtlive_core::plan::Priority;
@@ -13,14 +14,22 @@ use rtlive_core::time::Timestamp;
 use super::file::Evictable;
 use super::{Store, StoreError, Touched};
 
-/// How many bytes the frames that wait may take: `store.max_bytes` where nothing is configured.
-pub(super) const STORED_BYTES_MAX: u64 = 512 << 20;
+/// How many bytes the frames that wait may take, and what part of the file system: `store.max_bytes` where nothing is configured.
+const STORED_BYTES_MAX: u64 = 512 << 20;
+const FILE_SYSTEM_PART: u64 = 2;
 
 /// Eviction makes room for this part of the bound at once, so that a full store does not write a gap with every commit.
 const ROOM: u64 = 16;
 
 /// The stream that is never evicted.
 const GAPS: &str = "gaps";
+
+/// How many bytes the frames that wait may take in a folder.
+pub(super) fn bytes_max(folder: &Path) -> u64 {
+    // A file system that does not tell its size bounds nothing.
+    let size = rustix::fs::statvfs(folder).map_or(u64::MAX, |system| system.f_blocks.saturating_mul(system.f_frsize));
+    STORED_BYTES_MAX.min(size / FILE_SYSTEM_PART)
+}
 
 impl Store {
     /// Bounds the bytes of the frames that wait.

@@ -37,10 +37,12 @@ impl Store {
         let lock = Arc::new(Lock::take(&options.state_dir)?);
         let path = options.state_dir.join(FILE_NAME);
         let (file, was_damaged) = File::open_or_replace(&path)?;
-        match Self::recover(file, &lock, boot.clone(), was_damaged) {
+        let (mut store, recovered) = match Self::recover(file, &lock, boot.clone(), was_damaged) {
             Err(error) if error.is_damage() => Self::recover(File::replace(&path, &error)?, &lock, boot, true),
             recovered => recovered,
-        }
+        }?;
+        store.set_bytes_max(super::evict::bytes_max(&options.state_dir));
+        Ok((store, recovered))
     }
 
     fn new(file: File, lock: Arc<Lock>, boot: Boot) -> Self {
@@ -69,7 +71,7 @@ impl Store {
             given: BTreeMap::new(),
             acknowledged: Default::default(),
             tried: Default::default(),
-            bytes_max: super::evict::STORED_BYTES_MAX,
+            bytes_max: u64::MAX,
             unflushed_since: None,
         }
     }

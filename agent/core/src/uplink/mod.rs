@@ -35,7 +35,7 @@ use crate::time::Timestamp;
 pub use refusal::{Refusal, Refused};
 pub use sender::{Sender, State};
 
-/// The number of a stored frame: its row in the store. Never used twice within a store.
+/// The number of a stored frame: its row in the store. Not used twice within a process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct FrameId(pub i64);
 
