@@ -162,11 +162,12 @@ impl Stage {
     }
 
     /// The engine's number of a series that a driver declares. One that the engine knows from before a restart keeps its number, its
-    /// windows and its rules, and need not be journalled again unless its unit changed.
+    /// windows and its rules, and need not be journalled again unless its unit changed, or the input or source that it comes from.
     fn declare(&mut self, now: Timestamp, declared: Declared) -> SeriesId {
         let name = declared.info.name.clone();
-        let known = self.engine.series_named(&name).and_then(|id| self.engine.series().get(id.index()));
-        if known != Some(&declared.info) {
+        let id = self.engine.series_named(&name);
+        let known = id.and_then(|id| Some((self.engine.series().get(id.index())?, self.engine.origin_of(id)?)));
+        if known != Some((&declared.info, (declared.input, &*declared.source))) {
             self.take(now, Event::Series(declared));
         }
         self.engine.series_named(&name).unwrap_or(SeriesId::UNKNOWN)
@@ -274,7 +275,11 @@ mod tests {
     use super::*;
 
     fn plan() -> Arc<Plan> {
-        let inputs = vec![InputPlan::pushed("door".into())];
+        plan_of(&["door"])
+    }
+
+    fn plan_of(inputs: &[&str]) -> Arc<Plan> {
+        let inputs = inputs.iter().map(|&name| InputPlan::pushed(name.into())).collect();
         Arc::new(Plan { agent: "gw".into(), labels: [].into(), inputs, streams: Vec::new(), rules: Vec::new() })
     }
 
@@ -333,5 +338,32 @@ mod tests {
         third.committed();
         third.deliver(at(41), delivery(41));
         assert_eq!(outage(&third.cut(at(41), false).unwrap()), Some((Some(at(32)), at(41))));
+    }
+
+    #[test]
+    fn a_series_moves_to_the_input_and_source_that_declares_it_after_a_reload() {
+        let mut stage = Stage::new(Engine::new(plan()), Kept::new(), None);
+        stage.cut(at(0), false);
+        stage.committed();
+        stage.deliver(at(1), delivery(1));
+        // Another input takes the prefix of the one that goes, and then another source of that input does.
+        for (seconds, input, source) in [(2, "gate", ""), (3, "gate", "left")] {
+            stage.reload(at(seconds), plan_of(&["other", input]), true);
+            assert!(stage.cut(at(seconds), false).is_some());
+            stage.committed();
+            let mut moved = delivery(seconds);
+            (moved.input, moved.batch.input) = (InputId(1), InputId(1));
+            for declared in &mut moved.declared {
+                (declared.input, declared.source) = (InputId(1), source.into());
+            }
+            stage.deliver(at(seconds), moved);
+            assert_eq!(stage.engine().origin_of(SeriesId(0)), Some((InputId(1), source)));
+        }
+        assert_eq!(stage.engine().series().len(), 1);
+        let ledger = stage.engine().ledger();
+        assert_eq!(
+            ledger.inputs.iter().map(|input| (&*input.input, input.accepted)).collect::<Vec<_>>(),
+            [("other", 0), ("gate", 2)]
+        );
     }
 }

@@ -149,6 +149,12 @@ impl Engine {
         self.series.id(name)
     }
 
+    /// The input and the source within it that a series comes from; `None` once a reload has removed the input.
+    pub fn origin_of(&self, id: SeriesId) -> Option<(InputId, &str)> {
+        let route = self.series.routes.get(id.index())?;
+        Some((route.input?, &self.sources.get(route.source as usize)?.name))
+    }
+
     /// Takes an event at an instant of the wall clock, and appends what it emits to `out`.
     ///
     /// Time steps only with [`Event::Tick`]: who drives the engine hands one over when [`Engine::wake_at`] has come, before any

@@ -80,9 +80,7 @@ impl Engine {
     /// Moves a series that was declared again to the source that it came from this time, with its open windows.
     pub(super) fn adopt(&mut self, id: SeriesId, input: InputId, source: &Arc<str>) {
         let Some(route) = self.series.routes.get(id.index()).copied() else { return };
-        let stays = route.input == Some(input)
-            && self.sources.get(route.source as usize).is_some_and(|known| known.name == *source);
-        if stays || usize::from(input.0) >= self.inputs.len() {
+        if self.origin_of(id) == Some((input, &**source)) || usize::from(input.0) >= self.inputs.len() {
             return;
         }
         let place = self.source(input, source);
