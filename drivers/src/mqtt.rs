@@ -370,10 +370,12 @@ impl Run<'_> {
         Ok(())
     }
 
-    /// Takes what has arrived, up to a full delivery, and hands it over.
+    /// Takes what has arrived, up to a full delivery, and hands it over, also when the connection breaks meanwhile: what was taken must
+    /// go with its records.
     async fn take(&mut self, first: Arrived) -> Result<Flow, InputError> {
         let mut next = Some(first);
         let mut messages = 0;
+        let mut broken = None;
         while let Some(arrived) = next {
             match arrived {
                 Arrived::Message(message) => {
@@ -383,10 +385,17 @@ impl Run<'_> {
                 Arrived::PingAnswered => self.unacknowledged.answered(),
                 Arrived::PingSent => self.unacknowledged.pinged(),
             }
-            next = if messages < MESSAGES_PER_DELIVERY_MAX { self.connection.next_ready().await? } else { None };
+            next = if messages < MESSAGES_PER_DELIVERY_MAX {
+                self.connection.next_ready().await.unwrap_or_else(|error| {
+                    broken = Some(error);
+                    None
+                })
+            } else {
+                None
+            };
         }
         if messages == 0 {
-            return Ok(Flow::On);
+            return broken.map_or(Ok(Flow::On), Err);
         }
         let changes = self.unacknowledged.changes();
         if let Some((key, record)) = changes.keep {
@@ -403,7 +412,7 @@ impl Run<'_> {
         match self.session.deliver(self.session.now(), urgent).await {
             Ok(number) => {
                 self.unacknowledged.handed_over(number);
-                Ok(Flow::On)
+                broken.map_or(Ok(Flow::On), Err)
             }
             Err(_) => Ok(Flow::Stop),
         }

@@ -372,6 +372,43 @@ async fn a_refused_subscription_is_an_error() {
     assert!(denied.starts_with("subscribe to numbers/+ at ") && denied.contains("access list"), "{denied}");
 }
 
+/// A broker dies right after it wrote more than the client takes at once, and sends all of it again; mosquitto cannot be told to do so,
+/// so its packets are written by hand (MQTT 3.1.1, 3.3).
+#[tokio::test]
+async fn what_came_just_before_the_connection_broke_is_known_again() {
+    let publish = |first: u8, id: u8| {
+        let text = format!("\0\u{9}numbers/a\0{}{{\"n\":{id}}}", char::from(id));
+        let mut packet = vec![first, u8::try_from(text.len()).unwrap()];
+        packet.extend_from_slice(text.as_bytes());
+        packet
+    };
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    tokio::spawn(async move {
+        let once = (1..=30).flat_map(|id| publish(0x32, id)).collect();
+        let again = (1..=30).flat_map(|id| publish(0x3a, id)).chain(publish(0x32, 31)).collect();
+        let mut open = None;
+        for (session_present, messages) in [(0, once), (1, again)] {
+            let (mut client, _) = listener.accept().await.unwrap();
+            let mut received = [0; 1024];
+            for answer in [vec![0x20, 2, session_present, 0], [vec![0x90, 3, 0, 1, 1], messages].concat()] {
+                let _ = client.read(&mut received).await;
+                client.write_all(&answer).await.unwrap();
+            }
+            // The first is closed with what it has still to give; the second stays.
+            open = (session_present == 1).then_some(client);
+        }
+        std::future::pending::<()>().await;
+        drop(open);
+    });
+    let mut rig = Rig::new(&DRIVER, &options(port));
+    rig.start();
+    rig.commit_until(|rig| taken(rig).last() == Some(&31)).await;
+    assert_eq!(taken(&rig), (1..=31).collect::<Vec<_>>());
+    assert!(rig.counter("redelivered") > 0);
+    rig.stop().await;
+}
+
 /// Makes a CA, and a certificate for `localhost` signed by it.
 fn certificates(folder: &std::path::Path) -> bool {
     let script = r#"
