@@ -174,6 +174,11 @@ impl Store {
         self.seal_stream(&plan, StreamId::GAPS, at, &mut touched)?;
         let ranges = self.number(&plan, at, records, &mut touched);
         self.seal_due(&plan, at, snapshot.is_some(), &mut touched)?;
+        // What could not be sealed leaves a hole that this very transaction makes durable, and so must its gap be. One round is enough:
+        // a gap that cannot be sealed is not helped by another.
+        let gaps = std::mem::take(&mut self.gaps).into_iter();
+        self.number(&plan, at, gaps.map(|record| Emitted { stream: StreamId::GAPS, record }).collect(), &mut touched);
+        self.seal_stream(&plan, StreamId::GAPS, at, &mut touched)?;
         keep(&mut self.kept, &state);
 
         self.last_number += 1;

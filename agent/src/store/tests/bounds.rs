@@ -119,3 +119,27 @@ fn a_frame_that_comes_back_while_its_stream_is_refused_is_given_out_again() {
         std::iter::from_fn(|| store.take(&[]).unwrap()).filter(|frame| &*frame.stream == "live").collect();
     assert_eq!(again.len(), 3);
 }
+
+/// A commit of readings of the stream `live`, of which those at `places` are of a series that nobody declared.
+fn unsealable(second: i64, count: i64, places: &[usize]) -> Commit {
+    let mut commit = commit(second, &noise(count, second, 1), false);
+    for &place in places {
+        let Record::Reading(reading) = &mut commit.records[place].record else { unreachable!("a reading") };
+        reading.series = SeriesId(99);
+    }
+    commit
+}
+
+#[test]
+fn the_gap_of_what_cannot_be_sealed_is_durable_with_its_commit() {
+    let folder = tempfile::tempdir().unwrap();
+    let (mut store, _) = open(folder.path(), 1, 0, 7);
+    store.commit(commit(0, &[], true)).unwrap();
+    store.hint(CONNECTED);
+    store.commit(unsealable(1, 1, &[0])).unwrap();
+    assert_eq!(store.status().unwrap().check(), Vec::<String>::new());
+    drop(store);
+    let (mut store, _) = open(folder.path(), 1, 2, 8);
+    let (stored, gone) = told(&mut store, "live");
+    assert_eq!((stored.len(), gone.into_keys().collect::<Vec<_>>()), (0, vec![1]));
+}
