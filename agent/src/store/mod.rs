@@ -171,14 +171,14 @@ impl Store {
         let own = begun.into_iter().chain(std::mem::take(&mut self.gaps));
         self.number(&plan, at, own.map(|record| Emitted { stream: StreamId::GAPS, record }).collect(), &mut touched);
         // The store's own records are in a frame before the engine's are numbered, so that the journal's numbers are the engine's alone.
-        self.seal_stream(&plan, StreamId::GAPS, at, &mut touched)?;
+        self.seal_stream(&plan, StreamId::GAPS, &mut touched)?;
         let ranges = self.number(&plan, at, records, &mut touched);
         self.seal_due(&plan, at, snapshot.is_some(), &mut touched)?;
         // What could not be sealed leaves a hole that this very transaction makes durable, and so must its gap be. One round is enough:
         // a gap that cannot be sealed is not helped by another.
         let gaps = std::mem::take(&mut self.gaps).into_iter();
         self.number(&plan, at, gaps.map(|record| Emitted { stream: StreamId::GAPS, record }).collect(), &mut touched);
-        self.seal_stream(&plan, StreamId::GAPS, at, &mut touched)?;
+        self.seal_stream(&plan, StreamId::GAPS, &mut touched)?;
         keep(&mut self.kept, &state);
 
         self.last_number += 1;
@@ -338,7 +338,7 @@ impl Store {
     fn begin_epoch(&mut self, plan: &Plan, at: Timestamp, touched: &mut Touched) -> Result<Vec<Record>, StoreError> {
         let Some(Beginning { predecessor, reason }) = self.beginning.take() else { return Ok(Vec::new()) };
         for stream in self.tails.streams() {
-            self.seal_stream(plan, stream, at, touched)?;
+            self.seal_stream(plan, stream, touched)?;
         }
         let last = self.accounts.last_numbers();
         touched.extend(self.accounts.begin_epoch());
@@ -383,20 +383,14 @@ impl Store {
     fn seal_due(&mut self, plan: &Plan, at: Timestamp, all: bool, touched: &mut Touched) -> Result<(), StoreError> {
         for stream in self.tails.streams() {
             if all || self.tails.is_due(plan, stream, at, self.hint) {
-                self.seal_stream(plan, stream, at, touched)?;
+                self.seal_stream(plan, stream, touched)?;
             }
         }
         Ok(())
     }
 
     /// Writes a stream's tail into frames.
-    fn seal_stream(
-        &mut self,
-        plan: &Plan,
-        id: StreamId,
-        at: Timestamp,
-        touched: &mut Touched,
-    ) -> Result<(), StoreError> {
+    fn seal_stream(&mut self, plan: &Plan, id: StreamId, touched: &mut Touched) -> Result<(), StoreError> {
         let (Some(stream), Some(tail)) = (plan.streams.get(id.index()), self.tails.take(id)) else { return Ok(()) };
         let account = self.accounts.of_stream(stream);
         account.sealed_to = tail.first + tail.records.len() as u64 - 1;
@@ -418,7 +412,7 @@ impl Store {
                     );
                     account.stored -= lost.to + 1 - lost.from;
                     account.in_gaps += lost.to + 1 - lost.from;
-                    self.gaps.push(lost.gap(stream, self.epoch, at));
+                    self.gaps.push(lost.gap(stream, self.epoch));
                 }
             }
         }

@@ -39,6 +39,7 @@ pub(super) struct Lost {
     pub(super) from: u64,
     pub(super) to: u64,
     pub(super) why: String,
+    reason: &'static str,
     span: Option<(Timestamp, Timestamp)>,
 }
 
@@ -77,7 +78,7 @@ impl Sealed {
 
 impl Lost {
     /// The gap that takes the records' place.
-    pub(super) fn gap(&self, stream: &StreamPlan, epoch: Epoch, _at: Timestamp) -> Record {
+    pub(super) fn gap(&self, stream: &StreamPlan, epoch: Epoch) -> Record {
         Record::Gap(Gap {
             stream: stream.name.clone(),
             epoch: Some(epoch),
@@ -86,7 +87,7 @@ impl Lost {
             to: self.to,
             start: self.span.map(|span| span.0),
             end: self.span.map(|span| span.1),
-            reason: "too_large".into(),
+            reason: self.reason.into(),
             covered_by: None,
         })
     }
@@ -135,22 +136,30 @@ fn compute(stream: &StreamPlan) -> &[Function] {
     }
 }
 
-/// Seals records into one frame, or into two halves where they are too many for one.
+/// Seals records into one frame, or into two halves where that fails, so that what cannot be sealed takes nothing else with it.
 fn seal(context: &Context<'_>, from: u64, records: &[Record], frames: &mut Vec<Result<NewFrame, Lost>>) {
     let Context { plan, stream, epoch, series } = context;
     let origin =
         Origin { agent: plan.agent.clone(), epoch: *epoch, stream: stream.name.clone(), class: stream.class.clone() };
     match frame::seal(&origin, from, records, series, compute(stream), Density::default()) {
         Ok(bytes) => frames.push(Ok(NewFrame { from, count: records.len() as u32, is_json: false, bytes })),
-        Err(SealError::TooLarge { .. }) if records.len() > 1 => {
+        Err(_) if records.len() > 1 => {
             let (first, second) = records.split_at(records.len() / 2);
             seal(context, from, first, frames);
             seal(context, from + first.len() as u64, second, frames);
         }
         Err(error) => {
-            let spans = records.iter().filter_map(Record::span);
-            let span = spans.reduce(|all, span| (all.0.min(span.0), all.1.max(span.1)));
-            frames.push(Err(Lost { from, to: from + records.len() as u64 - 1, why: error.to_string(), span }));
+            let reason = if matches!(error, SealError::TooLarge { .. }) { "too_large" } else { "unsealable" };
+            let span = records.first().and_then(Record::span);
+            match frames.last_mut() {
+                // One gap for all that follow each other.
+                Some(Err(before)) if before.reason == reason && before.to + 1 == from => {
+                    before.to = from;
+                    let spans = before.span.into_iter().chain(span);
+                    before.span = spans.reduce(|all, span| (all.0.min(span.0), all.1.max(span.1)));
+                }
+                _ => frames.push(Err(Lost { from, to: from, why: error.to_string(), reason, span })),
+            }
         }
     }
 }

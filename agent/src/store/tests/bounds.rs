@@ -143,3 +143,22 @@ fn the_gap_of_what_cannot_be_sealed_is_durable_with_its_commit() {
     let (stored, gone) = told(&mut store, "live");
     assert_eq!((stored.len(), gone.into_keys().collect::<Vec<_>>()), (0, vec![1]));
 }
+
+#[test]
+fn what_cannot_be_sealed_takes_nothing_else_with_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let (mut store, _) = open(folder.path(), 1, 0, 7);
+    store.commit(commit(0, &[], true)).unwrap();
+    store.hint(CONNECTED);
+    store.commit(unsealable(1, 9, &[3, 4, 5])).unwrap();
+    assert_eq!(store.status().unwrap().check(), Vec::<String>::new());
+    let (stored, gone) = told(&mut store, "live");
+    assert_eq!(stored, BTreeSet::from([1, 2, 3, 7, 8, 9]));
+    assert_eq!(gone, (4..=6).map(|number| (number, "unsealable".to_owned())).collect());
+    let gaps = frames(&mut store)
+        .iter()
+        .flat_map(|frame| contents(frame).1)
+        .filter(|record| matches!(record, Record::Gap(_)))
+        .count();
+    assert_eq!(gaps, 1);
+}
