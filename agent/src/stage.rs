@@ -209,6 +209,11 @@ impl Stage {
         let sides = before.inputs.iter().zip(std::mem::take(&mut self.inputs));
         let mut sides: BTreeMap<Arc<str>, InputSide> = sides.map(|(input, side)| (input.name.clone(), side)).collect();
         self.inputs = plan.inputs.iter().map(|input| sides.remove(&input.name).unwrap_or_default()).collect();
+        // An input that is gone is not missed: were one of its name added later, its silence would begin anew. What its drivers kept
+        // stays, so that one that is put back finds its place again.
+        let own = self.kept.get(OWN_KEPT).into_iter().flat_map(BTreeMap::keys);
+        let gone: Vec<_> = own.filter(|&name| plan.input_named(name).is_none()).cloned().collect();
+        gone.into_iter().for_each(|name| self.keep(OWN_KEPT.into(), name, None));
         self.take(now, Event::Reload(plan));
         self.plan_waits = true;
     }
@@ -365,5 +370,28 @@ mod tests {
             ledger.inputs.iter().map(|input| (&*input.input, input.accepted)).collect::<Vec<_>>(),
             [("other", 0), ("gate", 2)]
         );
+    }
+
+    #[test]
+    fn the_silence_of_a_removed_input_is_not_reported_when_it_is_added_again() {
+        let mut stage = Stage::new(Engine::new(plan()), Kept::new(), Some(at(10)));
+        let mut kept = delivery(11);
+        kept.batch.readings.clear();
+        kept.state.push(("offset".into(), Some(vec![1])));
+        stage.deliver(at(11), kept);
+        let mut changes = Vec::new();
+        for (seconds, plan) in [(20, plan_of(&["other"])), (30, plan())] {
+            stage.reload(at(seconds), plan, true);
+            changes.extend(stage.cut(at(seconds), false).unwrap().state);
+            stage.committed();
+        }
+        let last = changes.iter().rev().find(|(input, key, _)| &**input == OWN_KEPT && key == "door");
+        assert_eq!(last.map(|(.., value)| value), Some(&None));
+        assert_eq!(stage.kept().get("door").and_then(|door| door.get("offset")), Some(&vec![1]));
+        let mut next = Stage::new(Engine::new(plan()), stage.kept().clone(), Some(at(40)));
+        assert!(next.cut(at(50), false).is_some());
+        next.committed();
+        next.deliver(at(51), delivery(51));
+        assert_eq!(outage(&next.cut(at(51), false).unwrap()), Some((Some(at(40)), at(51))));
     }
 }
