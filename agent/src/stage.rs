@@ -22,6 +22,9 @@ use crate::message::{Commit, KeptChange, Snapshot};
 /// intervals; in memory it is below 1 MB.
 pub const UNCOMMITTED_READINGS_MAX: usize = 10_000;
 
+/// How many events and changed keys may wait likewise: deliveries without readings bring these too. Below 2 MB in memory.
+pub const UNCOMMITTED_CHANGES_MAX: usize = 10_000;
+
 /// The engine, and what it did since the last commit.
 pub struct Stage {
     engine: Engine,
@@ -230,7 +233,8 @@ impl Stage {
 
     /// Whether another delivery may be taken before the next commit is cut.
     pub fn has_room(&self) -> bool {
-        self.open.readings < UNCOMMITTED_READINGS_MAX && !self.plan_waits
+        let changes = self.open.events.len() + self.open.state.len();
+        self.open.readings < UNCOMMITTED_READINGS_MAX && changes < UNCOMMITTED_CHANGES_MAX && !self.plan_waits
     }
 
     /// Whether the next commit should not wait for its interval: an alert, or a peer that holds back until it is acknowledged.
@@ -273,7 +277,7 @@ fn time_of(bytes: &[u8]) -> Option<Timestamp> {
 
 #[cfg(test)]
 mod tests {
-    use rtlive_core::event::Batch;
+    use rtlive_core::event::{Batch, Rejected};
     use rtlive_core::plan::InputPlan;
     use rtlive_core::reading::{ClockState, Quality, Reading, SeriesInfo, Value};
 
@@ -393,5 +397,28 @@ mod tests {
         next.committed();
         next.deliver(at(51), delivery(51));
         assert_eq!(outage(&next.cut(at(51), false).unwrap()), Some((Some(at(40)), at(51))));
+    }
+
+    #[test]
+    fn deliveries_without_readings_take_room_too() {
+        let rejected = Rejected { reason: "checksum".into(), count: 1 };
+        for (is_state, is_rejected) in [(true, false), (false, true)] {
+            let mut stage = Stage::new(Engine::new(plan()), Kept::new(), None);
+            stage.cut(at(0), false);
+            let mut taken = 0;
+            while stage.has_room() && taken <= UNCOMMITTED_CHANGES_MAX {
+                let mut delivery = delivery(1);
+                delivery.declared.clear();
+                delivery.batch.readings.clear();
+                delivery.batch.rejected.extend(is_rejected.then(|| rejected.clone()));
+                delivery.state.extend(is_state.then(|| ("offset".into(), Some(vec![1]))));
+                stage.deliver(at(1), delivery);
+                taken += 1;
+            }
+            assert_eq!(taken, UNCOMMITTED_CHANGES_MAX);
+            assert!(stage.is_urgent());
+            stage.committed();
+            assert!(stage.cut(at(2), false).is_some() && stage.has_room());
+        }
     }
 }
