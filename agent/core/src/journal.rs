@@ -25,7 +25,8 @@ pub const VERSION: u8 = 1;
 /// How many readings a chunk may hold. The stage commits early at a hundredth of this; it bounds what a damaged length can ask for.
 pub const READINGS_MAX: usize = 1 << 20;
 
-/// How long the body of a chunk may be when unpacked, in bytes; bounds what a damaged length can ask for.
+/// How long the body of a chunk may be when unpacked, in bytes; bounds what a damaged length can ask for. A longer body is written as it
+/// is, so that everything that is written can be read.
 pub const BODY_BYTES_MAX: usize = 64 << 20;
 
 /// The level of Zstandard: the journal is written once a second for ever and read only after a crash.
@@ -201,7 +202,9 @@ impl Chunk {
             readings: columns,
         };
         let body = postcard::to_allocvec(&body).map_err(JournalError::Encoding)?;
-        let packed = zstd::bulk::compress(&body, COMPRESSION_LEVEL).ok().filter(|packed| packed.len() < body.len());
+        let packed =
+            (body.len() <= BODY_BYTES_MAX).then(|| zstd::bulk::compress(&body, COMPRESSION_LEVEL).ok()).flatten();
+        let packed = packed.filter(|packed| packed.len() < body.len());
         let mut bytes = vec![VERSION, u8::from(packed.is_some())];
         bytes.extend_from_slice(packed.as_ref().unwrap_or(&body));
         let checksum = crc32fast::hash(&bytes);
@@ -212,7 +215,7 @@ impl Chunk {
     /// Reads the bytes of a chunk.
     ///
     /// # Errors
-    /// See [`JournalError`]; no input makes it panic, or take more than [`BODY_BYTES_MAX`] and the memory of [`READINGS_MAX`] readings.
+    /// See [`JournalError`]; no input makes it panic, or take more than its own length, [`BODY_BYTES_MAX`] and the memory of [`READINGS_MAX`] readings.
     pub fn decode(bytes: &[u8]) -> Result<Self, JournalError> {
         let too_short = JournalError::TooShort(bytes.len());
         let Some((sealed, checksum)) = bytes.split_last_chunk::<CHECKSUM_BYTES>() else { return Err(too_short) };
@@ -323,6 +326,13 @@ mod tests {
         let chunk = chunk();
         assert_eq!(Chunk::decode(&chunk.encode().unwrap()).unwrap(), chunk);
         assert_eq!(Chunk::decode(&Chunk::default().encode().unwrap()).unwrap(), Chunk::default());
+    }
+
+    #[test]
+    fn a_body_that_may_not_be_unpacked_is_not_packed() {
+        let state = vec![("a".into(), "k".into(), Some(vec![0; BODY_BYTES_MAX]))];
+        let chunk = Chunk { state, ..Chunk::default() };
+        assert!(Chunk::decode(&chunk.encode().unwrap()).unwrap() == chunk);
     }
 
     #[test]
