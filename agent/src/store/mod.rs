@@ -101,6 +101,8 @@ pub struct Store {
     epoch: Epoch,
     plan: Option<Arc<Plan>>,
     series: Vec<SeriesInfo>,
+    /// Where each is in `series`, by name.
+    series_places: BTreeMap<Arc<str>, usize>,
     accounts: Accounts,
     tails: Tails,
     kept: Kept,
@@ -357,9 +359,12 @@ impl Store {
 
     fn know_series(&mut self, info: &SeriesInfo) {
         // As the engine does: a name that is known keeps its number and takes the new unit.
-        match self.series.iter_mut().find(|known| known.name == info.name) {
+        match self.series_places.get(&info.name).and_then(|&place| self.series.get_mut(place)) {
             Some(known) => known.unit.clone_from(&info.unit),
-            None => self.series.push(info.clone()),
+            None => {
+                self.series_places.insert(info.name.clone(), self.series.len());
+                self.series.push(info.clone());
+            }
         }
     }
 

@@ -53,6 +53,7 @@ impl Store {
             boot,
             plan: None,
             series: Vec::new(),
+            series_places: BTreeMap::new(),
             accounts: Accounts::default(),
             tails: Tails::default(),
             kept: Kept::new(),
@@ -156,6 +157,7 @@ impl Store {
     /// # Errors
     /// What SQLite said.
     pub fn resume(&mut self, series: Vec<SeriesInfo>, emitted: Vec<Vec<Emitted>>) -> Result<(), StoreError> {
+        self.series_places = series.iter().enumerate().map(|(place, info)| (info.name.clone(), place)).collect();
         self.series = series;
         if self.is_damaged() {
             self.count_frames()?;

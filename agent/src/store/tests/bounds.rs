@@ -162,3 +162,21 @@ fn what_cannot_be_sealed_takes_nothing_else_with_it() {
         .count();
     assert_eq!(gaps, 1);
 }
+
+#[test]
+fn a_series_that_is_declared_again_after_a_restart_keeps_its_number() {
+    let folder = tempfile::tempdir().unwrap();
+    let (mut store, _) = open(folder.path(), 1, 0, 7);
+    store.commit(commit(0, &[], true)).unwrap();
+    drop(store);
+    let (mut store, _) = open(folder.path(), 1, 1, 8);
+    store.hint(CONNECTED);
+    let mut again = commit(2, &[(1, 5)], false);
+    let info = SeriesInfo { unit: Some("Cel".into()), ..series().remove(1) };
+    let declared = Declared { input: InputId(0), source: "".into(), info: info.clone() };
+    again.events.insert(0, (at(2), Event::Series(declared)));
+    store.commit(again).unwrap();
+    let live = frames(&mut store).into_iter().find(|frame| &*frame.stream == "live").unwrap();
+    assert_eq!(frame::open(&live.bytes).unwrap().1.series, [info]);
+    assert_eq!(store.series.len(), STREAMS.len());
+}
