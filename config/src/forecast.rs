@@ -210,7 +210,8 @@ fn flow(filters: &[Selector], inputs: &[InputForecast]) -> Flow {
     let (known, unknown): (Vec<_>, Vec<_>) = selected.partition(|input| input.readings_per_second.is_some());
     Flow {
         series: known.iter().filter_map(|input| input.series).sum::<usize>() as f64,
-        readings_per_second: known.iter().filter_map(|input| input.readings_per_second).sum(),
+        // Without any, the sum of floats is −0.
+        readings_per_second: 0.0 + known.iter().filter_map(|input| input.readings_per_second).sum::<f64>(),
         is_unknown: known.is_empty() && !unknown.is_empty(),
     }
 }
@@ -245,7 +246,7 @@ fn link_bytes_per_second(
 }
 
 fn flash_bytes_per_day(inputs: &[InputForecast], streams: &[StreamForecast], commit_every: Duration) -> u64 {
-    let readings_per_second: f64 = inputs.iter().filter_map(|input| input.readings_per_second).sum();
+    let readings_per_second = inputs.iter().filter_map(|input| input.readings_per_second).sum::<f64>();
     let commits_per_second = readings_per_second.min(1.0 / commit_every.as_secs_f64());
     let sent_per_second: f64 =
         streams.iter().filter_map(|stream| stream.link_bytes_per_day).map(|bytes| bytes as f64 / SECONDS_PER_DAY).sum();

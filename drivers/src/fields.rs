@@ -10,7 +10,7 @@ use regex_lite::Regex;
 use rtlive_config::table::Table;
 use rtlive_config::value::NonEmpty;
 use rtlive_config::{choices, options};
-use rtlive_core::reading::{SERIES_NAME_BYTES_MAX, SeriesId, Value, series_level};
+use rtlive_core::reading::{SeriesId, Value, is_series_name};
 use rtlive_core::time::Timestamp;
 
 use crate::input::Decoder;
@@ -139,7 +139,7 @@ impl Fields {
                 }
             };
             let series = &written.series;
-            if series.len() > SERIES_NAME_BYTES_MAX || series.split('/').any(|level| series_level(level) != level) {
+            if !is_series_name(series) {
                 let expected = "levels without + # { } and none of them empty, 255 bytes at most";
                 mistake(&format!("{at}.series"), expected, &format!("{series:?}"));
             }

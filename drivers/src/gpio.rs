@@ -17,7 +17,7 @@ use rtlive_config::quantity::{Period, Span};
 use rtlive_config::table::Table;
 use rtlive_config::value::{NonEmpty, Setting};
 use rtlive_config::{choices, options};
-use rtlive_core::reading::{SERIES_NAME_BYTES_MAX, SeriesId, Value, series_level};
+use rtlive_core::reading::{SeriesId, Value, is_series_name};
 use rtlive_core::time::Timestamp;
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
@@ -158,7 +158,7 @@ fn check(table: &Table<'_>) -> Option<CheckedInput> {
                 continue;
             }
         };
-        if series.len() > SERIES_NAME_BYTES_MAX || series.split('/').any(|level| series_level(level) != level) {
+        if !is_series_name(&series) {
             mistake(
                 &at("series"),
                 "levels without + # { } and none of them empty, 255 bytes at most",

@@ -17,7 +17,7 @@ use rtlive_config::reference::Reference;
 use rtlive_config::table::Table as Written;
 use rtlive_config::value::{Bounded, NonEmpty, OneOrMany};
 use rtlive_config::{choices, options};
-use rtlive_core::reading::{SERIES_NAME_BYTES_MAX, series_level};
+use rtlive_core::reading::{SERIES_NAME_BYTES_MAX, is_series_name, series_level};
 use rtlive_core::template::{Piece, Template};
 
 use crate::input::{CheckedInput, Driver};
@@ -384,7 +384,7 @@ fn check_register(
         mistake("type", &format!("at most `registers_max` ({}) registers", limits.registers_max), &count.to_string());
     }
     let series = &written.series;
-    if series.len() > SERIES_NAME_BYTES_MAX || series.split('/').any(|level| series_level(level) != level) {
+    if !is_series_name(series) {
         let expected = "levels without + # { } and none of them empty, 255 bytes at most";
         mistake("series", expected, &format!("{series:?}"));
     }

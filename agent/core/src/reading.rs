@@ -215,8 +215,17 @@ pub fn series_level(text: &str) -> String {
     if text.is_empty() {
         return "_".into();
     }
-    let forbidden = |c: char| matches!(c, '/' | '+' | '#' | '{' | '}') || c.is_control();
-    text.chars().map(|c| if forbidden(c) { '_' } else { c }).collect()
+    text.chars().map(|c| if is_forbidden(c) { '_' } else { c }).collect()
+}
+
+/// Whether a text can be a series, or the rest of one: levels that [`series_level`] leaves as they are, at most [`SERIES_NAME_BYTES_MAX`].
+pub fn is_series_name(text: &str) -> bool {
+    let is_level = |level: &str| !level.is_empty() && !level.chars().any(is_forbidden);
+    text.len() <= SERIES_NAME_BYTES_MAX && text.split('/').all(is_level)
+}
+
+fn is_forbidden(c: char) -> bool {
+    matches!(c, '/' | '+' | '#' | '{' | '}') || c.is_control()
 }
 
 #[cfg(test)]
@@ -243,5 +252,9 @@ mod tests {
         assert_eq!(series_level("a/b+c#d{e}f\n"), "a_b_c_d_e_f_");
         assert_eq!(series_level("Öl 1"), "Öl 1");
         assert_eq!(series_level(""), "_");
+        assert!(is_series_name("a/Öl 1"));
+        for name in ["", "/a", "a//b", "a/", "a/+/b", "a/\0", &"a".repeat(SERIES_NAME_BYTES_MAX + 1)] {
+            assert!(!is_series_name(name), "{name:?}");
+        }
     }
 }

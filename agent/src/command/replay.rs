@@ -14,7 +14,7 @@ use rtlive_core::engine::Engine;
 use rtlive_core::event::{Batch, Declared, Event};
 use rtlive_core::json::{self, Origin, ReadingLine};
 use rtlive_core::plan::{InputPlan, Plan, StreamKind};
-use rtlive_core::reading::{InputId, Reading, SeriesId, SeriesInfo};
+use rtlive_core::reading::{InputId, Reading, SeriesId, SeriesInfo, is_series_name};
 use rtlive_core::record::Emitted;
 use rtlive_core::time::Timestamp;
 
@@ -112,6 +112,11 @@ impl<W: Write> Run<W> {
                 continue;
             }
             match json::parse_reading(text) {
+                Ok(reading) if !self.is_series(&reading.series) => {
+                    let expected =
+                        "expected a series of levels without + # { } and none of them empty, 255 bytes at most";
+                    self.refuse(number, &format!("{expected}, found {:?}", reading.series));
+                }
                 Ok(reading) => self.take(&reading),
                 Err(error) => self.refuse(number, &error.to_string()),
             }
@@ -119,6 +124,10 @@ impl<W: Write> Run<W> {
                 return Err(failure);
             }
         }
+    }
+
+    fn is_series(&self, name: &str) -> bool {
+        self.series.contains_key(name) || is_series_name(name)
     }
 
     fn take(&mut self, line: &ReadingLine<'_>) {

@@ -159,7 +159,7 @@ impl File {
         );
         match (application, version) {
             (APPLICATION_ID, VERSION) => {}
-            (0, 0) => {
+            (0, 0) if is_empty(&connection).map_err(failed("read the tables"))? => {
                 // At once, so that no file is ever half a store.
                 let marks = format!("PRAGMA application_id = {APPLICATION_ID}; PRAGMA user_version = {VERSION};");
                 connection
@@ -429,6 +429,11 @@ impl File {
 }
 
 const PRIORITIES: [Priority; 3] = [Priority::Alert, Priority::Live, Priority::Bulk];
+
+/// Whether a file has no table; one with tables and without our mark is another program's.
+fn is_empty(connection: &Connection) -> rusqlite::Result<bool> {
+    connection.query_row("SELECT NOT EXISTS (SELECT 1 FROM sqlite_schema)", [], |row| row.get(0))
+}
 
 /// The priority whose range an id lies in.
 pub(super) fn priority_of(id: FrameId) -> Priority {

@@ -174,13 +174,17 @@ fn what_is_no_store_is_moved_aside() {
         let connection = Connection::open(folder.join(FILE_NAME)).unwrap();
         connection.execute_batch("CREATE TABLE other (a); PRAGMA user_version = 77;").unwrap();
     };
+    let unmarked = |folder: &Path| {
+        let connection = Connection::open(folder.join(FILE_NAME)).unwrap();
+        connection.execute_batch("CREATE TABLE other (a);").unwrap();
+    };
     let garbage = |folder: &Path| fs::write(folder.join(FILE_NAME), "no store at all ".repeat(1000)).unwrap();
     let truncated = |folder: &Path| {
         made(folder);
         let file = fs::OpenOptions::new().write(true).open(folder.join(FILE_NAME)).unwrap();
         file.set_len(10_000).unwrap();
     };
-    for damage in [&foreign as &dyn Fn(&Path), &garbage, &truncated] {
+    for damage in [&foreign as &dyn Fn(&Path), &unmarked, &garbage, &truncated] {
         let folder = tempfile::tempdir().unwrap();
         damage(folder.path());
         let told = reopened(folder.path());
