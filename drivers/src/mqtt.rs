@@ -310,6 +310,10 @@ impl MqttInput {
         }
         keep_if_changed(session, SESSION_KEY, session_name);
         keep_if_changed(session, FILTERS_KEY, filters.join("\n"));
+        // At once, not with the first message, which may be long in coming: until then a restart would not know of the session.
+        if session.deliver(session.now(), false).await.is_err() {
+            return Ok(());
+        }
         {
             let mut health = session.health();
             health.state = "running";

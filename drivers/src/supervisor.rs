@@ -15,7 +15,7 @@ use std::time::Duration;
 
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep, timeout};
-use tracing::{debug, error, info, warn};
+use tracing::{debug, error, warn};
 
 use crate::input::{Input, InputError, Running};
 use crate::outlet::Session;
@@ -40,6 +40,7 @@ pub fn spawn(name: Arc<str>, input: Box<dyn Input>, session: Session) -> JoinHan
 /// Runs an input until its source ends or the program stops; what [`spawn`] spawns.
 pub async fn supervise(name: Arc<str>, input: Box<dyn Input>, mut session: Session) {
     let mut pauses = Pauses::new(RandomState::new().hash_one(&*name));
+    let mut told = None;
     loop {
         session.health().state = "starting";
         let started = Instant::now();
@@ -54,8 +55,13 @@ pub async fn supervise(name: Arc<str>, input: Box<dyn Input>, mut session: Sessi
                 break;
             }
             End::Failed(error) => {
-                warn!(input = &*name, "{error}");
-                error.to_string()
+                // A port that is not there for a week is told once; status shows it all the while.
+                let failure = error.to_string();
+                if told.as_ref() != Some(&failure) || started.elapsed() >= STEADY_AFTER {
+                    warn!(input = &*name, "{failure}; tried again until it works");
+                    told = Some(failure.clone());
+                }
+                failure
             }
             End::Panicked(what) => {
                 session.count("panics", 1);
@@ -70,7 +76,7 @@ pub async fn supervise(name: Arc<str>, input: Box<dyn Input>, mut session: Sessi
             health.error = Some(failure);
             health.restarts += 1;
         }
-        info!(input = &*name, "starts again in {:.1} s", pause.as_secs_f64());
+        debug!(input = &*name, "starts again in {:.1} s", pause.as_secs_f64());
         tokio::select! {
             () = sleep(pause) => {}
             () = session.stopping() => break,
