@@ -54,26 +54,20 @@ pub(super) fn observe(sentence: &Sentence<'_>) -> Option<Result<Observation, Bad
     }
 }
 
-/// Fix data: time, position, quality, satellites, HDOP, altitude above mean sea level.
+/// Fix data of one system, whose quality is a number.
 fn gga(sentence: &Sentence<'_>) -> Result<Observation, BadField> {
     let fix = sentence.count(6)?;
-    Ok(Observation {
-        time_of_day: sentence.time_of_day(1)?,
-        is_valid: Some(fix.is_some_and(|quality| quality > 0)),
-        comes_once: true,
-        has_quality: true,
-        position: sentence.position(2)?,
-        satellites: sentence.count(7)?,
-        hdop: sentence.number(8)?,
-        altitude: sentence.number(9)?,
-        fix,
-        ..Observation::default()
-    })
+    fix_data(sentence, fix)
 }
 
 /// Fix data of several systems, with a mode for each.
 fn gns(sentence: &Sentence<'_>) -> Result<Observation, BadField> {
     let fix = sentence.field(6).chars().filter_map(quality_of_mode).max_by_key(|quality| preference(*quality));
+    fix_data(sentence, fix)
+}
+
+/// Time, position, satellites, HDOP, altitude above mean sea level: the fields that GGA and GNS share.
+fn fix_data(sentence: &Sentence<'_>, fix: Option<i64>) -> Result<Observation, BadField> {
     Ok(Observation {
         time_of_day: sentence.time_of_day(1)?,
         is_valid: Some(fix.is_some_and(|quality| quality > 0)),
