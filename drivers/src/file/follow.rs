@@ -29,6 +29,11 @@ const ENTRIES_MAX: usize = 10_000;
 const SUSPECT_SCANS: u8 = 2;
 /// What the keys of the kept state begin with; device and inode in hexadecimal follow.
 const KEY_PREFIX: &str = "f";
+/// The key that says that there was a scan, though it may have found no file.
+const SCANNED_KEY: &str = "scanned";
+
+/// The file was being followed when its mark was kept: from when on it is missing is not known yet.
+const FOLLOWED: u64 = 0;
 
 /// Device and inode.
 type Identity = (u64, u64);
@@ -44,7 +49,8 @@ struct Mark {
     tail: u64,
     /// Whether `offset` is within a line that is too long and being skipped.
     skipping: bool,
-    /// When the file was last seen, in seconds since the epoch.
+    /// When the file was last seen, in seconds since the epoch; what is kept of a file that is being followed has [`FOLLOWED`] there, because
+    /// it is not kept anew at every look.
     seen: u64,
     /// Where it was first seen.
     path: PathBuf,
@@ -169,14 +175,16 @@ impl Follower {
             if followed.was_replaced() {
                 scan.truncated += 1;
                 followed.restart(self.line_bytes_max);
-                scan.state.push((key_of(*identity), Some(followed.mark.write())));
+                scan.state.push((key_of(*identity), Some(followed.mark.write_followed())));
             }
         }
         let mut unread: Vec<(u64, Identity)> =
             self.files.iter().map(|(identity, followed)| (followed.order, *identity)).collect();
         unread.sort_unstable();
         self.unread = unread.into_iter().map(|(_, identity)| identity).collect();
-        self.scanned = true;
+        if !std::mem::replace(&mut self.scanned, true) {
+            scan.state.push((SCANNED_KEY.into(), Some(vec![1])));
+        }
         if self.suspects.len() > FILES_MAX {
             self.suspects.clear();
         }
@@ -218,7 +226,7 @@ impl Follower {
         };
         self.suspects.remove(&identity);
         mark.seen = now;
-        scan.state.push((key_of(identity), Some(mark.write())));
+        scan.state.push((key_of(identity), Some(mark.write_followed())));
         let lines = if mark.skipping { Lines::skipping(self.line_bytes_max) } else { Lines::new(self.line_bytes_max) };
         self.appeared += 1;
         let order = self.appeared;
@@ -278,6 +286,11 @@ impl Follower {
         }
         let oldest = now.saturating_sub(self.forget_after.as_secs());
         self.marks.retain(|identity, mark| {
+            if mark.seen == FOLLOWED {
+                // Not there at the first look after a restart, as on a file system that is mounted late.
+                mark.seen = now;
+                scan.state.push((key_of(*identity), Some(mark.write())));
+            }
             let keep = mark.seen >= oldest;
             if !keep {
                 scan.state.push((key_of(*identity), None));
@@ -296,7 +309,7 @@ impl Follower {
             let read = self.files.get_mut(identity).map_or(Ok(None), Followed::read_on);
             match read {
                 Ok(Some(mut chunk)) => {
-                    let mark = self.files.get(identity).map(|followed| followed.mark.write());
+                    let mark = self.files.get(identity).map(|followed| followed.mark.write_followed());
                     chunk.state.push((key_of(*identity), mark));
                     return Ok(Some(chunk));
                 }
@@ -366,6 +379,11 @@ impl Mark {
     /// Whether the file has before the offset what was read there.
     fn fits(&self, file: &File) -> bool {
         self.offset == 0 || probes(file, self.offset).is_ok_and(|found| found == Some((self.head, self.tail)))
+    }
+
+    /// What is kept while the file is followed.
+    fn write_followed(&self) -> Vec<u8> {
+        Self { seen: FOLLOWED, ..self.clone() }.write()
     }
 
     fn write(&self) -> Vec<u8> {

@@ -66,7 +66,19 @@ impl Rig {
     }
 
     fn restart(&mut self) {
-        self.follower = Follower::new(&self.follower.pattern, 100, Duration::from_secs(3600), false, &self.kept);
+        let from_end = self.follower.from_end;
+        self.follower = Follower::new(&self.follower.pattern, 100, Duration::from_secs(3600), from_end, &self.kept);
+    }
+
+    /// Two hours pass, for what was kept.
+    fn age(&mut self) {
+        for (key, value) in &mut self.kept {
+            if identity_of(key).is_some() {
+                let mut mark = Mark::read(value).unwrap();
+                mark.seen = mark.seen.saturating_sub(7200);
+                *value = mark.write();
+            }
+        }
     }
 }
 
@@ -147,6 +159,39 @@ fn from_the_end_means_only_what_is_there_first() {
     rig.append("a.log", "new\n");
     rig.append("b.log", "first\n");
     assert_eq!(rig.round(), ["new", "first"]);
+}
+
+#[test]
+fn what_appears_after_a_restart_is_read_from_its_beginning_also_if_nothing_was_there_before() {
+    let mut rig = Rig::new();
+    rig.follower.from_end = true;
+    assert_eq!(rig.round(), [""; 0]);
+    rig.restart();
+    rig.append("a.log", "first\n");
+    assert_eq!(rig.round(), ["first"]);
+}
+
+#[test]
+fn a_file_that_is_away_at_the_first_look_is_known_again_however_long_it_was_idle() {
+    let (mut rig, elsewhere) = (Rig::new(), tempfile::tempdir().unwrap());
+    let away = elsewhere.path().join("a.log");
+    rig.append("a.log", "one\n");
+    assert_eq!(rig.round(), ["one"]);
+    rig.age();
+    rig.restart();
+    std::fs::rename(rig.path("a.log"), &away).unwrap();
+    assert_eq!(rig.round(), [""; 0]);
+    std::fs::rename(&away, rig.path("a.log")).unwrap();
+    rig.append("a.log", "two\n");
+    assert_eq!(rig.round(), ["two"]);
+    // One that stays away is forgotten in the end.
+    rig.restart();
+    std::fs::rename(rig.path("a.log"), &away).unwrap();
+    rig.round();
+    rig.age();
+    rig.restart();
+    rig.round();
+    assert!(!rig.kept.keys().any(|key| identity_of(key).is_some()));
 }
 
 #[derive(Clone, Debug)]
