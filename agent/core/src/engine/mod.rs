@@ -21,6 +21,7 @@
 
 mod aggregate;
 mod ledger;
+mod passage;
 mod reload;
 mod rule;
 mod series;
@@ -35,7 +36,6 @@ use std::sync::Arc;
 use serde::Serialize;
 
 use crate::event::{Batch, Declared, Event, Outage};
-use crate::expr::Sample;
 use crate::plan::{Plan, StreamId, StreamKind};
 use crate::reading::{Check, ClockState, InputId, Quality, Reading, SeriesId, SeriesInfo, Value};
 use crate::record::{Emitted, OutageRecord, Record};
@@ -45,10 +45,11 @@ pub use ledger::{Imbalance, InputAccount, Ledger, WindowAccount};
 pub use series::{SERIES_MAX, UNKNOWN_SERIES};
 pub use snapshot::{SNAPSHOT_VERSION, SnapshotError};
 
+use passage::Passage;
 use rule::Rules;
 use series::SeriesTable;
 use watermark::Source;
-use window::{Due, Placed, Window, Windows};
+use window::{Due, Window, Windows};
 
 /// Computes a plan over events. See the module's documentation.
 #[derive(Debug)]
@@ -307,7 +308,7 @@ impl Engine {
     /// Takes the readings of a batch.
     fn take(&mut self, batch: &Batch, out: &mut Vec<Emitted>) {
         let place = usize::from(batch.input.0);
-        let Self { plan, inputs, sources, series: table, windows, rules, ledger, queued, unknown_series, .. } = self;
+        let Self { plan, inputs, sources, series, windows, rules, ledger, queued, unknown_series, .. } = self;
         let (Some(input_plan), Some(input), Some(account)) =
             (plan.inputs.get(place), inputs.get_mut(place), ledger.inputs.get_mut(place))
         else {
@@ -325,13 +326,14 @@ impl Engine {
         let horizon = batch.arrival.saturating_add(input_plan.max_ahead);
         let out_of_order = nanos(input_plan.out_of_order);
         let mut unknown = 0;
+        let series = &*series;
+        let mut passage = Passage { plan, series, sources, windows, rules, accounts: &mut ledger.windows, queued };
         for reading in &batch.readings {
-            let Some(route) = table.routes.get(reading.series.index()).filter(|route| route.input == Some(batch.input))
-            else {
+            let route = series.routes.get(reading.series.index());
+            let Some(route) = route.filter(|route| route.input == Some(batch.input)) else {
                 unknown += 1;
                 continue;
             };
-            let Some(source) = sources.get_mut(route.source as usize) else { continue };
             let checked;
             let reading = match reading.value {
                 Value::Float(value) if !value.is_finite() && reading.quality != Quality::Bad => {
@@ -345,33 +347,10 @@ impl Engine {
                 out.push(Emitted { stream: StreamId::QUARANTINE, record: Record::Reading(reading.clone()) });
                 continue;
             }
-            for &stream in table.raw(route) {
-                out.push(Emitted { stream, record: Record::Reading(reading.clone()) });
-            }
-            source.observe(reading.time, out_of_order);
-            let is_bad = reading.quality == Quality::Bad;
-            if let Some(place) = route.recent {
-                let sample = Sample { time: reading.time, value: (!is_bad).then(|| reading.value.clone()) };
-                rules.observe(plan, place, sample, out);
-            }
-            if is_bad {
-                account.bad += 1;
-            } else {
-                let mut is_late = false;
-                for slot in route.slots() {
-                    let placed = windows.add(slot, reading.time, &reading.value, source, &mut ledger.windows);
-                    is_late |= placed == Placed::Late;
-                    input.is_unsettled |= placed == Placed::Open;
-                }
-                if is_late {
-                    account.late += 1;
-                    out.push(Emitted { stream: StreamId::LATE, record: Record::Reading(reading.clone()) });
-                }
-            }
-            if source.has_due() && !source.is_queued {
-                source.is_queued = true;
-                queued.push(route.source);
-            }
+            let fate = passage.take(reading, route, out_of_order, out);
+            account.bad += u64::from(fate.is_bad);
+            account.late += u64::from(fate.is_late);
+            input.is_unsettled |= fate.is_open;
         }
         account.accepted += batch.readings.len() as u64 - unknown;
         if unknown > 0 {

@@ -1,0 +1,70 @@
+//! The way of one reading of a known series, whether an input brought it or it was derived from others.
+//!
+//! ```text
+//! raw streams ──▶ watermark ──▶ rules ──▶ windows, or `late`
+//! ```
+
+use super::rule::Rules;
+use super::series::{Route, SeriesTable};
+use super::watermark::Source;
+use super::window::{Placed, Windows};
+use crate::engine::WindowAccount;
+use crate::expr::Sample;
+use crate::plan::{Plan, StreamId};
+use crate::reading::{Quality, Reading};
+use crate::record::{Emitted, Record};
+
+/// What a reading may touch on its way.
+pub(super) struct Passage<'a> {
+    pub(super) plan: &'a Plan,
+    pub(super) series: &'a SeriesTable,
+    pub(super) sources: &'a mut [Source],
+    pub(super) windows: &'a mut Windows,
+    pub(super) rules: &'a mut Rules,
+    pub(super) accounts: &'a mut [WindowAccount],
+    /// Sources whose watermark has passed something.
+    pub(super) queued: &'a mut Vec<u32>,
+}
+
+/// What became of a reading, for the account of where it came from.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Fate {
+    /// In raw streams alone.
+    pub(super) is_bad: bool,
+    /// Too late for at least one window.
+    pub(super) is_late: bool,
+    /// In at least one window.
+    pub(super) is_open: bool,
+}
+
+impl Passage<'_> {
+    /// Takes a reading on its way. `out_of_order`, in nanoseconds, is how far behind it the watermark of its source stays.
+    #[inline]
+    pub(super) fn take(&mut self, reading: &Reading, route: &Route, out_of_order: i64, out: &mut Vec<Emitted>) -> Fate {
+        let mut fate = Fate { is_bad: reading.quality == Quality::Bad, ..Fate::default() };
+        for &stream in self.series.raw(route) {
+            out.push(Emitted { stream, record: Record::Reading(reading.clone()) });
+        }
+        let Some(source) = self.sources.get_mut(route.source as usize) else { return fate };
+        source.observe(reading.time, out_of_order);
+        if let Some(place) = route.recent {
+            let sample = Sample { time: reading.time, value: (!fate.is_bad).then(|| reading.value.clone()) };
+            self.rules.observe(self.plan, place, sample, out);
+        }
+        if !fate.is_bad {
+            for slot in route.slots() {
+                let placed = self.windows.add(slot, reading.time, &reading.value, source, self.accounts);
+                fate.is_late |= placed == Placed::Late;
+                fate.is_open |= placed == Placed::Open;
+            }
+            if fate.is_late {
+                out.push(Emitted { stream: StreamId::LATE, record: Record::Reading(reading.clone()) });
+            }
+        }
+        if source.has_due() && !source.is_queued {
+            source.is_queued = true;
+            self.queued.push(route.source);
+        }
+        fate
+    }
+}
