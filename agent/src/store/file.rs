@@ -326,21 +326,27 @@ impl File {
         Ok(())
     }
 
-    /// The first frame of a priority behind `after` that `is_wanted` by its id and stream, and the last id that was looked at.
+    /// The first frame of a priority behind `after`, up to `to`, that `is_wanted` by its id and stream, and the last id that was looked at, which is
+    /// `None` when there is nothing more. Looks at no more than are `left`, which it counts down.
     pub(super) fn next_frame(
         &self,
         priority: Priority,
         after: Option<FrameId>,
+        to: Option<FrameId>,
+        left: &mut usize,
         mut is_wanted: impl FnMut(FrameId, &str) -> bool,
     ) -> Result<(Option<Found>, Option<FrameId>), StoreError> {
-        let (from, to) = id_range(priority);
+        let (before_first, behind_last) = id_range(priority);
+        let range = [after.map_or(before_first, |id| id.0), to.map_or(behind_last, |id| id.0 + 1)];
         let failed = || self.failed("read a frame");
         let sql = "SELECT id, stream, class, epoch, first, count, committed_at, json, checksum, bytes
                    FROM frames WHERE id > ?1 AND id < ?2 ORDER BY id";
         let mut statement = self.connection.prepare_cached(sql).map_err(failed())?;
-        let mut rows = statement.query([after.map_or(from, |id| id.0), to]).map_err(failed())?;
-        let mut looked_at = after;
-        while let Some(row) = rows.next().map_err(failed())? {
+        let mut rows = statement.query(range).map_err(failed())?;
+        let mut looked_at = None;
+        while *left > 0 {
+            *left -= 1;
+            let Some(row) = rows.next().map_err(failed())? else { return Ok((None, looked_at)) };
             let id = FrameId(row.get(0).map_err(failed())?);
             looked_at = Some(id);
             let stream = row.get_ref(1).and_then(|stream| Ok(stream.as_str()?)).map_err(failed())?;

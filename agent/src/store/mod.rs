@@ -18,6 +18,7 @@ mod error;
 mod evict;
 mod file;
 mod lock;
+mod outgoing;
 mod recover;
 mod seal;
 mod snapshot;
@@ -36,15 +37,16 @@ use rtlive_core::reading::SeriesInfo;
 use rtlive_core::record::{Emitted, Epoch, EpochStart, OutageRecord, Record};
 use rtlive_core::time::Timestamp;
 
-use crate::message::{Commit, Committed, FrameId, KeptChange, LinkHint, Snapshot, StoreStatus, StoredFrame};
+use crate::message::{Commit, Committed, FrameId, KeptChange, LinkHint, Snapshot, StoreStatus};
 use crate::stage::Kept;
 use accounts::Accounts;
-use file::{File, Found};
+use file::File;
 use lock::Lock;
 use seal::Sealed;
 use tails::Tails;
 
 pub use error::StoreError;
+pub use outgoing::Look;
 pub use snapshot::SavedSnapshot;
 
 /// The name of the file in the state folder.
@@ -121,12 +123,10 @@ pub struct Store {
     /// Gaps that the store itself has to report with the next commit.
     gaps: Vec<Record>,
     hint: LinkHint,
-    /// For each priority, the last frame that was looked at since the last requeue.
-    given_to: BTreeMap<Priority, FrameId>,
-    /// The streams that were not wanted when [`Store::take`] was last called, and the first frame of each priority that was passed over
-    /// for that.
-    except: Vec<Arc<str>>,
-    passed_over: BTreeMap<Priority, FrameId>,
+    /// For each priority, the last frame that was looked at; see [`outgoing`].
+    fronts: BTreeMap<Priority, FrameId>,
+    /// For each priority and stream that may have frames that wait behind the front: from where on.
+    passed_over: BTreeMap<(Priority, Arc<str>), FrameId>,
     /// Frames that were given out: what their acknowledgement means to the accounts.
     given: BTreeMap<FrameId, Sealed>,
     acknowledged: BTreeSet<FrameId>,
@@ -215,89 +215,6 @@ impl Store {
     pub fn flush(&mut self, now: Timestamp) -> Result<(), StoreError> {
         let commit = Commit { at: now, events: Vec::new(), records: Vec::new(), state: Vec::new(), snapshot: None };
         self.write(commit, true).map(|_| ()).inspect_err(|error| self.file.condemn_for(error))
-    }
-
-    /// The next frame to send, of a stream that is not in `except`: the highest priority first, then the oldest. Each is given out once until
-    /// [`Store::give_back`] or [`Store::requeue`]. A frame whose checksum does not hold is given up, with a gap in the next commit.
-    ///
-    /// # Errors
-    /// What SQLite said.
-    pub fn take(&mut self, except: &[Arc<str>]) -> Result<Option<StoredFrame>, StoreError> {
-        if self.except != except {
-            // Frames that were passed over for their stream may be wanted now.
-            self.except = except.to_vec();
-            for (priority, passed_over) in std::mem::take(&mut self.passed_over) {
-                self.rewind(priority, passed_over);
-            }
-        }
-        for priority in [Priority::Alert, Priority::Live, Priority::Bulk] {
-            while let Some(found) = self.next_wanted(priority)? {
-                match found {
-                    Found::Whole(frame, sealed) => {
-                        self.given.insert(frame.id, sealed);
-                        return Ok(Some(frame));
-                    }
-                    Found::Damaged(id, sealed) => self.give_up(id, sealed),
-                }
-            }
-        }
-        Ok(None)
-    }
-
-    fn next_wanted(&mut self, priority: Priority) -> Result<Option<Found>, StoreError> {
-        let Self { file, given, acknowledged, except, given_to, passed_over, .. } = self;
-        let is_wanted = |id, stream: &str| {
-            if except.iter().any(|except| **except == *stream) {
-                // One that came back may lie before those that were passed over already.
-                let first = passed_over.entry(priority).or_insert(id);
-                *first = id.min(*first);
-                return false;
-            }
-            !given.contains_key(&id) && !acknowledged.contains(&id)
-        };
-        let next = file.next_frame(priority, given_to.get(&priority).copied(), is_wanted);
-        let (found, looked_at) = next.inspect_err(|error| file.condemn_for(error))?;
-        if let Some(id) = looked_at {
-            given_to.insert(priority, id);
-        }
-        Ok(found)
-    }
-
-    /// Frames of a priority from `id` on are looked at again.
-    fn rewind(&mut self, priority: Priority, id: FrameId) {
-        let before = FrameId(id.0 - 1);
-        if let Some(given_to) = self.given_to.get_mut(&priority) {
-            *given_to = before.min(*given_to);
-        }
-    }
-
-    /// These frames were given out and did not arrive: they are given out again, in order.
-    pub fn give_back(&mut self, ids: &[FrameId]) {
-        for &id in ids {
-            if !self.acknowledged.contains(&id) && self.given.remove(&id).is_some() {
-                self.tried.insert(id);
-                self.rewind(file::priority_of(id), id);
-            }
-        }
-    }
-
-    /// These frames arrived. They are deleted with the next commit. Frames that were not given out are passed over.
-    pub fn acknowledge(&mut self, ids: &[FrameId]) {
-        self.acknowledged.extend(ids.iter().filter(|id| self.given.contains_key(id)));
-    }
-
-    /// Whether acknowledged frames wait to be deleted.
-    pub fn has_acknowledged(&self) -> bool {
-        !self.acknowledged.is_empty()
-    }
-
-    /// Every frame that was given out and not acknowledged is to be given out again, in order.
-    pub fn requeue(&mut self) {
-        self.given_to.clear();
-        self.passed_over.clear();
-        let Self { acknowledged, tried, given, .. } = self;
-        tried.extend(given.keys().filter(|id| !acknowledged.contains(id)));
-        given.retain(|id, _| acknowledged.contains(id));
     }
 
     /// What the link looks like.
@@ -441,15 +358,6 @@ impl Store {
             touched.insert(sealed.key);
         }
         Ok(())
-    }
-
-    /// A frame whose bytes changed on the disk: it goes in the transaction that writes its gap.
-    fn give_up(&mut self, id: FrameId, mut sealed: Sealed) {
-        tracing::error!(stream = &*sealed.key.stream, from = sealed.from, to = sealed.to, "a stored frame is damaged");
-        sealed.is_damaged = true;
-        self.gaps.push(sealed.gap("damaged"));
-        self.given.insert(id, sealed);
-        self.acknowledged.insert(id);
     }
 
     fn save(&mut self, snapshot: Snapshot, at: Timestamp) -> Result<(), StoreError> {

@@ -8,7 +8,7 @@ use std::time::Duration;
 use rtlive_drivers::outlet::Clock;
 use tokio::sync::{mpsc, watch};
 
-use super::Store;
+use super::{Look, Store};
 use crate::message::{STORE_REQUESTS_MAX, StoreError, StoreHandle, StoreRequest};
 
 /// How often the thread looks for what waits for a commit that does not come.
@@ -55,7 +55,16 @@ async fn serve(
                 changed.send_modify(|count| *count += 1);
             }
             Some(StoreRequest::Take { except, reply }) => {
-                let _ = reply.send(store.take(&except)?);
+                let (frame, unfinished) = match store.look_for(&except)? {
+                    Look::Frame(frame) => (Some(frame), false),
+                    Look::Nothing => (None, false),
+                    Look::Unfinished => (None, true),
+                };
+                let _ = reply.send(frame);
+                if unfinished {
+                    // Whoever looks for frames asks again, behind the requests that wait.
+                    changed.send_modify(|count| *count += 1);
+                }
             }
             Some(StoreRequest::Return(ids)) => {
                 store.give_back(&ids);

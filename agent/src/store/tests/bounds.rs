@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::*;
+use crate::store::Look;
 
 /// Values that no coding makes small.
 fn noise(count: i64, seed: i64, stream: usize) -> Vec<(usize, i64)> {
@@ -92,6 +93,38 @@ fn what_is_on_its_way_stays_and_what_was_tried_is_unconfirmed() {
     let status = store.status().unwrap();
     let account = status.streams.iter().find(|(key, _)| &*key.stream == "live").unwrap().1;
     assert_eq!((account.numbered, account.acknowledged, account.in_gaps), (300, 100, 200));
+}
+
+#[test]
+fn a_long_backlog_of_a_stream_that_is_refused_is_passed_over_once() {
+    const FRAMES: i64 = 1_000;
+    let folder = tempfile::tempdir().unwrap();
+    let (mut store, _) = open(folder.path(), 1, 0, 7);
+    store.commit(commit(0, &[], true)).unwrap();
+    store.hint(CONNECTED);
+    for second in 1..=FRAMES {
+        store.commit(commit(second, &[(1, second)], false)).unwrap();
+    }
+    let refused: [Arc<str>; 1] = ["live".into()];
+    // How many looks, each of which is bounded, find that there is nothing.
+    let looks = |store: &mut Store| {
+        let mut count = 1;
+        while !matches!(store.look_for(&refused).unwrap(), Look::Nothing) {
+            count += 1;
+        }
+        count
+    };
+    assert!(looks(&mut store) > 3);
+    for _ in 0..3 {
+        // It is tried with one frame, and refused again.
+        let frame = store.take(&[]).unwrap().unwrap();
+        assert_eq!((&*frame.stream, contents(&frame).2), ("live", vec![1]));
+        assert_eq!(looks(&mut store), 1);
+        store.give_back(&[frame.id]);
+        assert_eq!(looks(&mut store), 1);
+    }
+    let values: Vec<_> = frames(&mut store).iter().flat_map(|frame| contents(frame).2).collect();
+    assert_eq!(values, (1..=FRAMES).collect::<Vec<_>>());
 }
 
 #[test]
