@@ -118,7 +118,8 @@ impl Pipeline {
         let (tail, _) = broadcast::channel(TAIL_ITEMS_MAX);
         let beat = Beat::default();
         let (agent, commit_every) = (config.plan.agent.clone(), config.store.commit_every);
-        let uplink = config.uplink.take().map(|options| Uplink::start(options, &config.plan, &store, &clock));
+        let uplink = config.uplink.take();
+        let uplink = uplink.map(|options| Uplink::start(options, &config.plan, &store, &clock, std::future::ready(())));
         if uplink.is_none() {
             tracing::warn!("no [uplink] is configured: records are stored, and go nowhere");
         }
@@ -200,10 +201,19 @@ impl Pipeline {
             config.uplink.as_ref() == Some(&uplink.options) && speaks_alike(&uplink.plan, &config.plan)
         };
         if !self.uplink.as_ref().map_or(config.uplink.is_none(), is_same) {
-            if let Some(uplink) = self.uplink.take() {
-                uplink.stop().await;
+            let before = self.uplink.take();
+            let before = async {
+                if let Some(uplink) = before {
+                    uplink.stop().await;
+                }
+            };
+            match config.uplink {
+                Some(options) => {
+                    let uplink = Uplink::start(options, &config.plan, &self.store, &self.clock, before);
+                    self.uplink = Some(uplink);
+                }
+                None => drop(tokio::spawn(before)),
             }
-            self.uplink = config.uplink.map(|options| Uplink::start(options, &config.plan, &self.store, &self.clock));
             changed.push("the uplink connects again");
         }
         self.agent = config.plan.agent.clone();
@@ -291,10 +301,23 @@ impl Inputs {
 }
 
 impl Uplink {
-    fn start(options: UplinkConfig, plan: &Arc<Plan>, store: &StoreHandle, clock: &Arc<dyn Clock>) -> Self {
+    /// Connects once `before`, the end of the uplink before this one, has come: both may use the same client id, and the same frames. Nothing else
+    /// waits for that.
+    fn start(
+        options: UplinkConfig,
+        plan: &Arc<Plan>,
+        store: &StoreHandle,
+        clock: &Arc<dyn Clock>,
+        before: impl Future<Output = ()> + Send + 'static,
+    ) -> Self {
         let (stop, stopping) = watch::channel(false);
-        let health = uplink::SharedHealth::default();
+        let waits = UplinkHealth { state: "waiting".into(), broker: options.broker.to_string(), ..Default::default() };
+        let health = uplink::SharedHealth::new(waits.into());
         let task = uplink::run(options.clone(), plan.clone(), store.clone(), clock.clone(), health.clone(), stopping);
+        let task = async {
+            before.await;
+            task.await;
+        };
         Self { options, plan: plan.clone(), health, stop, task: tokio::spawn(task) }
     }
 

@@ -254,6 +254,36 @@ fn a_reload_changes_where_a_stream_is_published() {
 }
 
 #[test]
+fn a_reload_does_not_wait_for_a_broker_that_hangs() {
+    /// The answer could come late on a loaded machine; that it always does is the defect.
+    const TRIES: usize = 10;
+    let folder = tempfile::tempdir().unwrap();
+    let Some(broker) = Mosquitto::start(&folder.path().join("broker"), "").unwrap() else { return };
+    let messages = folder.path().join("messages");
+    let Some(_subscriber) = broker.subscribe("rtlive/#", "judge", &messages).unwrap() else { return };
+    let uplink = format!("{TWO_SERIES}[uplink]\nbroker = {:?}\n", broker.url());
+    let mut agent = running(&folder.path().join("agent"), &uplink);
+    let text = fs::read_to_string(agent.configuration()).unwrap();
+    let farewells = || agent.log().unwrap().matches("disconnected from").count();
+    let goes_on = (0..TRIES).any(|number| {
+        let link = || agent.status().unwrap_or_default()["uplink"].clone();
+        until("the link stands", || link()["state"] == "online");
+        broker.hang();
+        until("messages wait for the broker", || link()["in_flight"].as_u64() > Some(0));
+        let before = farewells();
+        fs::write(agent.configuration(), format!("{text}keep_alive = \"{}s\"\n", 30 + number)).unwrap();
+        let output = ask(&agent, &["reload"]);
+        assert!(output.status.success(), "{output:?}");
+        let goes_on = farewells() == before;
+        until("the uplink before has ended", || farewells() > before);
+        broker.wake();
+        goes_on
+    });
+    assert!(goes_on, "every reload waited for the uplink to end");
+    assert_eq!(agent.stop().unwrap(), Some(0), "{}", agent.log().unwrap());
+}
+
+#[test]
 fn a_port_in_use_is_named_with_its_holder_by_try() {
     let folder = tempfile::tempdir().unwrap();
     let (port, far) = (folder.path().join("port"), folder.path().join("far"));
