@@ -3,8 +3,9 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, Parser, Subcommand, ValueEnum};
 use rtlive_config::quantity::Span;
+use rtlive_core::time::Timestamp;
 
 /// rtlive: the ingestion agent for embedded Linux gateways.
 #[derive(Debug, Parser)]
@@ -60,6 +61,9 @@ pub enum Command {
         /// Files of messages; `-`, or none, is standard input.
         files: Vec<PathBuf>,
     },
+    /// The buffer on disk: that of a running agent, a copy, the card of a dead device. Nothing is changed.
+    #[command(subcommand)]
+    Store(StoreCommand),
     /// The drivers; the options of one; an example of one.
     Drivers {
         /// The driver.
@@ -113,6 +117,58 @@ pub struct Replay {
     /// Where the records go; standard output without it.
     #[arg(long, value_name = "FILE")]
     pub output: Option<PathBuf>,
+}
+
+/// `rtlive store`. A store is a file, or the folder that it lies in; without it, that of the configuration.
+#[derive(Debug, Subcommand)]
+pub enum StoreCommand {
+    /// Streams, epochs, numbers, times, sizes, gaps.
+    Inspect {
+        /// The store.
+        store: Option<PathBuf>,
+        /// One JSON object instead of text.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Check every checksum, and whether the ledger closes. The exit code is 1 where something does not hold.
+    Verify {
+        /// The store.
+        store: Option<PathBuf>,
+    },
+    /// Write the records that wait, by stream and time.
+    Export(Export),
+}
+
+/// `rtlive store export`.
+#[derive(Debug, Default, Args)]
+pub struct Export {
+    /// The store.
+    pub store: Option<PathBuf>,
+    /// Only this stream; may be given several times.
+    #[arg(long, value_name = "NAME")]
+    pub stream: Vec<String>,
+    /// Only records that speak of this time or later (RFC 3339).
+    #[arg(long, value_name = "TIME")]
+    pub from: Option<Timestamp>,
+    /// Only records that speak of times before this (RFC 3339).
+    #[arg(long, value_name = "TIME")]
+    pub to: Option<Timestamp>,
+    /// JSON lines, or the messages that would carry the records, for `rtlive decode`.
+    #[arg(long, value_enum, default_value_t)]
+    pub format: ExportFormat,
+    /// Where the records go; standard output without it.
+    #[arg(long, value_name = "FILE")]
+    pub output: Option<PathBuf>,
+}
+
+/// How `rtlive store export` writes.
+#[derive(Clone, Copy, Debug, Default, ValueEnum)]
+pub enum ExportFormat {
+    /// A line for each record.
+    #[default]
+    Json,
+    /// Messages in a row. A frame that touches the times that were asked for goes whole.
+    Frames,
 }
 
 /// A span of time as it stands in the configuration: `20s`, `300ms`.

@@ -38,6 +38,7 @@ fn main() -> ExitCode {
         Command::Reload => command::reload::reload(&cli.config),
         Command::Replay(options) => command::replay::replay(&cli.config, &options),
         Command::Decode { files } => command::decode::decode(&files),
+        Command::Store(what) => command::store::store(&cli.config, &what),
         Command::Drivers { name, example } => command::drivers::drivers(name.as_deref(), example),
     };
     match result {

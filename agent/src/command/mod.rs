@@ -9,6 +9,7 @@ pub mod reload;
 pub mod replay;
 pub mod run;
 pub mod status;
+pub mod store;
 pub mod tail;
 pub mod try_input;
 pub mod version;

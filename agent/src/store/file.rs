@@ -23,10 +23,10 @@ use super::snapshot::SavedSnapshot;
 use crate::message::{FrameId, StoreError, StoredFrame};
 
 /// Marks a file as a store of rtlive: "rtlv".
-const APPLICATION_ID: i64 = 0x7274_6c76;
+pub(super) const APPLICATION_ID: i64 = 0x7274_6c76;
 
 /// The version of the tables.
-const VERSION: i64 = 1;
+pub(super) const VERSION: i64 = 1;
 
 /// Write amplification of blobs of a few kB: 2.4 with pages of 8 KiB, 3.5 with pages of 4 KiB.
 const PAGE_BYTES: i64 = 8192;
@@ -473,7 +473,7 @@ fn sealed(row: &Row<'_>, bytes: usize) -> rusqlite::Result<Sealed> {
     Ok(Sealed { key, epoch, from, to, bytes: bytes as u64, is_damaged: false })
 }
 
-fn found(row: &Row<'_>, priority: Priority) -> rusqlite::Result<Found> {
+pub(super) fn found(row: &Row<'_>, priority: Priority) -> rusqlite::Result<Found> {
     let id = FrameId(row.get(0)?);
     let (records, checksum): (u32, u32) = (row.get(5)?, row.get(8)?);
     let bytes: Arc<[u8]> = row.get_ref(9)?.as_blob()?.into();

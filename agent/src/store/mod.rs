@@ -14,10 +14,12 @@
 //! Synchronous and without a clock; [`thread`] runs it on a thread of its own.
 
 mod accounts;
+pub mod book;
 mod error;
 mod evict;
 mod file;
 mod lock;
+pub mod look;
 mod outgoing;
 mod recover;
 mod seal;
