@@ -185,7 +185,7 @@ fn stream_forecast(stream: &StreamPlan, inputs: &[InputForecast], commit_every: 
     let flow = flow(filters, inputs);
     let (records_per_second, values_per_record) = match &stream.kind {
         StreamKind::Window(window) => {
-            let aggregates = flow.series / window.every.as_secs_f64();
+            let aggregates = flow.series / window.kind.step().as_secs_f64();
             // A series that is read more seldom than once a window makes no more aggregates than readings.
             (aggregates.min(flow.readings_per_second), window.compute.len() as f64)
         }

@@ -35,6 +35,8 @@ pub mod table;
 mod topic;
 pub mod uplink;
 pub mod value;
+mod window;
+mod zone;
 
 pub use agent::{AgentConfig, STATE_DIR};
 pub use check::Config;

@@ -16,6 +16,15 @@ pub struct Span(pub Duration);
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Period(pub Duration);
 
+/// How often windows begin: a span longer than zero, or months of the calendar.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Step {
+    /// `"10s"`, `"1d"`.
+    Span(Duration),
+    /// `"1mo"`, `"3mo"`.
+    Months(u16),
+}
+
 /// A number of bytes: `"64 KiB"`, `"1 MB"`, `"512 B"`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ByteCount(pub u64);
@@ -83,6 +92,23 @@ impl Setting for Period {
     }
 }
 
+impl Setting for Step {
+    fn expected() -> String {
+        "a span longer than zero such as \"10s\" or \"1d\", or months such as \"1mo\"".into()
+    }
+
+    fn read(value: &Value<'_>) -> Option<Self> {
+        let months = value.as_text().and_then(|text| text.trim().strip_suffix("mo")).map(str::trim_end);
+        match months {
+            Some(months) => or_wrong(value, parse_months(months).map(Self::Months)),
+            None => {
+                let span = Span::read(value)?;
+                or_wrong(value, (!span.0.is_zero()).then_some(Self::Span(span.0)))
+            }
+        }
+    }
+}
+
 impl Setting for ByteCount {
     fn expected() -> String {
         "a number of bytes such as \"64 KiB\" or \"1 MB\"".into()
@@ -140,6 +166,12 @@ pub fn parse_span(text: &str) -> Option<Duration> {
     }
     let span = Duration::from_nanos(u64::try_from(nanos).ok()?);
     (span <= SPAN_MAX).then_some(span)
+}
+
+/// A whole number of months, at most a century of them.
+fn parse_months(number: &str) -> Option<u16> {
+    const MONTHS_MAX: u16 = 1_200;
+    number.parse().ok().filter(|months| (1..=MONTHS_MAX).contains(months))
 }
 
 /// A span as it would be written: the largest unit that divides it.

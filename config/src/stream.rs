@@ -10,17 +10,15 @@ use rtlive_core::template::Template;
 
 use crate::name::{RESERVED, named_tables};
 use crate::options::words;
-use crate::quantity::{Period, Span, parse_span};
+use crate::quantity::{Period, Span, Step, parse_span};
 use crate::table::{Table, Value};
 use crate::topic;
 use crate::value::{OneOrMany, Setting};
+use crate::window;
 use crate::{choices, options};
 
 /// The most streams, windows included. Each has a tail in memory and an account in the store.
 pub const STREAMS_MAX: usize = 1_000;
-
-/// How many windows of one series may be open before check advises: each holds its state in memory.
-const OPEN_WINDOWS_ADVISED: u128 = 1_000;
 
 /// The class of all records: what a machine does, and nothing about people.
 const CLASS: &str = "process";
@@ -83,14 +81,27 @@ options! {
     pub struct WindowOptions {
         /// The series, by filters: a series is aggregated when one of them selects it.
         pub select: OneOrMany<Selector>,
-        /// The length of a window. Windows are [start, end), aligned to 1970-01-01T00:00:00Z; an empty one emits nothing.
-        pub every: Period,
+        /// How often a window begins, and its length unless there is `over`. Windows are [start, end), aligned to 1970-01-01T00:00:00Z,
+        /// with `zone` to the clock there; an empty one emits nothing. `"1mo"` is a month of the calendar. Not beside `gap`.
+        pub every: Option<Step>,
+        /// Sliding windows: their length, a multiple of `every`; each reading lies in `over` / `every` of them.
+        pub over: Option<Period>,
+        /// Sessions, instead of `every`: a window lasts until there was no reading for so long, which is a part of it.
+        pub gap: Option<Period>,
+        /// How long a session may be; a reading that would make it longer begins another. Absent: 1 day.
+        pub longest: Option<Period>,
+        /// How much later windows begin than `every` says; with `zone`, by the clock there: with `every = "1d"`, `"6h"` is a day from six to six.
+        pub offset: Option<Span>,
+        /// The time zone of windows of days, weeks (from Monday) and months, such as `"Europe/Berlin"`: a day has 23 or 25 hours when the clock
+        /// changes. Needs the system's time zone data (tzdata). Absent: UTC, and weeks from Thursday, as 1970-01-01 was one.
+        pub zone: Option<String>,
+        /// Emits windows that have not ended, as `final: false`, whenever the watermark passes a multiple of this. Not for sliding windows.
+        pub emit_every: Option<Period>,
         /// How long an emitted window is still revised by readings that come late; after that they go to the stream `late`.
         pub lateness: Span = "10s",
         /// What is computed. Of text and bools only count, first and last. Not yet in this version: percentiles such as p95, std, rms,
         /// range, rate, increase.
         pub compute: Compute = ["count", "min", "max", "mean", "last"],
-        later: ["over", "gap", "offset", "zone", "emit_every"],
     }
 }
 
@@ -198,7 +209,7 @@ pub(crate) fn check<'a>(root: &Table<'a>, labels: Option<&BTreeMap<String, Strin
     }
     for (name, table) in &window_tables {
         if is_free(name, table, streams.as_ref()) {
-            configured.extend(window(name, table, labels));
+            configured.extend(window_stream(name, table, labels));
         }
     }
     configured.sort_by(|a, b| a.name.cmp(&b.name));
@@ -289,19 +300,14 @@ fn stream(name: &str, table: &Table<'_>, labels: Option<&BTreeMap<String, String
     Some(stream)
 }
 
-fn window(name: &str, table: &Table<'_>, labels: Option<&BTreeMap<String, String>>) -> Option<StreamPlan> {
+fn window_stream(name: &str, table: &Table<'_>, labels: Option<&BTreeMap<String, String>>) -> Option<StreamPlan> {
     let lane = Lane::read(table, labels);
-    let options = WindowOptions::read(table);
-    let WindowOptions { select, every: Period(every), lateness: Span(lateness), compute } = options?;
-    let open = 1 + lateness.as_nanos() / every.as_nanos().max(1);
-    if open > OPEN_WINDOWS_ADVISED {
-        table.warn(
-            "lateness",
-            format_args!("keeps up to {open} windows of each series open, each with its state in memory; a shorter lateness or a longer `every` needs less"),
-        );
-    }
-    let mut stream =
-        blank(name, StreamKind::Window(WindowPlan { select: select.into_vec(), every, lateness, compute: compute.0 }));
+    let options = WindowOptions::read(table)?;
+    let kind = window::kind(table, &options);
+    let WindowOptions { select, lateness: Span(lateness), compute: Compute(compute), .. } = options;
+    let (kind, emit_every) = kind?;
+    let window = WindowPlan { select: select.into_vec(), kind, lateness, emit_every, compute };
+    let mut stream = blank(name, StreamKind::Window(window));
     lane?.apply(&mut stream);
     Some(stream)
 }
@@ -311,6 +317,6 @@ pub(crate) fn selection(stream: &StreamPlan) -> Option<(&[Selector], Option<Dura
     match &stream.kind {
         StreamKind::Reserved => None,
         StreamKind::Raw { select } => Some((select, None)),
-        StreamKind::Window(window) => Some((&window.select, Some(window.every))),
+        StreamKind::Window(window) => Some((&window.select, Some(window.kind.step()))),
     }
 }

@@ -20,7 +20,7 @@ use crate::record::Epoch;
 use crate::time::Timestamp;
 
 /// The version of the layout.
-pub const VERSION: u8 = 1;
+pub const VERSION: u8 = 2;
 
 /// How many readings a chunk may hold. The stage commits early at a hundredth of this; it bounds what a damaged length can ask for.
 pub const READINGS_MAX: usize = 1 << 20;

@@ -31,3 +31,4 @@ pub mod selector;
 pub mod template;
 pub mod time;
 pub mod uplink;
+pub mod zone;

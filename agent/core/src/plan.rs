@@ -3,6 +3,8 @@
 //! A plan can only be built right: names are unique, selectors parsed, expressions compiled against their bindings. It is stored
 //! beside the journal, so that a replay computes under the configuration that the events were taken under.
 
+mod kind;
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,6 +15,8 @@ use crate::expr::Expression;
 use crate::reading::InputId;
 use crate::selector::Selector;
 use crate::template::Template;
+
+pub use kind::{CalendarLength, WindowKind};
 
 /// The number of a stream: its place in [`Plan::streams`]. Across a reload streams are matched by name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -175,10 +179,12 @@ pub enum StreamKind {
 pub struct WindowPlan {
     /// Which series; a series is taken when one filter selects it.
     pub select: Vec<Selector>,
-    /// The length of the window, and its step: windows are `[n × every, (n + 1) × every)` since the epoch.
-    pub every: Duration,
+    /// Over which intervals.
+    pub kind: WindowKind,
     /// How long an emitted window is still revised.
     pub lateness: Duration,
+    /// How often a window that has not ended is emitted early: whenever the watermark passes a multiple of it.
+    pub emit_every: Option<Duration>,
     /// What is computed, in the order in which it is printed.
     pub compute: Vec<Function>,
 }

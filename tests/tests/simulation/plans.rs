@@ -6,7 +6,7 @@ use std::time::Duration;
 use rtlive_core::expr::Expression;
 use rtlive_core::plan::{
     BatchLimit, Binding, BindingSource, Durability, Format, Function, InputPlan, Plan, Priority, RulePlan, Severity,
-    StreamKind, StreamPlan, WindowPlan,
+    StreamKind, StreamPlan, WindowKind, WindowPlan,
 };
 
 /// How many plans there are.
@@ -99,7 +99,8 @@ fn raw(filter: &str) -> StreamKind {
 fn window(filter: &str, every: u64) -> StreamKind {
     StreamKind::Window(WindowPlan {
         select: vec![filter.parse().unwrap()],
-        every: Duration::from_secs(every),
+        kind: WindowKind::tumbling(Duration::from_secs(every)),
+        emit_every: None,
         lateness: Duration::from_secs(LATENESS),
         compute: COMPUTE.to_vec(),
     })

@@ -122,11 +122,82 @@ impl Accumulator {
         self.count += 1;
     }
 
+    /// Takes all that another holds, of other readings.
+    pub(super) fn merge(&mut self, other: &Self) {
+        if other.count == 0 {
+            return;
+        }
+        if self.count == 0 {
+            self.clone_from(other);
+            return;
+        }
+        if other.others < other.count {
+            self.merge_numbers(other);
+        }
+        self.others += other.others;
+        let at = |place: usize| other.scalar(place);
+        if other.first_time < self.first_time
+            || (other.first_time == self.first_time && at(FIRST).is_some_and(|first| self.beats(FIRST, first)))
+        {
+            (self.first_time, self.first, self.kinds[FIRST]) = (other.first_time, other.first, other.kinds[FIRST]);
+            self.copy_text(0, other);
+        }
+        if other.last_time > self.last_time
+            || (other.last_time == self.last_time && at(LAST).is_some_and(|last| self.beats(LAST, last)))
+        {
+            (self.last_time, self.last, self.kinds[LAST]) = (other.last_time, other.last, other.kinds[LAST]);
+            self.copy_text(1, other);
+        }
+        self.count += other.count;
+    }
+
+    fn merge_numbers(&mut self, other: &Self) {
+        self.add_to_sum(other.sum);
+        self.lost += other.lost;
+        if let Some(min) = other.scalar(MIN)
+            && self.scalar(MIN).is_none_or(|least| min.total_cmp(least) == Ordering::Less)
+        {
+            (self.min, self.kinds[MIN]) = (other.min, other.kinds[MIN]);
+        }
+        if let Some(max) = other.scalar(MAX)
+            && self.scalar(MAX).is_none_or(|greatest| max.total_cmp(greatest) == Ordering::Greater)
+        {
+            (self.max, self.kinds[MAX]) = (other.max, other.kinds[MAX]);
+        }
+    }
+
+    /// The times of the first reading and the last; the epoch where there is none.
+    pub(super) const fn span(&self) -> (Timestamp, Timestamp) {
+        (self.first_time, self.last_time)
+    }
+
+    fn scalar(&self, place: usize) -> Option<Scalar<'_>> {
+        match place {
+            MIN => self.min.scalar(self.kinds[MIN], None),
+            MAX => self.max.scalar(self.kinds[MAX], None),
+            FIRST => self.first.scalar(self.kinds[FIRST], self.text(0)),
+            _ => self.last.scalar(self.kinds[LAST], self.text(1)),
+        }
+    }
+
+    fn copy_text(&mut self, place: usize, other: &Self) {
+        if let Some(text) = other.text(place)
+            && let Some(kept) = self.texts.get_or_insert_default().get_mut(place)
+        {
+            *kept = Some(Arc::clone(text));
+        }
+    }
+
     #[inline]
-    fn add_number(&mut self, number: f64, scalar: Scalar<'_>, bits: Packed, kind: Kind) {
+    fn add_to_sum(&mut self, number: f64) {
         let sum = self.sum + number;
         self.lost += if self.sum.abs() >= number.abs() { (self.sum - sum) + number } else { (number - sum) + self.sum };
         self.sum = sum;
+    }
+
+    #[inline]
+    fn add_number(&mut self, number: f64, scalar: Scalar<'_>, bits: Packed, kind: Kind) {
+        self.add_to_sum(number);
         if self.min.scalar(self.kinds[MIN], None).is_none_or(|min| scalar.total_cmp(min) == Ordering::Less) {
             self.min = bits;
             self.kinds[MIN] = kind;
@@ -140,11 +211,8 @@ impl Accumulator {
     /// Whether a value goes before the first, or behind the last, of the same time.
     #[cold]
     fn beats(&self, place: usize, value: Scalar<'_>) -> bool {
-        let (present, wanted) = match place {
-            FIRST => (self.first.scalar(self.kinds[FIRST], self.text(0)), Ordering::Less),
-            _ => (self.last.scalar(self.kinds[LAST], self.text(1)), Ordering::Greater),
-        };
-        present.is_none_or(|present| value.total_cmp(present) == wanted)
+        let wanted = if place == FIRST { Ordering::Less } else { Ordering::Greater };
+        self.scalar(place).is_none_or(|present| value.total_cmp(present) == wanted)
     }
 
     fn text(&self, place: usize) -> Option<&Arc<str>> {

@@ -42,16 +42,20 @@ pub struct InputAccount {
 pub struct WindowAccount {
     /// The name of the window and its stream.
     pub window: Arc<str>,
-    /// Readings that were accepted, are selected, and neither bad nor quarantined.
+    /// Readings that were accepted, are selected, and neither bad nor quarantined; each as often as there are sliding windows that it lies in.
     pub selected: u64,
     /// In windows whose end the watermark has not passed; early results of them do not count.
     pub open: u64,
-    /// In the newest revisions of windows whose end the watermark has passed, or that a reload ended.
+    /// In the newest revisions of windows whose end the watermark has passed, or that a reload or a bound ended.
     pub finished: u64,
     /// Too late.
     pub late: u64,
     /// Of `finished` and `open`: those that came after the watermark had passed the window's end, within the lateness.
     pub revising: u64,
+    /// How many windows were ended early because too many were open.
+    pub crowded: u64,
+    /// How many sessions began because the one before would have been longer than `longest`.
+    pub cut: u64,
 }
 
 /// An account that does not close: a defect of the program.
@@ -101,7 +105,8 @@ impl Ledger {
             .inputs
             .iter()
             .flat_map(|account| [account.taken, account.accepted, account.bad, account.quarantined, account.late]);
-        let windows = self.windows.iter().flat_map(|account| [account.selected, account.revising]);
+        let windows =
+            self.windows.iter().flat_map(|account| [account.selected, account.revising, account.crowded, account.cut]);
         self.check().is_none() && inputs.chain(windows).all(|count| count <= COUNT_MAX)
     }
 }

@@ -23,6 +23,7 @@ mod aggregate;
 mod ledger;
 mod passage;
 mod reload;
+mod retired;
 mod rule;
 mod series;
 mod snapshot;
@@ -42,10 +43,13 @@ use crate::record::{Emitted, OutageRecord, Record};
 use crate::time::{Timestamp, nanos};
 
 pub use ledger::{Imbalance, InputAccount, Ledger, WindowAccount};
+pub use retired::RETIRED_MAX;
 pub use series::{SERIES_MAX, UNKNOWN_SERIES};
 pub use snapshot::{SNAPSHOT_VERSION, SnapshotError};
+pub use window::{PANES_MAX, SLOT_PANES_MAX};
 
 use passage::Passage;
+use retired::Retired;
 use rule::Rules;
 use series::SeriesTable;
 use watermark::Source;
@@ -62,6 +66,7 @@ pub struct Engine {
     windows: Windows,
     rules: Rules,
     ledger: Ledger,
+    retired: Retired,
     unknown_series: Arc<str>,
     /// Sources whose watermark has passed something in this event.
     queued: Vec<u32>,
@@ -108,12 +113,7 @@ impl Engine {
         let mut ledger = Ledger::default();
         for (i, stream) in plan.streams.iter().enumerate() {
             if let StreamKind::Window(window) = &stream.kind {
-                windows.push(Window {
-                    stream: StreamId(i as u16),
-                    every: nanos(window.every).max(1),
-                    lateness: nanos(window.lateness),
-                    compute: window.compute.clone(),
-                });
+                windows.push(Window::new(StreamId(i as u16), windows.len(), window));
                 ledger.windows.push(WindowAccount { window: Arc::clone(&stream.name), ..WindowAccount::default() });
             }
         }
@@ -128,6 +128,7 @@ impl Engine {
             windows: Windows::new(windows),
             rules: Rules::new(&plan),
             ledger,
+            retired: Retired::default(),
             unknown_series: UNKNOWN_SERIES.into(),
             queued: Vec::new(),
             due: Vec::new(),
@@ -278,13 +279,14 @@ impl Engine {
     fn subscribe(&mut self, id: SeriesId, name: &str, source: Option<u32>) -> Range<usize> {
         let start = self.windows.slots.len();
         let windows = self.plan.streams.iter().filter_map(|stream| match &stream.kind {
-            StreamKind::Window(window) => Some(window),
+            StreamKind::Window(window) => Some((&stream.name, window)),
             _ => None,
         });
-        if let Some(source) = source.and_then(|place| self.sources.get_mut(place as usize)) {
-            for (place, window) in windows.enumerate() {
+        if let Some((place, source)) = source.and_then(|place| Some((place, self.sources.get_mut(place as usize)?))) {
+            for (number, (stream, window)) in windows.enumerate() {
                 if window.select.iter().any(|filter| filter.matches(name)) {
-                    self.windows.subscribe(place as u16, id, source);
+                    let floor = self.retired.take(stream, id);
+                    self.windows.subscribe(number as u16, id, floor, place, source);
                 }
             }
         }
@@ -363,11 +365,11 @@ impl Engine {
     /// Emits what the watermarks of the queued sources have passed and what was revised, then lets go of what has closed.
     fn settle(&mut self, out: &mut Vec<Emitted>) {
         let Self { sources, windows, ledger, queued, due, .. } = self;
-        windows.collect_revised(due);
+        windows.collect_touched(sources, due);
         for source in queued.iter().filter_map(|&place| sources.get(place as usize)) {
-            windows.collect_finished(source, due);
+            windows.collect_due(source, due);
         }
-        windows.emit(due, true, &mut ledger.windows, out);
+        windows.emit(due, &mut ledger.windows, out);
         for place in queued.drain(..) {
             if let Some(source) = sources.get_mut(place as usize) {
                 source.is_queued = false;
@@ -388,7 +390,7 @@ impl Engine {
                 }
             }
         }
-        windows.emit(due, false, &mut ledger.windows, out);
+        windows.emit(due, &mut ledger.windows, out);
     }
 
     fn report_outage(&self, outage: &Outage, out: &mut Vec<Emitted>) {

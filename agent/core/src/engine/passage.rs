@@ -54,8 +54,8 @@ impl Passage<'_> {
         if !fate.is_bad {
             for slot in route.slots() {
                 let placed = self.windows.add(slot, reading.time, &reading.value, source, self.accounts);
-                fate.is_late |= placed == Placed::Late;
-                fate.is_open |= placed == Placed::Open;
+                fate.is_late |= placed != Placed::Open;
+                fate.is_open |= placed != Placed::Late;
             }
             if fate.is_late {
                 out.push(Emitted { stream: StreamId::LATE, record: Record::Reading(reading.clone()) });

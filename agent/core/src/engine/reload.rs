@@ -1,20 +1,34 @@
 //! What outlives a change of the plan, a restart, and a move of a series to another source.
 //!
 //! A reload takes the state out of the engine and puts it into a new one of the new plan, as a restart does with the same plan. All is
-//! matched by name. A window goes on when its name and length are the same and it still selects the series: its lateness and its
-//! functions may change. What has no place in the new plan ends before: its windows are emitted as far as they are
-//! (`is_final` false), its raised alerts are cleared.
+//! matched by name.
+//! - A window of which only the lateness, the functions or `emit_every` change goes on. What had closed stays closed under a longer lateness.
+//! - A window that is another (`every`, `over`, `gap`, `offset`, `zone`) begins at the next boundary of the old one, behind the newest
+//!   reading of the source; what is before that goes to the old definition, which ends by and by. A window that changes again while
+//!   an older definition still has some open ends that one at once.
+//! - What has no place in the new plan ends before: its windows are emitted as far as they are (`is_final` false), its raised alerts are
+//!   cleared. Should it come back, its windows begin behind those that were emitted ([`super::retired`]).
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use super::snapshot::{SavedInput, SavedRule, SavedSeries, SavedSource, SavedWindow, SnapshotError, State};
-use super::window::SavedPane;
+use super::snapshot::{
+    SavedDefinition, SavedInput, SavedRule, SavedSeries, SavedSource, SavedWindow, SnapshotError, State,
+};
+use super::window::{SavedSlot, Window};
 use super::{Engine, rule};
-use crate::plan::{BindingSource, Plan, RulePlan, StreamKind};
+use crate::plan::{BindingSource, Plan, RulePlan, StreamKind, WindowKind, WindowPlan};
 use crate::reading::{InputId, SeriesId, SeriesInfo};
 use crate::record::Emitted;
 use crate::time::{Timestamp, nanos};
+
+/// What a reload does with a series in a window.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Fate {
+    Stays,
+    Changes,
+    Ends,
+}
 
 impl Engine {
     /// Goes on under another plan; series keep their numbers.
@@ -22,13 +36,12 @@ impl Engine {
     /// What it emits speaks of the streams of the **old** plan: hand it to the store before the new one takes effect. Batches that
     /// drivers of the old plan still have under way must not be handed over afterwards, as inputs may have other numbers.
     pub fn reload(&mut self, now: Timestamp, plan: Arc<Plan>, out: &mut Vec<Emitted>) {
-        let homeless: Vec<usize> = (0..self.windows.slots.len()).filter(|&slot| !self.has_place(slot, &plan)).collect();
-        self.windows.abandon(&homeless, &mut self.ledger.windows, out);
+        self.end_homeless(&plan, out);
         let old = Arc::clone(&self.plan);
         self.rules.clear_removed(&old, now, |rule, instance| still_has(&plan, rule, instance), out);
         let mut next = Self::new(plan);
         // What has no place was ended above; the rest is put where it belongs, and there is nothing that could be refused.
-        next.put(self.state(), &mut |_| ());
+        next.put(self.state_under(&next.plan), &mut |_| ());
         *self = next;
     }
 
@@ -57,24 +70,89 @@ impl Engine {
         }
     }
 
-    /// Whether a slot's open windows go on under a plan.
-    fn has_place(&self, slot: usize, plan: &Plan) -> bool {
-        let place = || {
+    /// What becomes of a series in a window under a plan.
+    fn fate(&self, slot: usize, plan: &Plan) -> Fate {
+        let window = || {
             let entry = self.windows.slots.get(slot)?;
             let name = &self.series.infos.get(entry.series.index())?.name;
             let input = self.series.routes.get(entry.series.index())?.input?;
             plan.input_named(&self.plan.inputs.get(usize::from(input.0))?.name)?;
-            let stream = self.windows.windows.get(usize::from(entry.window))?.stream;
-            let stream = plan.stream_named(&self.plan.streams.get(stream.index())?.name)?;
-            match &plan.streams.get(stream.index())?.kind {
-                StreamKind::Window(window) => Some(
-                    nanos(window.every).max(1) == self.windows.every(slot)?
-                        && window.select.iter().any(|filter| filter.matches(name)),
-                ),
-                _ => None,
-            }
+            let old = self.windows.window(slot)?;
+            let new = window_named(plan, &self.plan.streams.get(old.stream.index())?.name)?;
+            new.select.iter().any(|filter| filter.matches(name)).then_some((old, new))
         };
-        place().unwrap_or(false)
+        match window() {
+            Some((old, new)) if is_same(old, new) => Fate::Stays,
+            Some(_) => Fate::Changes,
+            None => Fate::Ends,
+        }
+    }
+
+    /// Ends the windows that a plan has no place for, and older definitions of those that it changes.
+    fn end_homeless(&mut self, plan: &Plan, out: &mut Vec<Emitted>) {
+        let mut ended = Vec::new();
+        for (i, route) in self.series.routes.iter().enumerate() {
+            let watermark = self.sources.get(route.source as usize).map_or(Timestamp::MIN, |source| source.watermark);
+            for slot in route.slots() {
+                let fate = self.fate(slot, plan);
+                if fate != Fate::Stays {
+                    ended.extend(self.windows.before.remove(&(slot as u32)).map(|before| before as usize));
+                }
+                if fate == Fate::Ends {
+                    ended.push(slot);
+                    let name = self.windows.window(slot).and_then(|window| self.ledger.windows.get(window.account));
+                    if let Some((account, floor)) = name.zip(self.windows.fresh_start(slot, watermark)) {
+                        self.retired.remember(&account.window, SeriesId(i as u32), floor);
+                    }
+                }
+            }
+        }
+        self.retired.bound();
+        self.windows.abandon(&ended, &mut self.ledger.windows, out);
+    }
+
+    /// The state as an engine of another plan takes it: with a definition before where the plan changes a window, and with what has
+    /// closed kept closed where it makes the lateness longer.
+    fn state_under(&self, plan: &Plan) -> State {
+        let mut state = self.state();
+        for (window, saved) in self.windows.windows.iter().zip(&mut state.windows) {
+            let Some(new) = window_named(plan, &saved.account.window) else { continue };
+            let is_same = is_same(window, new);
+            if is_same && nanos(new.lateness) <= window.lateness {
+                continue;
+            }
+            let mut slots = Vec::new();
+            let mut old_slots = Vec::new();
+            for route in &self.series.routes {
+                let Some(source) = self.sources.get(route.source as usize) else { continue };
+                let of_window =
+                    |&slot: &usize| self.windows.window(slot).is_some_and(|of| of.account == window.account);
+                let Some(slot) = route.slots().find(of_window) else { continue };
+                let Some(old) = self.windows.saved(slot) else { continue };
+                let floor = match (is_same, source.newest) {
+                    (true, Some(_)) => old.floor.max(window.least_start(source.watermark)),
+                    (false, Some(newest)) => {
+                        let behind = self.windows.fresh_start(slot, source.watermark).unwrap_or(Timestamp::MIN);
+                        beginning(&window.kind, newest, behind, &new.kind)
+                    }
+                    (_, None) => old.floor,
+                };
+                let panes = if is_same { old.panes.clone() } else { Vec::new() };
+                slots.push(SavedSlot { series: old.series, floor, panes });
+                if source.newest.is_some() {
+                    old_slots.push(old);
+                }
+            }
+            saved.definition.slots = slots;
+            if !is_same {
+                let old = SavedDefinition { kind: new.kind.clone(), lateness: nanos(new.lateness), slots: Vec::new() };
+                let slots = std::mem::take(&mut saved.definition.slots);
+                let old = std::mem::replace(&mut saved.definition, old);
+                saved.definition.slots = slots;
+                saved.before = Some(SavedDefinition { slots: old_slots, ..old });
+            }
+        }
+        state
     }
 
     /// Moves a series that was declared again to the source that it came from this time, with its open windows.
@@ -83,21 +161,48 @@ impl Engine {
         if self.origin_of(id) == Some((input, &**source)) || usize::from(input.0) >= self.inputs.len() {
             return;
         }
+        let watermark = self.sources.get(route.source as usize).map_or(Timestamp::MIN, |source| source.watermark);
+        let mut moved = Vec::new();
+        for slot in route.slots() {
+            let before = self.windows.before.remove(&(slot as u32)).map(|before| before as usize);
+            for (slot, is_before) in [(Some(slot), false), (before, true)] {
+                let Some(slot) = slot else { continue };
+                let Some((number, mut saved)) =
+                    self.windows.slots.get(slot).map(|slot| slot.window).zip(self.windows.saved(slot))
+                else {
+                    continue;
+                };
+                if let Some(window) = self.windows.window(slot).filter(|_| watermark > Timestamp::MIN) {
+                    saved.floor = saved.floor.max(window.least_start(watermark));
+                }
+                self.windows.clear(slot);
+                moved.push((number, is_before, saved));
+            }
+        }
         let place = self.source(input, source);
-        let moved: Vec<(u16, Vec<SavedPane>)> = route
-            .slots()
-            .filter_map(|slot| Some((self.windows.slots.get(slot)?.window, self.windows.evict(slot))))
-            .collect();
         let Some(name) = self.series.infos.get(id.index()).map(|info| Arc::clone(&info.name)) else { return };
         let slots = self.subscribe(id, &name, Some(place));
-        for slot in slots.clone() {
-            let Some(window) = self.windows.slots.get(slot).map(|slot| slot.window) else { continue };
-            let panes = moved.iter().filter(|(of, _)| *of == window).flat_map(|(_, panes)| panes);
-            if let Some(source) = self.sources.get_mut(place as usize) {
-                panes.for_each(|pane| {
-                    self.windows.reopen(slot, pane.clone(), source);
-                });
+        let mut current = None;
+        for (number, is_before, SavedSlot { floor, panes, .. }) in moved {
+            let Some(source) = self.sources.get_mut(place as usize) else { continue };
+            let slot = match is_before {
+                true => {
+                    let Some(current) = current else { continue };
+                    let slot = self.windows.subscribe(number, id, floor, place, source);
+                    self.windows.before.insert(current, slot as u32);
+                    slot
+                }
+                false => {
+                    let of_window = |&slot: &usize| self.windows.slots.get(slot).is_some_and(|of| of.window == number);
+                    let Some(slot) = slots.clone().find(of_window) else { continue };
+                    current = Some(slot as u32);
+                    slot
+                }
+            };
+            if let Some(entry) = self.windows.slots.get_mut(slot) {
+                entry.floor = floor;
             }
+            self.windows.reopen(slot, panes, source);
         }
         if let Some(route) = self.series.routes.get_mut(id.index()) {
             route.reroute(input, place, slots);
@@ -133,18 +238,28 @@ impl Engine {
             info: info.clone(),
             source: route.input.and_then(|_| *numbers.get(route.source as usize)?),
         });
+        let definition = |window: &Window| SavedDefinition {
+            kind: window.kind.clone(),
+            lateness: window.lateness,
+            slots: Vec::new(),
+        };
         let windows = self.windows.windows.iter().zip(&self.ledger.windows).map(|(window, account)| SavedWindow {
             account: account.clone(),
-            every: window.every,
-            panes: Vec::new(),
+            definition: definition(window),
+            before: None,
         });
         let (series, mut windows): (_, Vec<_>) = (series.collect(), windows.collect());
-        for (i, route) in self.series.routes.iter().enumerate() {
-            for slot in route.slots() {
-                let window = self.windows.slots.get(slot).and_then(|slot| windows.get_mut(usize::from(slot.window)));
-                if let Some(window) = window {
-                    window.panes.extend(self.windows.panes(slot).map(|pane| (SeriesId(i as u32), pane.saved())));
-                }
+        for slot in self.series.routes.iter().flat_map(|route| route.slots()) {
+            let Some(window) = self.windows.window(slot).and_then(|window| windows.get_mut(window.account)) else {
+                continue;
+            };
+            let is_said = |slot: &SavedSlot| slot.floor > Timestamp::MIN || !slot.panes.is_empty();
+            window.definition.slots.extend(self.windows.saved(slot).filter(is_said));
+            if let Some(&before) = self.windows.before.get(&(slot as u32))
+                && let Some(old) = self.windows.window(before as usize)
+            {
+                let slots = &mut window.before.get_or_insert_with(|| definition(old)).slots;
+                slots.extend(self.windows.saved(before as usize));
             }
         }
         let rules = self.plan.rules.iter().enumerate().map(|(i, rule)| {
@@ -155,12 +270,13 @@ impl Engine {
         });
         let mut recents: Vec<_> = self.rules.recents().map(|(series, recent)| (series, recent.clone())).collect();
         recents.sort_by_key(|(series, _)| *series);
-        State { inputs, series, windows, rules: rules.collect(), recents }
+        State { inputs, series, windows, retired: self.retired.clone(), rules: rules.collect(), recents }
     }
 
     /// Puts a state into an engine that has seen nothing; names to `stranger` what its plan has no place for.
     fn put(&mut self, state: State, stranger: &mut dyn FnMut(String)) {
-        let State { inputs, series, windows, rules, recents } = state;
+        let State { inputs, series, windows, retired, rules, recents } = state;
+        self.retired = retired;
         let mut origins: BTreeMap<(u16, u32), (InputId, Arc<str>)> = BTreeMap::new();
         for (i, saved) in inputs.into_iter().enumerate() {
             let Some(id) = self.plan.input_named(&saved.account.input) else {
@@ -171,6 +287,7 @@ impl Engine {
                 let place = self.source(id, &source.name);
                 if let Some(entry) = self.sources.get_mut(place as usize) {
                     (entry.newest, entry.watermark) = (source.newest, source.watermark);
+                    entry.settled = source.watermark;
                 }
                 origins.insert((i as u16, number as u32), (id, source.name));
             }
@@ -214,31 +331,85 @@ impl Engine {
     }
 
     fn put_window(&mut self, saved: SavedWindow, stranger: &mut dyn FnMut(String)) {
-        let SavedWindow { account, every, panes } = saved;
-        let Some(window) = self.ledger.windows.iter().position(|known| known.window == account.window) else {
-            stranger(format!("the window {}", account.window));
+        let SavedWindow { account, definition, before } = saved;
+        let name = Arc::clone(&account.window);
+        let Some(place) = self.ledger.windows.iter().position(|known| known.window == name) else {
+            stranger(format!("the window {name}"));
             return;
         };
-        let name = Arc::clone(&account.window);
-        for (series, pane) in panes {
-            let count = pane.count();
-            let put = self.series.routes.get(series.index()).copied().and_then(|route| {
-                let slot = route.slots().find(|&slot| {
-                    self.windows.slots.get(slot).is_some_and(|slot| usize::from(slot.window) == window)
-                })?;
-                if self.windows.every(slot)? != every {
-                    return None;
-                }
-                let source = self.sources.get_mut(route.source as usize)?;
-                self.windows.reopen(slot, pane, source)
-            });
-            if put.is_none() {
-                stranger(format!("an open window of {name} with {count} readings of series {}", series.0));
+        if self.windows.windows.get(place).is_none_or(|window| window.kind != definition.kind) {
+            stranger(format!("other windows of {name}"));
+            return;
+        }
+        for slot in definition.slots {
+            let series = slot.series;
+            if self.put_slot(place, None, slot).is_none() {
+                stranger(format!("open windows of {name} with readings of series {}", series.0));
             }
         }
-        if let Some(known) = self.ledger.windows.get_mut(window) {
+        if let Some(SavedDefinition { kind, lateness, slots }) = before {
+            let number = self.windows.windows.len() as u16;
+            if let Some(window) = self.windows.windows.get(place) {
+                let Window { stream, account, emit_every, ref compute, .. } = *window;
+                let compute = compute.clone();
+                self.windows.windows.push(Window { stream, account, kind, lateness, emit_every, compute });
+            }
+            for slot in slots {
+                let series = slot.series;
+                if self.put_slot(place, Some(number), slot).is_none() {
+                    stranger(format!("open windows of {name} before a reload with readings of series {}", series.0));
+                }
+            }
+        }
+        if let Some(known) = self.ledger.windows.get_mut(place) {
             *known = account;
         }
+    }
+
+    /// Puts open windows into the slot of a series, or with `before` into a new one of the definition before.
+    fn put_slot(&mut self, window: usize, before: Option<u16>, saved: SavedSlot) -> Option<()> {
+        let SavedSlot { series, floor, panes } = saved;
+        let route = *self.series.routes.get(series.index())?;
+        let of_window =
+            |&slot: &usize| self.windows.slots.get(slot).is_some_and(|slot| usize::from(slot.window) == window);
+        let current = route.slots().find(of_window)?;
+        let source = self.sources.get_mut(route.source as usize)?;
+        let slot = match before {
+            None => current,
+            Some(number) if self.windows.before.contains_key(&(current as u32)) || usize::from(number) <= window => {
+                None?
+            }
+            Some(number) => {
+                let slot = self.windows.subscribe(number, series, floor, route.source, source);
+                self.windows.before.insert(current as u32, slot as u32);
+                slot
+            }
+        };
+        self.windows.slots.get_mut(slot)?.floor = floor;
+        self.windows.reopen(slot, panes, source)
+    }
+}
+
+/// The window of a plan with a name.
+fn window_named<'a>(plan: &'a Plan, name: &str) -> Option<&'a WindowPlan> {
+    match &plan.streams.get(plan.stream_named(name)?.index())?.kind {
+        StreamKind::Window(window) => Some(window),
+        _ => None,
+    }
+}
+
+/// Whether open windows of one are open windows of the other.
+fn is_same(old: &Window, new: &WindowPlan) -> bool {
+    old.kind == new.kind
+}
+
+/// Where the windows of a new definition begin: at the old one's next boundary behind the newest reading, and behind all that it
+/// has open; sliding ones at their next step from there, as one that is cut off would be told beside others of the same start.
+fn beginning(old: &WindowKind, newest: Timestamp, behind: Timestamp, new: &WindowKind) -> Timestamp {
+    let boundary = old.boundary_after(newest).max(behind);
+    match new {
+        WindowKind::Sliding { .. } if new.around(boundary).0 < boundary => new.boundary_after(boundary),
+        _ => boundary,
     }
 }
 

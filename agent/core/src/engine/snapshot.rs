@@ -12,15 +12,17 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use super::ledger::{InputAccount, WindowAccount};
+use super::retired::Retired;
 use super::rule::Recent;
-use super::window::SavedPane;
+use super::window::SavedSlot;
+use crate::plan::WindowKind;
 use crate::reading::{SeriesId, SeriesInfo};
 use crate::time::Timestamp;
 
 const MAGIC: [u8; 4] = *b"RTES";
 
 /// The version of the snapshot's body; changes whenever what is saved does.
-pub const SNAPSHOT_VERSION: u16 = 1;
+pub const SNAPSHOT_VERSION: u16 = 2;
 
 const HEADER_BYTES: usize = 10;
 
@@ -47,6 +49,7 @@ pub(super) struct State {
     pub(super) inputs: Vec<SavedInput>,
     pub(super) series: Vec<SavedSeries>,
     pub(super) windows: Vec<SavedWindow>,
+    pub(super) retired: Retired,
     pub(super) rules: Vec<SavedRule>,
     pub(super) recents: Vec<(SeriesId, Recent)>,
 }
@@ -76,8 +79,17 @@ pub(super) struct SavedSeries {
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) struct SavedWindow {
     pub(super) account: WindowAccount,
-    pub(super) every: i64,
-    pub(super) panes: Vec<(SeriesId, SavedPane)>,
+    pub(super) definition: SavedDefinition,
+    /// The one before the last reload, where that changed it.
+    pub(super) before: Option<SavedDefinition>,
+}
+
+/// Which windows there are, and the series that have some.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) struct SavedDefinition {
+    pub(super) kind: WindowKind,
+    pub(super) lateness: i64,
+    pub(super) slots: Vec<SavedSlot>,
 }
 
 #[derive(Debug, Serialize, Deserialize)]

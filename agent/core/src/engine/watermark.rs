@@ -19,7 +19,9 @@ pub(super) struct Source {
     pub(super) newest: Option<Timestamp>,
     /// [`Timestamp::MIN`] until there is a reading.
     pub(super) watermark: Timestamp,
-    /// The least watermark at which a window of this source ends or closes.
+    /// The watermark when windows were last looked at; no multiple of an `emit_every` lies between it and the watermark after an event.
+    pub(super) settled: Timestamp,
+    /// The least watermark at which a window of this source ends, closes, or is emitted early.
     pub(super) due: Timestamp,
     /// Whether it waits in the engine's list of sources that have something due.
     pub(super) is_queued: bool,
@@ -33,6 +35,7 @@ impl Source {
             name,
             newest: None,
             watermark: Timestamp::MIN,
+            settled: Timestamp::MIN,
             due: Timestamp::MAX,
             is_queued: false,
             groups: Vec::new(),

@@ -8,7 +8,7 @@ use rtlive_core::event::{Batch, Declared, Event};
 use rtlive_core::expr::Expression;
 use rtlive_core::plan::{
     BatchLimit, Binding, BindingSource, Durability, Format, Function, InputPlan, Plan, Priority, RulePlan, Severity,
-    StreamKind, StreamPlan, WindowPlan,
+    StreamKind, StreamPlan, WindowKind, WindowPlan,
 };
 use rtlive_core::reading::{ClockState, InputId, Quality, Reading, SeriesId, SeriesInfo, Value};
 use rtlive_core::record::{Aggregate, Emitted, Record};
@@ -46,11 +46,24 @@ impl Planned {
     }
 
     /// A window of all functions; seconds.
-    pub(crate) fn window(mut self, name: &str, select: &str, every: u64, lateness: u64) -> Self {
+    pub(crate) fn window(self, name: &str, select: &str, every: u64, lateness: u64) -> Self {
+        self.kind(name, select, WindowKind::tumbling(Duration::from_secs(every)), lateness, None)
+    }
+
+    /// A window of any kind, of all functions; seconds.
+    pub(crate) fn kind(
+        mut self,
+        name: &str,
+        select: &str,
+        kind: WindowKind,
+        lateness: u64,
+        emit_every: Option<u64>,
+    ) -> Self {
         let window = WindowPlan {
             select: vec![select.parse().unwrap()],
-            every: Duration::from_secs(every),
+            kind,
             lateness: Duration::from_secs(lateness),
+            emit_every: emit_every.map(Duration::from_secs),
             compute: Function::ALL.to_vec(),
         };
         self.0.streams.push(stream(name, StreamKind::Window(window)));
