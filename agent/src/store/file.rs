@@ -412,6 +412,19 @@ impl File {
         Ok(oldest)
     }
 
+    /// Gives up to `pages` free pages back to the file system where more than `kept` are free; says whether there were as many. The file becomes
+    /// shorter with the next checkpoint.
+    pub(super) fn vacuum(&self, pages: i64, kept: i64) -> Result<bool, StoreError> {
+        let free = self.connection.pragma_query_value(None, "freelist_count", |row| row.get::<_, i64>(0));
+        if free.map_err(self.failed("count the free pages"))? < kept + pages {
+            return Ok(false);
+        }
+        // Each row of this pragma frees one page, so it must be read to its end.
+        let vacuum = format!("PRAGMA incremental_vacuum({pages})");
+        self.connection.execute_batch(&vacuum).map_err(self.failed("free pages"))?;
+        Ok(true)
+    }
+
     /// The size of the file and its log, in bytes.
     pub(super) fn bytes(&self) -> u64 {
         let sizes = parts(&self.path).into_iter().map(|path| fs::metadata(path).map_or(0, |file| file.len()));

@@ -64,6 +64,12 @@ const JOURNAL_BYTES_MIN: u64 = 256 << 10;
 /// How long an acknowledged frame may wait for a commit to be deleted with, before a transaction is made for it alone.
 const FLUSH_AFTER: Duration = Duration::from_secs(1);
 
+/// How many free pages one step of the vacuum gives back: half a MiB, in some milliseconds. A commit may have to wait for one.
+const VACUUM_PAGES: i64 = 64;
+
+/// How many free pages stay in the file: 2 MiB, which the frames of the next hours take again. Giving them back costs writes.
+const FREE_PAGES_KEPT: i64 = 256;
+
 /// Why records or readings are missing that were committed: the journal, or the snapshot that it follows, could not be replayed.
 const REPLAY_FAILED: &str = "replay_failed";
 
@@ -217,6 +223,16 @@ impl Store {
     pub fn flush(&mut self, now: Timestamp) -> Result<(), StoreError> {
         let commit = Commit { at: now, events: Vec::new(), records: Vec::new(), state: Vec::new(), snapshot: None };
         self.write(commit, true).map(|_| ()).inspect_err(|error| self.file.condemn_for(error))
+    }
+
+    /// Gives some of the room that deleted frames leave back to the file system; to be called in idle time. Says whether there was enough of it to
+    /// be worth it.
+    ///
+    /// # Errors
+    /// What SQLite said.
+    pub fn vacuum(&mut self) -> Result<bool, StoreError> {
+        let vacuumed = self.file.vacuum(VACUUM_PAGES, FREE_PAGES_KEPT);
+        vacuumed.inspect_err(|error| self.file.condemn_for(error))
     }
 
     /// What the link looks like.

@@ -7,12 +7,16 @@ use std::time::Duration;
 
 use rtlive_drivers::outlet::Clock;
 use tokio::sync::{mpsc, watch};
+use tokio::time::Instant;
 
 use super::{Look, Store};
 use crate::message::{STORE_REQUESTS_MAX, StoreError, StoreHandle, StoreRequest};
 
 /// How often the thread looks for what waits for a commit that does not come.
 const LOOK_EVERY: Duration = Duration::from_millis(500);
+
+/// How often free pages are given back, at most, while nothing else is asked: half a MiB a second.
+const VACUUM_EVERY: Duration = Duration::from_secs(1);
 
 /// Moves the store to a thread of its own. The thread ends with [`StoreRequest::Stop`], or when every handle is gone, or after an error
 /// of the disk, which it answers to whoever asked.
@@ -37,7 +41,12 @@ async fn serve(
     changed: &watch::Sender<u64>,
     clock: &dyn Clock,
 ) -> Result<(), StoreError> {
+    let mut vacuum_at = Instant::now() + VACUUM_EVERY;
     loop {
+        if requests.is_empty() && Instant::now() >= vacuum_at {
+            store.vacuum()?;
+            vacuum_at = Instant::now() + VACUUM_EVERY;
+        }
         let Ok(request) = tokio::time::timeout(LOOK_EVERY, requests.recv()).await else {
             flush(&mut store, changed, clock)?;
             continue;

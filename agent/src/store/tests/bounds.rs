@@ -128,6 +128,36 @@ fn a_long_backlog_of_a_stream_that_is_refused_is_passed_over_once() {
 }
 
 #[test]
+fn room_that_nobody_needs_goes_back_to_the_file_system() {
+    let folder = tempfile::tempdir().unwrap();
+    let (mut store, _) = open(folder.path(), 1, 0, 7);
+    store.commit(commit(0, &[], true)).unwrap();
+    store.hint(CONNECTED);
+    for second in 1..=30 {
+        // A square, because differences of multiples are all alike.
+        let values: Vec<_> = noise(20_000, second, 1).into_iter().map(|(at, n)| (at, n.wrapping_mul(n >> 7))).collect();
+        store.commit(commit(second, &values, false)).unwrap();
+    }
+    assert!(!store.vacuum().unwrap(), "nothing is free yet");
+    let mut kept = frames(&mut store);
+    let gone: Vec<_> = kept.drain(1..kept.len() - 1).map(|frame| frame.id).collect();
+    while store.take(&[]).unwrap().is_some() {}
+    store.acknowledge(&gone);
+    store.commit(commit(50, &[], true)).unwrap();
+    store.commit(commit(51, &[], true)).unwrap();
+    store.close().unwrap();
+    let length = || std::fs::metadata(folder.path().join(super::super::FILE_NAME)).unwrap().len();
+    let before = length();
+    let (mut store, _) = open(folder.path(), 1, 60, 8);
+    while store.vacuum().unwrap() {}
+    store.close().unwrap();
+    assert!(length() < before * 2 / 3, "{} of {before}", length());
+    let (mut store, _) = open(folder.path(), 1, 70, 9);
+    let left = frames(&mut store);
+    assert!(kept.iter().all(|frame| left.iter().any(|other| other.bytes == frame.bytes)));
+}
+
+#[test]
 fn a_frame_that_comes_back_while_its_stream_is_refused_is_given_out_again() {
     let folder = tempfile::tempdir().unwrap();
     let (mut store, _) = open(folder.path(), 1, 0, 7);
