@@ -4,7 +4,10 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use rtlive_core::plan::{BatchLimit, Format, Function, Priority, StreamId, StreamKind, StreamPlan, WindowPlan};
+use rtlive_core::frame::FUNCTIONS_MAX;
+use rtlive_core::plan::{
+    BatchLimit, Buckets, Format, Function, Priority, StreamId, StreamKind, StreamPlan, WindowPlan,
+};
 use rtlive_core::selector::Selector;
 use rtlive_core::template::Template;
 
@@ -99,9 +102,12 @@ options! {
         pub emit_every: Option<Period>,
         /// How long an emitted window is still revised by readings that come late; after that they go to the stream `late`.
         pub lateness: Span = "10s",
-        /// What is computed. Of text and bools only count, first and last. Not yet in this version: percentiles such as p95, std, rms,
-        /// range, rate, increase.
+        /// What is computed ([aggregates](aggregates.md)). Of text and bools only count, first, last and time_in_state.
         pub compute: Compute = ["count", "min", "max", "mean", "last"],
+        /// How far a percentile may be from the exact one, as a part of it. Unless configured 0.01, which is 1 %.
+        pub percentile_error: Option<PartOfOne>,
+        /// The resolution of the sensors, such as 0.1: a percentile is then at most half of it from the exact one, instead of a part.
+        pub resolution: Option<f64>,
     }
 }
 
@@ -112,6 +118,10 @@ pub struct Batch(pub BatchLimit);
 /// What a window computes, each function once.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Compute(pub Vec<Function>);
+
+/// A part of one, as exact as percentiles can be.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct PartOfOne(pub f64);
 
 impl Setting for Batch {
     fn expected() -> String {
@@ -129,9 +139,23 @@ impl Setting for Batch {
     }
 }
 
+impl Setting for PartOfOne {
+    fn expected() -> String {
+        format!("a number from {} to {}", Buckets::RELATIVE_MIN, Buckets::RELATIVE_MAX)
+    }
+
+    fn read(value: &Value<'_>) -> Option<Self> {
+        let part = value.as_number().filter(|part| (Buckets::RELATIVE_MIN..=Buckets::RELATIVE_MAX).contains(part));
+        if part.is_none() {
+            value.wrong(Self::expected());
+        }
+        part.map(Self)
+    }
+}
+
 impl Setting for Compute {
     fn expected() -> String {
-        format!("a list of {}", words(&Function::ALL.map(Function::name)))
+        format!("a list of {}", with_names(|names| words(&[names, &["p95"]].concat())))
     }
 
     fn read(value: &Value<'_>) -> Option<Self> {
@@ -149,6 +173,10 @@ impl Setting for Compute {
             seen.push(function);
             Some(function)
         });
+        if seen.len() > FUNCTIONS_MAX {
+            value.mistake(format!("at most {FUNCTIONS_MAX} functions"), seen.len());
+            return None;
+        }
         functions.map(Self)
     }
 
@@ -161,19 +189,41 @@ impl Setting for Compute {
             ("max", "The greatest value."),
             ("first", "The value of the earliest reading."),
             ("last", "The value of the latest reading."),
+            ("std", "The standard deviation of the population."),
+            ("rms", "The root of the mean square."),
+            ("range", "The greatest value minus the least."),
+            ("increase", "What a counter rose by since the reading before the window; after it went back, from 0."),
+            ("rate", "The increase divided by the seconds between the readings that it was counted from and to."),
+            ("resets", "How often a counter went back."),
+            ("time_mean", "The mean weighted by how long each value held."),
+            ("time_in_state", "The seconds that each state held, by its name: of bools, texts and integers."),
+            (
+                "p95",
+                "The 95th percentile, and so on: any above 0 and below 100 with at most three decimals, such as `p50` or `p99.9`.",
+            ),
         ]
     }
 }
 
+/// The names of all functions but the percentiles.
+fn with_names<T>(then: impl FnOnce(&[&str]) -> T) -> T {
+    let names = Function::NAMED.map(Function::name);
+    then(&names.each_ref().map(|name| &**name))
+}
+
 fn function(item: &Value<'_>) -> Option<Function> {
-    const LATER: [&str; 5] = ["std", "rms", "range", "rate", "increase"];
     let text = item.as_text();
-    let found = text.and_then(|text| Function::ALL.into_iter().find(|function| function.name() == text));
+    let found = text.and_then(|text| text.parse().ok());
     if found.is_none() {
-        let quantile = |text: &str| text.strip_prefix('p').is_some_and(|rest| rest.parse::<u8>().is_ok());
+        let is_percentile =
+            |text: &str| text.strip_prefix('p').is_some_and(|rest| rest.starts_with(|c: char| c.is_ascii_digit()));
         match text {
-            Some(text) if quantile(text) || LATER.contains(&text) => item.not_yet(format_args!("{text:?}")),
-            _ => crate::options::wrong_word(item, text, &Function::ALL.map(Function::name)),
+            Some("p0") => item.mistake("\"min\" for the least value", item.found()),
+            Some("p100") => item.mistake("\"max\" for the greatest value", item.found()),
+            Some(text) if is_percentile(text) => {
+                item.wrong("a percentile above 0 and below 100 with at most three decimals, none of them needless, such as \"p99.9\"");
+            }
+            _ => with_names(|names| crate::options::wrong_word(item, text, &[names, &["p95"]].concat())),
         }
     }
     found
@@ -304,12 +354,32 @@ fn window_stream(name: &str, table: &Table<'_>, labels: Option<&BTreeMap<String,
     let lane = Lane::read(table, labels);
     let options = WindowOptions::read(table)?;
     let kind = window::kind(table, &options);
+    let buckets = buckets(table, &options);
     let WindowOptions { select, lateness: Span(lateness), compute: Compute(compute), .. } = options;
     let (kind, emit_every) = kind?;
-    let window = WindowPlan { select: select.into_vec(), kind, lateness, emit_every, compute };
+    let window = WindowPlan { select: select.into_vec(), kind, lateness, emit_every, compute, buckets: buckets? };
     let mut stream = blank(name, StreamKind::Window(window));
     lane?.apply(&mut stream);
     Some(stream)
+}
+
+/// How exact the percentiles of a window are.
+fn buckets(table: &Table<'_>, options: &WindowOptions) -> Option<Buckets> {
+    let &WindowOptions { compute: Compute(ref compute), percentile_error: error, resolution, .. } = options;
+    let given = if resolution.is_some() { "resolution" } else { "percentile_error" };
+    if resolution.is_some_and(|resolution| resolution <= 0.0) {
+        table.mistake("resolution", "a number above 0", resolution.unwrap_or_default());
+        return None;
+    }
+    if resolution.is_some() && error.is_some() {
+        table.mistake("resolution", "either `percentile_error` or `resolution`", "both");
+        return None;
+    }
+    if (resolution.is_some() || error.is_some()) && !compute.iter().any(|function| function.needs_sketch()) {
+        table.warn(given, "changes nothing: `compute` has no percentile");
+    }
+    let relative = || error.map_or_else(Buckets::default, |PartOfOne(error)| Buckets::Relative(error));
+    Some(resolution.map_or_else(relative, Buckets::Steps))
 }
 
 /// The filters of a stream, where it has some, and how often it makes a record of a series, where that is fixed.

@@ -13,8 +13,8 @@ use rtlive_core::engine::Engine;
 use rtlive_core::event::{Batch, Declared, Event};
 use rtlive_core::expr::Expression;
 use rtlive_core::plan::{
-    BatchLimit, Binding, BindingSource, Durability, Format, Function, InputPlan, Plan, Priority, RulePlan, Severity,
-    StreamKind, StreamPlan, WindowKind, WindowPlan,
+    BatchLimit, Binding, BindingSource, Buckets, Durability, Format, Function, InputPlan, Plan, Priority, RulePlan,
+    Severity, StreamKind, StreamPlan, WindowKind, WindowPlan,
 };
 use rtlive_core::reading::{ClockState, InputId, Quality, Reading, SeriesId, SeriesInfo, Value};
 use rtlive_core::time::Timestamp;
@@ -118,8 +118,8 @@ fn plan(rules: usize) -> Arc<Plan> {
         ["gaps", "alerts", "late", "quarantine"].map(|name| stream(name, StreamKind::Reserved)).into();
     let select = vec!["#".parse().expect("a filter")];
     let ten = Duration::from_secs(10);
-    let (kind, compute) = (WindowKind::tumbling(ten), Function::ALL.to_vec());
-    let window = WindowPlan { select, kind, lateness: ten, emit_every: None, compute };
+    let (kind, compute) = (WindowKind::tumbling(ten), Function::PLAIN.to_vec());
+    let window = WindowPlan { select, kind, lateness: ten, emit_every: None, compute, buckets: Buckets::default() };
     streams.push(stream("ten", StreamKind::Window(window)));
     let rules = (0..rules * SERIES as usize / 10).map(|i| RulePlan {
         name: format!("r{i}").into(),

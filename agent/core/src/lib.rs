@@ -21,6 +21,7 @@ pub mod engine;
 pub mod event;
 pub mod expr;
 pub mod frame;
+pub mod function;
 pub mod journal;
 pub mod json;
 pub mod message;

@@ -12,6 +12,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use crate::expr::Expression;
+pub use crate::function::{Buckets, Function, Percentile};
 use crate::reading::InputId;
 use crate::selector::Selector;
 use crate::template::Template;
@@ -187,49 +188,8 @@ pub struct WindowPlan {
     pub emit_every: Option<Duration>,
     /// What is computed, in the order in which it is printed.
     pub compute: Vec<Function>,
-}
-
-/// An aggregate function.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Function {
-    /// How many readings; an integer.
-    Count,
-    /// The compensated sum (Neumaier 1974).
-    Sum,
-    /// The sum divided by the count.
-    Mean,
-    /// The least value.
-    Min,
-    /// The greatest value.
-    Max,
-    /// The value of the earliest reading.
-    First,
-    /// The value of the latest reading.
-    Last,
-}
-
-impl Function {
-    /// Every function.
-    pub const ALL: [Self; 7] = [Self::Count, Self::Sum, Self::Mean, Self::Min, Self::Max, Self::First, Self::Last];
-
-    /// The name in the configuration and in JSON.
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Count => "count",
-            Self::Sum => "sum",
-            Self::Mean => "mean",
-            Self::Min => "min",
-            Self::Max => "max",
-            Self::First => "first",
-            Self::Last => "last",
-        }
-    }
-
-    /// Whether it has a meaning for bools and text; the others are absent from their aggregates.
-    pub const fn takes_any_value(self) -> bool {
-        matches!(self, Self::Count | Self::First | Self::Last)
-    }
+    /// How exact percentiles are.
+    pub buckets: Buckets,
 }
 
 /// How much an alert matters.

@@ -55,6 +55,14 @@ impl Value {
             Self::Bool(_) | Self::Text(_) => None,
         }
     }
+
+    /// The text; `None` for anything else.
+    pub const fn as_text(&self) -> Option<&Arc<str>> {
+        match self {
+            Self::Text(text) => Some(text),
+            _ => None,
+        }
+    }
 }
 
 /// A borrowed [`Value`]: what expressions compute with, and what aggregates compare.

@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use rtlive_core::expr::Expression;
 use rtlive_core::plan::{
-    BatchLimit, Binding, BindingSource, Durability, Format, Function, InputPlan, Plan, Priority, RulePlan, Severity,
-    StreamKind, StreamPlan, WindowKind, WindowPlan,
+    BatchLimit, Binding, BindingSource, Buckets, Durability, Format, Function, InputPlan, Plan, Priority, RulePlan,
+    Severity, StreamKind, StreamPlan, WindowKind, WindowPlan,
 };
 
 /// How many plans there are.
@@ -103,6 +103,7 @@ fn window(filter: &str, every: u64) -> StreamKind {
         emit_every: None,
         lateness: Duration::from_secs(LATENESS),
         compute: COMPUTE.to_vec(),
+        buckets: Buckets::default(),
     })
 }
 

@@ -1,32 +1,51 @@
 //! The aggregate of one series over one window, as it grows.
 //!
-//! Independent of the order of its readings: count, min, max, first and last exactly, the sum to the last bits of a compensated
+//! Independent of the order of its readings: count, min, max, first and last exactly, sums to the last bits of a compensated
 //! sum. Where two readings of a series have the same time, `first` is the least and `last` the greatest of them
 //! ([`Scalar::total_cmp`]), so that not even their order counts.
 //!
-//! Integers stay integers in min, max, first and last; sum and mean are floats always, so that a stream's columns keep their type.
+//! Integers stay integers in min, max, range, first, last and increase; what is made of a sum is a float always, so that a stream's
+//! columns keep their type.
+//!
+//! What the plain functions need is always kept: it is as fast as asking which are wanted, and a reload that changes the list loses
+//! nothing. What the others need is kept where the window computes them, from its opening on ([`Keeps`]).
 
 use std::cmp::Ordering;
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
+use super::course::{Course, Observed, Span};
 use super::ledger::COUNT_MAX;
-use crate::plan::Function;
+use super::sketch::{Scale, Sketch};
+use super::sum::{Sum, variance};
+use crate::plan::{Buckets, Function};
 use crate::reading::{Scalar, Value};
 use crate::time::Timestamp;
 
-/// Count, sum and the four picked values. All functions are kept whatever the window computes: it is as fast as asking which are
-/// wanted, and a reload that changes the list loses nothing.
+/// What is kept of a window beside what the plain functions need.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub(super) struct Keeps {
+    squares: bool,
+    sketch: Option<Scale>,
+    order: Option<Order>,
+}
+
+/// What is kept of the order of readings.
+#[derive(Clone, Copy, Debug, PartialEq)]
+struct Order {
+    overtaken: i64,
+    states: bool,
+}
+
+/// Count, sum and the four picked values, and what else is to be kept.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub(super) struct Accumulator {
     /// All readings.
     count: u64,
     /// The bools and texts among them.
     others: u64,
-    sum: f64,
-    /// What `sum` lost to rounding (Neumaier 1974, "Rundungsfehleranalyse einiger Verfahren zur Summation endlicher Summen").
-    lost: f64,
+    sum: Sum,
     min: Packed,
     max: Packed,
     first: Packed,
@@ -36,6 +55,15 @@ pub(super) struct Accumulator {
     last_time: Timestamp,
     /// `first` and `last` where they are texts.
     texts: Option<Box<[Option<Arc<str>>; 2]>>,
+    extra: Option<Box<Extra>>,
+}
+
+/// What is kept beside that.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+struct Extra {
+    squares: Option<Sum>,
+    sketch: Option<Sketch>,
+    course: Option<Box<Course>>,
 }
 
 /// The bits of a value; its [`Kind`] stands beside, which saves half of what an enum would take.
@@ -91,15 +119,84 @@ impl Packed {
     }
 }
 
+impl Keeps {
+    /// What functions need. A reading may come `overtaken` nanoseconds behind the newest of its series.
+    pub(super) fn of(compute: &[Function], buckets: Buckets, overtaken: i64) -> Self {
+        let any = |needs: fn(Function) -> bool| compute.iter().any(|&function| needs(function));
+        let states = compute.contains(&Function::TimeInState);
+        Self {
+            squares: any(Function::needs_squares),
+            sketch: any(Function::needs_sketch).then(|| Scale::new(buckets)),
+            order: any(Function::needs_order).then_some(Order { overtaken, states }),
+        }
+    }
+
+    /// Whether the newest reading before a window counts.
+    #[allow(dead_code)]
+    pub(super) const fn needs_carry(&self) -> bool {
+        self.order.is_some()
+    }
+}
+
 impl Accumulator {
+    /// An empty one that keeps what is to be kept.
+    pub(super) fn new(keeps: &Keeps) -> Self {
+        let course = |order: Order| Box::new(Course::new(order.overtaken, order.states));
+        let extra = (*keeps != Keeps::default()).then(|| {
+            Box::new(Extra {
+                squares: keeps.squares.then_some(Sum::ZERO),
+                sketch: keeps.sketch.map(Sketch::new),
+                course: keeps.order.map(course),
+            })
+        });
+        Self { extra, ..Self::default() }
+    }
+
+    /// Lets go of what is not to be kept any more, after a reload. What should have been kept and was not is missing until the
+    /// next window: a function has no value rather than that of a part of the readings.
+    pub(super) fn fit(&mut self, keeps: &Keeps) {
+        let Some(extra) = &mut self.extra else { return };
+        extra.squares.take_if(|_| !keeps.squares);
+        extra.sketch.take_if(|sketch| keeps.sketch != Some(sketch.scale()));
+        extra.course.take_if(|_| keeps.order.is_none());
+        if let (Some(course), Some(order)) = (&mut extra.course, keeps.order) {
+            course.fit(order.overtaken, order.states);
+        }
+        if extra.squares.is_none() && extra.sketch.is_none() && extra.course.is_none() {
+            self.extra = None;
+        }
+    }
+
+    /// The bytes that it takes beside itself, texts not counted.
+    pub(super) fn bytes(&self) -> usize {
+        self.extra.as_ref().map_or(0, |extra| {
+            size_of::<Extra>()
+                + extra.sketch.as_ref().map_or(0, Sketch::bytes)
+                + extra.course.as_ref().map_or(0, |course| course.bytes())
+        })
+    }
+
+    /// The newest reading.
+    #[allow(dead_code)]
+    pub(super) fn newest(&self) -> Option<Observed> {
+        let value = self.last.value(self.kinds[LAST], self.text(1))?;
+        Some(Observed { time: self.last_time, value })
+    }
+
+    /// The times of the first reading and the last; the epoch where there is none.
+    pub(super) const fn span(&self) -> (Timestamp, Timestamp) {
+        (self.first_time, self.last_time)
+    }
+
     /// How many readings went in.
     pub(super) const fn count(&self) -> u64 {
         self.count
     }
 
-    /// Takes a reading. Its value is finite: what is not has been marked bad before.
+    /// Takes a reading. Its value is finite: what is not has been marked bad before. `false` when the functions that need order could
+    /// not take it, since it is too old.
     #[inline]
-    pub(super) fn add(&mut self, time: Timestamp, value: &Value) {
+    pub(super) fn add(&mut self, time: Timestamp, value: &Value) -> bool {
         let scalar = value.as_scalar();
         let (bits, kind) = Packed::of(scalar);
         match scalar {
@@ -111,18 +208,19 @@ impl Accumulator {
             self.first_time = time;
             self.first = bits;
             self.kinds[FIRST] = kind;
-            self.keep_text(0, value);
+            self.keep_text(0, value.as_text());
         }
         if self.count == 0 || time > self.last_time || (time == self.last_time && self.beats(LAST, scalar)) {
             self.last_time = time;
             self.last = bits;
             self.kinds[LAST] = kind;
-            self.keep_text(1, value);
+            self.keep_text(1, value.as_text());
         }
         self.count += 1;
+        self.extra.as_mut().is_none_or(|extra| extra.add(time, value))
     }
 
-    /// Takes all that another holds, of other readings.
+    /// Takes what another one took that keeps the same. Of what needs order, see [`Course::merge`].
     pub(super) fn merge(&mut self, other: &Self) {
         if other.count == 0 {
             return;
@@ -131,46 +229,34 @@ impl Accumulator {
             self.clone_from(other);
             return;
         }
-        if other.others < other.count {
-            self.merge_numbers(other);
-        }
-        self.others += other.others;
         let at = |place: usize| other.scalar(place);
+        if at(MIN).is_some_and(|min| self.scalar(MIN).is_none_or(|known| min.total_cmp(known) == Ordering::Less)) {
+            (self.min, self.kinds[MIN]) = (other.min, other.kinds[MIN]);
+        }
+        if at(MAX).is_some_and(|max| self.scalar(MAX).is_none_or(|known| max.total_cmp(known) == Ordering::Greater)) {
+            (self.max, self.kinds[MAX]) = (other.max, other.kinds[MAX]);
+        }
         if other.first_time < self.first_time
             || (other.first_time == self.first_time && at(FIRST).is_some_and(|first| self.beats(FIRST, first)))
         {
             (self.first_time, self.first, self.kinds[FIRST]) = (other.first_time, other.first, other.kinds[FIRST]);
-            self.copy_text(0, other);
+            self.keep_text(0, other.text(0));
         }
         if other.last_time > self.last_time
             || (other.last_time == self.last_time && at(LAST).is_some_and(|last| self.beats(LAST, last)))
         {
             (self.last_time, self.last, self.kinds[LAST]) = (other.last_time, other.last, other.kinds[LAST]);
-            self.copy_text(1, other);
+            self.keep_text(1, other.text(1));
         }
         self.count += other.count;
-    }
-
-    fn merge_numbers(&mut self, other: &Self) {
-        self.add_to_sum(other.sum);
-        self.lost += other.lost;
-        if let Some(min) = other.scalar(MIN)
-            && self.scalar(MIN).is_none_or(|least| min.total_cmp(least) == Ordering::Less)
-        {
-            (self.min, self.kinds[MIN]) = (other.min, other.kinds[MIN]);
-        }
-        if let Some(max) = other.scalar(MAX)
-            && self.scalar(MAX).is_none_or(|greatest| max.total_cmp(greatest) == Ordering::Greater)
-        {
-            (self.max, self.kinds[MAX]) = (other.max, other.kinds[MAX]);
+        self.others += other.others;
+        self.sum.merge(&other.sum);
+        if let (Some(extra), Some(other)) = (&mut self.extra, &other.extra) {
+            extra.merge(other);
         }
     }
 
-    /// The times of the first reading and the last; the epoch where there is none.
-    pub(super) const fn span(&self) -> (Timestamp, Timestamp) {
-        (self.first_time, self.last_time)
-    }
-
+    /// The value at a place of `kinds`.
     fn scalar(&self, place: usize) -> Option<Scalar<'_>> {
         match place {
             MIN => self.min.scalar(self.kinds[MIN], None),
@@ -180,29 +266,14 @@ impl Accumulator {
         }
     }
 
-    fn copy_text(&mut self, place: usize, other: &Self) {
-        if let Some(text) = other.text(place)
-            && let Some(kept) = self.texts.get_or_insert_default().get_mut(place)
-        {
-            *kept = Some(Arc::clone(text));
-        }
-    }
-
-    #[inline]
-    fn add_to_sum(&mut self, number: f64) {
-        let sum = self.sum + number;
-        self.lost += if self.sum.abs() >= number.abs() { (self.sum - sum) + number } else { (number - sum) + self.sum };
-        self.sum = sum;
-    }
-
     #[inline]
     fn add_number(&mut self, number: f64, scalar: Scalar<'_>, bits: Packed, kind: Kind) {
-        self.add_to_sum(number);
-        if self.min.scalar(self.kinds[MIN], None).is_none_or(|min| scalar.total_cmp(min) == Ordering::Less) {
+        self.sum.add(number);
+        if self.scalar(MIN).is_none_or(|min| scalar.total_cmp(min) == Ordering::Less) {
             self.min = bits;
             self.kinds[MIN] = kind;
         }
-        if self.max.scalar(self.kinds[MAX], None).is_none_or(|max| scalar.total_cmp(max) == Ordering::Greater) {
+        if self.scalar(MAX).is_none_or(|max| scalar.total_cmp(max) == Ordering::Greater) {
             self.max = bits;
             self.kinds[MAX] = kind;
         }
@@ -220,31 +291,62 @@ impl Accumulator {
     }
 
     #[inline]
-    fn keep_text(&mut self, place: usize, value: &Value) {
-        if let Value::Text(text) = value
+    fn keep_text(&mut self, place: usize, text: Option<&Arc<str>>) {
+        if let Some(text) = text
             && let Some(kept) = self.texts.get_or_insert_default().get_mut(place)
         {
             *kept = Some(Arc::clone(text));
         }
     }
 
-    /// The value of a function; `None` where it has no meaning for what went in.
-    pub(super) fn value(&self, function: Function) -> Option<Value> {
+    /// The value of a function over a window; `None` where it has no meaning for what went in, or not all that it needs was kept.
+    pub(super) fn value(&self, function: Function, span: &Span<'_>) -> Option<Value> {
         let numbers = self.count - self.others;
+        let float = |value: f64| (numbers > 0).then_some(Value::Float(value));
+        let extra = self.extra.as_deref();
         match function {
             Function::Count => Some(Value::Int(i64::try_from(self.count).unwrap_or(i64::MAX))),
-            Function::Sum => (numbers > 0).then(|| Value::Float(self.total())),
-            Function::Mean => (numbers > 0).then(|| Value::Float(self.total() / numbers as f64)),
+            Function::Sum => float(self.sum.total()),
+            Function::Mean => float(self.sum.total() / numbers as f64),
             Function::Min => self.min.value(self.kinds[MIN], None),
             Function::Max => self.max.value(self.kinds[MAX], None),
             Function::First => self.first.value(self.kinds[FIRST], self.text(0)),
             Function::Last => self.last.value(self.kinds[LAST], self.text(1)),
+            Function::Range => self.range(),
+            Function::Std | Function::Rms => float(self.spread(function, extra?.squares.as_ref()?)?),
+            Function::Percentile(percentile) => {
+                let (min, max) = self.extremes()?;
+                float(extra?.sketch.as_ref()?.percentile(percentile)?.clamp(min, max))
+            }
+            _ => extra?.course.as_ref()?.value(function, span),
         }
     }
 
-    /// The compensated sum; infinite where the sum of finite readings is beyond 64 bits.
-    fn total(&self) -> f64 {
-        if self.sum.is_finite() { self.sum + self.lost } else { self.sum }
+    /// The least and the greatest number.
+    fn extremes(&self) -> Option<(f64, f64)> {
+        Some((self.scalar(MIN)?.as_number()?, self.scalar(MAX)?.as_number()?))
+    }
+
+    fn range(&self) -> Option<Value> {
+        let exact = match (self.min.value(self.kinds[MIN], None)?, self.max.value(self.kinds[MAX], None)?) {
+            (Value::Int(min), Value::Int(max)) => max.checked_sub(min),
+            _ => None,
+        };
+        let (min, max) = self.extremes()?;
+        Some(exact.map_or(Value::Float(max - min), Value::Int))
+    }
+
+    /// The standard deviation or the root of the mean square.
+    fn spread(&self, function: Function, squares: &Sum) -> Option<f64> {
+        let count = (self.count - self.others) as f64;
+        let (min, max) = self.extremes()?;
+        // What never changed has no spread, to the last bit.
+        Some(match function {
+            Function::Std if min == max => 0.0,
+            Function::Std => variance(&self.sum, squares, count).sqrt(),
+            _ if min == max => min.abs(),
+            _ => (squares.total() / count).sqrt(),
+        })
     }
 
     /// Whether it can have come from [`Accumulator::add`]; for state that comes from outside.
@@ -261,6 +363,38 @@ impl Accumulator {
             && any(FIRST, 0)
             && any(LAST, 1)
             && self.first_time <= self.last_time
+            && self.extra.as_ref().is_none_or(|extra| extra.is_sound(self.count - self.others))
+    }
+}
+
+impl Extra {
+    fn add(&mut self, time: Timestamp, value: &Value) -> bool {
+        if let Some(number) = value.as_number() {
+            if let Some(squares) = &mut self.squares {
+                squares.add_square(number);
+            }
+            if let Some(sketch) = &mut self.sketch {
+                sketch.add(number);
+            }
+        }
+        self.course.as_mut().is_none_or(|course| course.add(time, value))
+    }
+
+    fn merge(&mut self, other: &Self) {
+        if let (Some(squares), Some(other)) = (&mut self.squares, &other.squares) {
+            squares.merge(other);
+        }
+        if let (Some(sketch), Some(other)) = (&mut self.sketch, &other.sketch) {
+            sketch.merge(other);
+        }
+        if let (Some(course), Some(other)) = (&mut self.course, &other.course) {
+            course.merge(other);
+        }
+    }
+
+    fn is_sound(&self, numbers: u64) -> bool {
+        self.sketch.as_ref().is_none_or(|sketch| sketch.is_sound(numbers))
+            && self.course.as_ref().is_none_or(|course| course.is_sound())
     }
 }
 
@@ -276,8 +410,10 @@ mod tests {
         accumulator
     }
 
+    const SPAN: Span<'_> = Span { start: Timestamp::EPOCH, until: Timestamp::from_nanos(10), carry: None };
+
     fn values(accumulator: &Accumulator) -> [Option<Value>; 7] {
-        Function::ALL.map(|function| accumulator.value(function))
+        Function::PLAIN.map(|function| accumulator.value(function, &SPAN))
     }
 
     #[test]
@@ -322,15 +458,52 @@ mod tests {
         assert!(orders.iter().all(|order| one(order) == expected));
     }
 
+    fn spread(numbers: &[f64], keeps: &Keeps) -> Accumulator {
+        let mut accumulator = Accumulator::new(keeps);
+        for (time, number) in numbers.iter().enumerate() {
+            accumulator.add(Timestamp::from_nanos(time as i64), &Value::Float(*number));
+        }
+        accumulator
+    }
+
     #[test]
-    fn the_sum_is_compensated() {
-        let numbers =
-            [(1, Value::Float(1.0)), (2, Value::Float(1e100)), (3, Value::Float(1.0)), (4, Value::Float(-1e100))];
-        assert_eq!(accumulate(&numbers).value(Function::Sum), Some(Value::Float(2.0)));
+    fn a_constant_has_no_spread() {
+        let functions = [Function::Std, Function::Rms, Function::Range, "p99.9".parse().unwrap()];
+        let accumulator = spread(&[0.1; 1000], &Keeps::of(&functions, Buckets::default(), 0));
+        let values = functions.map(|function| accumulator.value(function, &SPAN));
+        assert_eq!(values, [0.0, 0.1, 0.0, 0.1].map(|value| Some(Value::Float(value))));
+    }
+
+    #[test]
+    fn the_range_of_integers_is_one_where_it_fits() {
+        let range = |numbers: [i64; 2]| {
+            accumulate(&numbers.map(|number| (1, Value::Int(number)))).value(Function::Range, &SPAN)
+        };
+        assert_eq!(range([1019, 960]), Some(Value::Int(59)));
+        assert_eq!(range([i64::MIN, i64::MAX]), Some(Value::Float(18_446_744_073_709_551_615.0)));
+    }
+
+    #[test]
+    fn what_was_not_kept_has_no_value() {
+        let keeps = |functions: &[Function]| Keeps::of(functions, Buckets::default(), 0);
+        let functions = [Function::Std, "p50".parse().unwrap(), Function::TimeMean];
+        let mut accumulator = spread(&[1.0, 2.0, 4.0], &keeps(&functions));
+        let values = |accumulator: &Accumulator| functions.map(|function| accumulator.value(function, &SPAN).is_some());
+        assert_eq!(values(&accumulator), [true, true, true]);
+        accumulator.fit(&keeps(&[Function::Rms, Function::Rate]));
+        assert_eq!(values(&accumulator), [true, false, true]);
+        accumulator.fit(&keeps(&functions));
+        assert_eq!(values(&accumulator), [true, false, true]);
+        accumulator.fit(&keeps(&[]));
+        assert_eq!(accumulator.bytes(), 0);
+        // Another scale.
+        let mut accumulator = spread(&[1.0], &keeps(&functions));
+        accumulator.fit(&Keeps::of(&functions, Buckets::Steps(0.1), 0));
+        assert_eq!(values(&accumulator), [true, false, true]);
     }
 
     #[test]
     fn is_small() {
-        assert!(size_of::<Accumulator>() <= 96, "{}", size_of::<Accumulator>());
+        assert!(size_of::<Accumulator>() <= 104, "{}", size_of::<Accumulator>());
     }
 }

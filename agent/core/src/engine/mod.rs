@@ -20,13 +20,16 @@
 //! An input that was silent for `idle` emits its open windows early (`is_final` false) at the next [`Event::Tick`], and ends none.
 
 mod aggregate;
+mod course;
 mod ledger;
 mod passage;
 mod reload;
 mod retired;
 mod rule;
 mod series;
+mod sketch;
 mod snapshot;
+mod sum;
 mod watermark;
 mod window;
 
@@ -111,9 +114,10 @@ impl Engine {
     pub fn new(plan: Arc<Plan>) -> Self {
         let mut windows = Vec::new();
         let mut ledger = Ledger::default();
+        let out_of_order = plan.inputs.iter().map(|input| nanos(input.out_of_order)).max().unwrap_or_default();
         for (i, stream) in plan.streams.iter().enumerate() {
             if let StreamKind::Window(window) = &stream.kind {
-                windows.push(Window::new(StreamId(i as u16), windows.len(), window));
+                windows.push(Window::new(StreamId(i as u16), windows.len(), window, out_of_order));
                 ledger.windows.push(WindowAccount { window: Arc::clone(&stream.name), ..WindowAccount::default() });
             }
         }

@@ -350,9 +350,9 @@ impl Engine {
         if let Some(SavedDefinition { kind, lateness, slots }) = before {
             let number = self.windows.windows.len() as u16;
             if let Some(window) = self.windows.windows.get(place) {
-                let Window { stream, account, emit_every, ref compute, .. } = *window;
+                let Window { stream, account, emit_every, ref compute, keeps, .. } = *window;
                 let compute = compute.clone();
-                self.windows.windows.push(Window { stream, account, kind, lateness, emit_every, compute });
+                self.windows.windows.push(Window { stream, account, kind, lateness, emit_every, compute, keeps });
             }
             for slot in slots {
                 let series = slot.series;

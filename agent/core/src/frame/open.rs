@@ -323,8 +323,7 @@ fn read_compute(reader: &mut Reader<'_>) -> Result<Vec<Function>, Fault> {
     let mut compute = Vec::new();
     for _ in 0..reader.array(FUNCTIONS_MAX)? {
         let name = reader.text(NAME_BYTES_MAX)?;
-        let function = Function::ALL.into_iter().find(|function| function.name() == name);
-        compute.push(function.ok_or_else(|| Fault::Frame(FrameError::Function(name.into())))?);
+        compute.push(name.parse::<Function>().map_err(|_| Fault::Frame(FrameError::Function(name.into())))?);
     }
     Ok(compute)
 }

@@ -292,7 +292,7 @@ fn contents(records: &[Record], series: &[SeriesInfo], compute: &[Function]) -> 
         bounded("functions", compute.len(), FUNCTIONS_MAX)?;
         out.int(part::COMPUTE);
         out.array(compute.len());
-        compute.iter().for_each(|function| out.text(function.name()));
+        compute.iter().for_each(|function| out.text(&function.name()));
     }
     out.int(part::SECTIONS);
     out.array(count);

@@ -1,5 +1,7 @@
 //! Records as JSON.
 
+use std::borrow::Cow;
+use std::collections::BTreeMap;
 use std::io::Write as _;
 
 use crate::frame::notice::{severity_name, state_name};
@@ -189,8 +191,12 @@ fn write_aggregate(
     object.time("end", aggregate.end);
     object.unsigned("revision", u64::from(aggregate.revision));
     for (function, value) in compute.iter().zip(&aggregate.values) {
-        if let Some(value) = value {
-            object.value(function.name(), Some(value));
+        match (function, value) {
+            (Function::TimeInState, Some(Value::Text(states))) if is_map_of_numbers(states) => {
+                object.key(&function.name()).extend_from_slice(states.as_bytes());
+            }
+            (_, Some(value)) => object.value(&function.name(), Some(value)),
+            (_, None) => (),
         }
     }
     write_unit(object, aggregate.series, series);
@@ -203,6 +209,11 @@ fn write_aggregate(
     if aggregate.deleted {
         object.flag("deleted", true);
     }
+}
+
+/// Whether a text is what [`Function::TimeInState`] gives: a JSON object of numbers. One from outside may be anything.
+fn is_map_of_numbers(text: &str) -> bool {
+    serde_json::from_str::<BTreeMap<Cow<'_, str>, f64>>(text).is_ok() && !text.contains(['\n', '\r'])
 }
 
 fn write_alert(object: &mut Object<'_>, alert: &Alert) {

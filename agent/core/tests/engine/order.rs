@@ -130,7 +130,7 @@ proptest! {
                 .filter_map(|(_, _, value)| value.as_number())
                 .map(f64::abs)
                 .sum();
-            for (i, function) in Function::ALL.into_iter().enumerate() {
+            for (i, function) in Function::PLAIN.into_iter().enumerate() {
                 let (found, wanted) = (&aggregate.values[i], &wanted[i]);
                 let equal = match function {
                     Function::Sum | Function::Mean => close_enough(found, wanted, magnitude),

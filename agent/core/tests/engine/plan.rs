@@ -7,8 +7,8 @@ use rtlive_core::engine::Engine;
 use rtlive_core::event::{Batch, Declared, Event};
 use rtlive_core::expr::Expression;
 use rtlive_core::plan::{
-    BatchLimit, Binding, BindingSource, Durability, Format, Function, InputPlan, Plan, Priority, RulePlan, Severity,
-    StreamKind, StreamPlan, WindowKind, WindowPlan,
+    BatchLimit, Binding, BindingSource, Buckets, Durability, Format, Function, InputPlan, Plan, Priority, RulePlan,
+    Severity, StreamKind, StreamPlan, WindowKind, WindowPlan,
 };
 use rtlive_core::reading::{ClockState, InputId, Quality, Reading, SeriesId, SeriesInfo, Value};
 use rtlive_core::record::{Aggregate, Emitted, Record};
@@ -64,7 +64,8 @@ impl Planned {
             kind,
             lateness: Duration::from_secs(lateness),
             emit_every: emit_every.map(Duration::from_secs),
-            compute: Function::ALL.to_vec(),
+            compute: Function::PLAIN.to_vec(),
+            buckets: Buckets::default(),
         };
         self.0.streams.push(stream(name, StreamKind::Window(window)));
         self

@@ -1,5 +1,6 @@
 //! What windows emit: which panes are due, in which order, and which have closed and go.
 
+use super::super::course::Span;
 use super::super::ledger::WindowAccount;
 use super::super::watermark::Source;
 use super::{Group, Pane, Windows};
@@ -122,7 +123,8 @@ impl Windows {
             }
             _ => &pane.values,
         };
-        let values = window.compute.iter().map(|&function| held.value(function)).collect();
+        let span = Span { start, until: if is_final { end } else { start }, carry: None };
+        let values = window.compute.iter().map(|&function| held.value(function, &span)).collect();
         let count = held.count();
         let aggregate = Aggregate { series: entry.series, start, end, revision, is_final, deleted: false, values };
         let emitted = Emitted { stream: window.stream, record: Record::Aggregate(aggregate) };

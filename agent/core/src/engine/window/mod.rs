@@ -25,7 +25,7 @@ mod sliding;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use super::aggregate::Accumulator;
+use super::aggregate::{Accumulator, Keeps};
 use super::ledger::WindowAccount;
 use super::watermark::Source;
 use crate::plan::{Function, StreamId, WindowKind, WindowPlan};
@@ -59,6 +59,7 @@ pub(super) struct Window {
     pub(super) lateness: i64,
     pub(super) emit_every: Option<Duration>,
     pub(super) compute: Vec<Function>,
+    pub(super) keeps: Keeps,
 }
 
 /// A series in a window: the chain of its open panes.
@@ -109,9 +110,13 @@ pub(super) struct Windows {
 }
 
 impl Window {
-    pub(super) fn new(stream: StreamId, account: usize, plan: &WindowPlan) -> Self {
-        let WindowPlan { kind, lateness, emit_every, compute, .. } = plan.clone();
-        Self { stream, account, kind, lateness: nanos(lateness), emit_every, compute }
+    /// `out_of_order`, in nanoseconds, is the longest of all inputs.
+    pub(super) fn new(stream: StreamId, account: usize, plan: &WindowPlan, out_of_order: i64) -> Self {
+        let WindowPlan { kind, lateness, emit_every, compute, buckets, .. } = plan.clone();
+        let lateness = nanos(lateness);
+        // A reading is at most so far behind the watermark, and that behind the newest.
+        let keeps = Keeps::of(&compute, buckets, lateness.saturating_add(out_of_order));
+        Self { stream, account, kind, lateness, emit_every, compute, keeps }
     }
 
     #[inline]
@@ -316,7 +321,14 @@ impl Windows {
             true => self.position(slot, start).0,
             false => before,
         };
-        self.insert(slot, before, Pane::new(start, end), source)
+        let pane = self.pane(slot, start, end);
+        self.insert(slot, before, pane, source)
+    }
+
+    /// An empty pane that keeps what its window needs.
+    fn pane(&self, slot: usize, start: Timestamp, end: Timestamp) -> Pane {
+        let keeps = self.window(slot).map(|window| window.keeps).unwrap_or_default();
+        Pane::new(start, end, Accumulator::new(&keeps))
     }
 
     /// Puts a pane into a slot's chain, behind the one that is named, or in front.

@@ -34,17 +34,8 @@ pub(super) struct Panes {
 }
 
 impl Pane {
-    pub(super) fn new(start: Timestamp, end: Timestamp) -> Self {
-        Self {
-            values: Accumulator::default(),
-            start,
-            end,
-            revisions: 0,
-            is_finished: false,
-            is_changed: false,
-            is_reopened: false,
-            next: NONE,
-        }
+    pub(super) const fn new(start: Timestamp, end: Timestamp, values: Accumulator) -> Self {
+        Self { values, start, end, revisions: 0, is_finished: false, is_changed: false, is_reopened: false, next: NONE }
     }
 
     pub(super) fn due(&self, window: &Window) -> Timestamp {
@@ -80,8 +71,9 @@ impl Default for Panes {
 }
 
 impl Panes {
-    pub(super) const fn bytes(&self) -> usize {
-        self.list.capacity() * size_of::<Pane>()
+    pub(super) fn bytes(&self) -> usize {
+        let values: usize = self.list.iter().map(|pane| pane.values.bytes()).sum();
+        self.list.capacity() * size_of::<Pane>() + values
     }
 
     #[inline]

@@ -44,7 +44,7 @@ impl Windows {
     /// Opens the panes of a slot as they were saved. `None` when they are none that its window could have.
     pub(in super::super) fn reopen(&mut self, slot: usize, panes: Vec<SavedPane>, source: &mut Source) -> Option<()> {
         for saved in panes.into_iter().rev() {
-            let SavedPane { values, start, revisions, is_finished, is_changed } = saved;
+            let SavedPane { mut values, start, revisions, is_finished, is_changed } = saved;
             let (window, floor) = (self.window(slot)?, self.slots.get(slot)?.floor);
             let (aligned, end) = window.kind.around(start);
             let (is_right, end) = match window.kind {
@@ -58,7 +58,8 @@ impl Windows {
             if !is_right || self.panes_of(slot).any(|pane| pane.start >= start) {
                 return None;
             }
-            let pane = Pane { values, revisions, is_finished, is_changed, ..Pane::new(start, end) };
+            values.fit(&self.window(slot)?.keeps);
+            let pane = Pane { revisions, is_finished, is_changed, ..Pane::new(start, end, values) };
             self.insert(slot, None, pane, source)?;
         }
         Some(())

@@ -7,7 +7,7 @@
 
 use super::super::ledger::WindowAccount;
 use super::super::watermark::Source;
-use super::{Pane, Placed, Windows};
+use super::{Placed, Windows};
 use crate::reading::Value;
 use crate::record::{Aggregate, Emitted, Record};
 use crate::time::Timestamp;
@@ -36,7 +36,8 @@ impl Windows {
             }
             account.cut += u64::from(!near.is_empty());
             let before = self.position(slot, time).0;
-            if let Some(place) = self.insert(slot, before, Pane::new(time, end_alone), source) {
+            let pane = self.pane(slot, time, end_alone);
+            if let Some(place) = self.insert(slot, before, pane, source) {
                 self.put(slot, place, time, value, source.watermark, account);
             }
             return Placed::Open;
