@@ -51,7 +51,7 @@ mod tests {
 
     fn ledger(taken: u64) -> Ledger {
         let account = InputAccount { input: "a".into(), taken, ..InputAccount::default() };
-        Ledger { inputs: vec![account], windows: Vec::new() }
+        Ledger { inputs: vec![account], ..Ledger::default() }
     }
 
     #[test]

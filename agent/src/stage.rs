@@ -289,7 +289,14 @@ mod tests {
 
     fn plan_of(inputs: &[&str]) -> Arc<Plan> {
         let inputs = inputs.iter().map(|&name| InputPlan::pushed(name.into())).collect();
-        Arc::new(Plan { agent: "gw".into(), labels: [].into(), inputs, streams: Vec::new(), rules: Vec::new() })
+        Arc::new(Plan {
+            agent: "gw".into(),
+            labels: [].into(),
+            inputs,
+            streams: Vec::new(),
+            rules: Vec::new(),
+            quality: Vec::new(),
+        })
     }
 
     fn at(seconds: i64) -> Timestamp {

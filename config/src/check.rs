@@ -12,6 +12,7 @@ use crate::fingerprint::Fingerprint;
 use crate::input::{self, InputConfig};
 use crate::mistake::{Mistake, Mistakes};
 use crate::name::named_tables;
+use crate::quality;
 use crate::rule::{self, looked_at};
 use crate::store::{self, StoreConfig};
 use crate::stream::{self, selection};
@@ -19,10 +20,10 @@ use crate::table::Table;
 use crate::uplink::{self, UplinkConfig};
 
 /// The tables of the outermost level.
-const TABLES: [&str; 8] = ["agent", "inputs", "maps", "streams", "windows", "rules", "store", "uplink"];
+const TABLES: [&str; 9] = ["agent", "inputs", "maps", "quality", "streams", "windows", "rules", "store", "uplink"];
 
 /// The tables of the documented configuration that this version does not do.
-pub(crate) const TABLES_LATER: [&str; 3] = ["quality", "derived", "ladders"];
+pub(crate) const TABLES_LATER: [&str; 2] = ["derived", "ladders"];
 
 /// A configuration without mistakes. `I` is what runs of an input.
 #[derive(Clone, Debug)]
@@ -70,6 +71,7 @@ fn check_root<I>(root: &Table<'_>, catalogue: &dyn Catalogue<I>, machine_id: Opt
     let labels = agent.as_ref().map(|agent| &agent.labels);
     let (inputs, input_plans): (Vec<_>, Vec<_>) = input::check(root, catalogue).into_iter().unzip();
     check_maps(root);
+    let quality = quality::check(root);
     let streams = stream::check(root, labels);
     let rules = rule::check(root, labels);
     let store = root.table_or_empty("store").and_then(|table| store::check(&table));
@@ -80,7 +82,7 @@ fn check_root<I>(root: &Table<'_>, catalogue: &dyn Catalogue<I>, machine_id: Opt
     };
     let agent = agent?;
     let labels = agent.labels.clone();
-    let plan = Plan { agent: Arc::clone(&agent.id), labels, inputs: input_plans, streams, rules };
+    let plan = Plan { agent: Arc::clone(&agent.id), labels, inputs: input_plans, streams, rules, quality };
     advise(root, &plan, uplink.as_ref().is_some_and(Option::is_none));
     let inputs_fingerprint = root.fingerprint(&["inputs", "maps"]);
     Some(Config {
@@ -134,6 +136,7 @@ fn advise(root: &Table<'_>, plan: &Plan, is_alone: bool) {
             root.warn(&key, format_args!("no input makes a series that \"{filter}\" selects"));
         }
     }
+    quality::advise(root, plan, |filter| !nobody_makes(filter));
     for rule in &plan.rules {
         for binding in &rule.bindings {
             if let Some(filter) = looked_at(rule, binding).filter(|filter| nobody_makes(filter)) {

@@ -14,6 +14,7 @@
 pub mod agent;
 pub mod catalogue;
 pub mod check;
+pub mod deadband;
 pub mod document;
 pub mod endpoint;
 pub mod fingerprint;
@@ -24,6 +25,7 @@ pub mod markdown;
 pub mod mistake;
 pub mod name;
 pub mod options;
+pub mod quality;
 pub mod quantity;
 pub mod reference;
 pub mod report;

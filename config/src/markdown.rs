@@ -5,7 +5,9 @@ use std::fmt::Write;
 use crate::agent::AgentOptions;
 use crate::catalogue::Catalogue;
 use crate::check::TABLES_LATER;
+use crate::deadband::ReportOptions;
 use crate::input::InputOptions;
+use crate::quality::QualityOptions;
 use crate::reference::{Key, Reference};
 use crate::rule::RuleOptions;
 use crate::store::StoreOptions;
@@ -44,12 +46,17 @@ pub fn reference_markdown<I>(catalogue: &dyn Catalogue<I>) -> String {
     text.push_str(
         "\n## `[maps.NAME]`\n\nA device type, used by many devices; its keys are those of the driver that uses it.\n",
     );
-    section(&mut text, "## `[streams.NAME]`", &StreamOptions::reference().with(LaneOptions::reference()));
+    section(
+        &mut text,
+        "## `[streams.NAME]`",
+        &StreamOptions::reference().with(ReportOptions::reference()).with(LaneOptions::reference()),
+    );
     text.push_str(
         "\n`[streams.alerts]`, `[streams.gaps]`, `[streams.late]` and `[streams.quarantine]` set the keys, but `select`, of the \
          streams that the program itself writes. Gaps and alerts have the priority `alert`, the others `live`.\n",
     );
     section(&mut text, "## `[windows.NAME]`", &WindowOptions::reference().with(LaneOptions::reference()));
+    section(&mut text, "## `[quality.\"FILTER\"]`", &QualityOptions::reference());
     section(&mut text, "## `[rules.NAME]`", &RuleOptions::reference());
     section(&mut text, "## `[store]`", &StoreOptions::reference());
     section(&mut text, "## `[uplink]`", &UplinkOptions::reference());

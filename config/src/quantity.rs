@@ -227,6 +227,22 @@ fn parse_rate(text: &str) -> Option<u64> {
     u64::try_from(scaled(number, bits)?).ok().filter(|&rate| rate > 0)
 }
 
+/// A change in a time, `"50/s"`, as one in a second; units of time are s, min and h.
+pub(crate) fn parse_per_second(text: &str) -> Option<f64> {
+    let (number, unit) = text.split_once('/')?;
+    let seconds = match unit.trim() {
+        "s" => 1.0,
+        "min" => 60.0,
+        "h" => 3_600.0,
+        _ => return None,
+    };
+    let number = number.trim();
+    // Only digits and a point: f64 would read "inf" too.
+    let is_decimal = number.bytes().all(|byte| byte.is_ascii_digit() || byte == b'.');
+    let rate = number.parse::<f64>().ok().filter(|_| is_decimal)? / seconds;
+    (rate.is_finite() && rate > 0.0).then_some(rate)
+}
+
 fn parse_budget(text: &str) -> Option<Budget> {
     let (bytes, interval) = text.split_once('/')?;
     let interval = match interval.trim() {
@@ -303,5 +319,12 @@ mod tests {
         assert_eq!(parse_rate("64 kbit"), None);
         assert_eq!(parse_budget("500 MB/month"), Some(Budget { bytes: 500_000_000, interval: BudgetInterval::Month }));
         assert_eq!(parse_budget("500 MB/year"), None);
+    }
+
+    #[test]
+    fn changes_in_a_time_are_told_in_a_second() {
+        let texts = ["50/s", "0.5 / min", "9/h", "3/d", "-1/s", "inf/s", "/s", "0/s", "5"];
+        let rates = [Some(50.0), Some(0.5 / 60.0), Some(0.0025), None, None, None, None, None, None];
+        assert_eq!(texts.map(parse_per_second), rates);
     }
 }

@@ -11,6 +11,7 @@ use rtlive_core::plan::{
 use rtlive_core::selector::Selector;
 use rtlive_core::template::Template;
 
+use crate::deadband;
 use crate::name::{RESERVED, named_tables};
 use crate::options::words;
 use crate::quantity::{Period, Span, Step, parse_span};
@@ -67,7 +68,7 @@ options! {
         pub batch: Option<Batch>,
         /// The topic, where it differs from the uplink's.
         pub topic: Option<Template>,
-        later: ["order", "deadband", "on_change", "heartbeat", "max_bytes", "max_age", "class"],
+        later: ["order", "max_bytes", "max_age", "class"],
     }
 }
 
@@ -329,7 +330,7 @@ fn reserved(name: &str, priority: Priority) -> StreamPlan {
 /// The stream that there is when nothing is written: all readings.
 fn everything() -> StreamPlan {
     let select = "#".parse::<Selector>().into_iter().collect();
-    blank("raw", StreamKind::Raw { select })
+    blank("raw", StreamKind::Raw { select, report: None })
 }
 
 fn reserved_lane(table: &Table<'_>, labels: Option<&BTreeMap<String, String>>) -> Option<Lane> {
@@ -338,20 +339,22 @@ fn reserved_lane(table: &Table<'_>, labels: Option<&BTreeMap<String, String>>) -
         table.mistake("select", "no `select` in a stream that the program itself writes", "one");
         table.dealt_with("select");
     }
+    deadband::refuse(table, "what the program itself writes is all of it news");
     table.close();
     lane
 }
 
 fn stream(name: &str, table: &Table<'_>, labels: Option<&BTreeMap<String, String>>) -> Option<StreamPlan> {
-    let lane = Lane::read(table, labels);
+    let (lane, report) = (Lane::read(table, labels), deadband::read(table));
     let options = StreamOptions::read(table);
-    let mut stream = blank(name, StreamKind::Raw { select: options?.select.into_vec() });
+    let mut stream = blank(name, StreamKind::Raw { select: options?.select.into_vec(), report: report? });
     lane?.apply(&mut stream);
     Some(stream)
 }
 
 fn window_stream(name: &str, table: &Table<'_>, labels: Option<&BTreeMap<String, String>>) -> Option<StreamPlan> {
     let lane = Lane::read(table, labels);
+    deadband::refuse(table, "an aggregate that is absent says that nothing was read, so none is left out");
     let options = WindowOptions::read(table)?;
     let kind = window::kind(table, &options);
     let buckets = buckets(table, &options);
@@ -386,7 +389,7 @@ fn buckets(table: &Table<'_>, options: &WindowOptions) -> Option<Buckets> {
 pub(crate) fn selection(stream: &StreamPlan) -> Option<(&[Selector], Option<Duration>)> {
     match &stream.kind {
         StreamKind::Reserved => None,
-        StreamKind::Raw { select } => Some((select, None)),
+        StreamKind::Raw { select, .. } => Some((select, None)),
         StreamKind::Window(window) => Some((&window.select, Some(window.kind.step()))),
     }
 }

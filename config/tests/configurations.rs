@@ -56,7 +56,7 @@ fn the_documented_configuration_lacks_nothing_but_what_is_to_come() {
     let mistakes = checked(example).expect_err("the example uses what is to come");
     let others: Vec<_> = mistakes.0.iter().filter(|m| !matches!(m.problem, Problem::NotYet { .. })).collect();
     assert!(others.is_empty(), "{others:#?}");
-    for key in ["quality", "derived", "ladders", "rules.overheat.for", "rules.silent.absent", "store.max_bytes"] {
+    for key in ["derived", "ladders", "rules.overheat.for", "rules.silent.absent", "store.max_bytes"] {
         assert!(mistakes.0.iter().any(|mistake| mistake.key == key), "{key} was accepted silently");
     }
 }
@@ -70,7 +70,7 @@ fn without_streams_and_windows_all_readings_go() {
     assert_eq!(plan.stream_named("late"), Some(StreamId::LATE));
     assert_eq!(plan.stream_named("quarantine"), Some(StreamId::QUARANTINE));
     assert_eq!(*plan.streams[4].name, *"raw");
-    assert!(matches!(&plan.streams[4].kind, StreamKind::Raw { select } if select[0].to_string() == "#"));
+    assert!(matches!(&plan.streams[4].kind, StreamKind::Raw { select, report: None } if select[0].to_string() == "#"));
     for text in ["[streams]", "[windows.minute]\nselect = '#'\nevery = '1m'"] {
         assert_eq!(checked(text).unwrap().plan.stream_named("raw"), None, "{text}");
     }

@@ -18,6 +18,7 @@ import cbor2
 import zstandard
 
 MASK = (1 << 64) - 1
+CHECKS = [None, "not_finite", "source", "type", "unit", "duplicate", "backwards", "range", "max_rate", "spike", "stuck_after"]
 
 def need(condition, what):
     if not condition:
@@ -194,14 +195,14 @@ def readings(data, count, series, _):
     block = Block(data)
     need(block.u() == count, "as many rows as the section says")
     ids, places, times = block.rows(count)
-    values, states = block.values(places, len(ids)), block.runs(count, 24, True)
+    values, states = block.values(places, len(ids)), block.runs(count, 8 * len(CHECKS), True)
     need(block.at == len(data), "the end of a block")
     for place, time, value, state in zip(places, times, values, states):
         need(value is not ABSENT and state & 3 < 3, "a value and a known state")
         name, unit = named(series, ids[place])
         record = {"series": name, "time": printed(time), "value": plain(value)} | unit
         record["quality"] = ["good", "suspect", "bad"][state & 3]
-        record |= {"check": [None, "not_finite", "source"][state >> 3]} if state >> 3 else {}
+        record |= {"check": CHECKS[state >> 3]} if state >> 3 else {}
         yield record | ({"clock": "unsynced"} if state & 4 else {})
 
 def aggregates(data, count, series, compute):

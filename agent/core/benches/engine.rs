@@ -142,5 +142,5 @@ fn plan(rules: usize) -> Arc<Plan> {
         durability: Durability::Commit,
     };
     let (agent, labels) = ("bench".into(), Default::default());
-    Arc::new(Plan { agent, labels, inputs: vec![input], streams, rules: rules.collect() })
+    Arc::new(Plan { agent, labels, inputs: vec![input], streams, rules: rules.collect(), quality: Vec::new() })
 }

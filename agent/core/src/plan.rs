@@ -4,6 +4,7 @@
 //! beside the journal, so that a replay computes under the configuration that the events were taken under.
 
 mod kind;
+mod quality;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -18,6 +19,7 @@ use crate::selector::Selector;
 use crate::template::Template;
 
 pub use kind::{CalendarLength, WindowKind};
+pub use quality::{Checks, Mark, QualityPlan, Switch, ValueType};
 
 /// The number of a stream: its place in [`Plan::streams`]. Across a reload streams are matched by name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -53,6 +55,8 @@ pub struct Plan {
     pub streams: Vec<StreamPlan>,
     /// The rules, by name.
     pub rules: Vec<RulePlan>,
+    /// The checks of readings, by filter; no two have the same.
+    pub quality: Vec<QualityPlan>,
 }
 
 /// What the engine knows of an input.
@@ -170,9 +174,32 @@ pub enum StreamKind {
     Raw {
         /// Which series; a series is taken when one filter selects it.
         select: Vec<Selector>,
+        /// What it leaves out; `None` for nothing.
+        report: Option<ReportPlan>,
     },
     /// Aggregates over windows of event time.
     Window(WindowPlan),
+}
+
+/// What a stream of readings leaves out: a reading that tells nothing new beside the last one of its series that went along. A reading
+/// whose quality, check or clock differs from that one's always goes along.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ReportPlan {
+    /// How much a value must differ.
+    pub deadband: Deadband,
+    /// The event time after which a reading goes along although nothing changed.
+    pub heartbeat: Option<Duration>,
+}
+
+/// How much a value must differ from the last one that went along. What is no number must be another.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub enum Deadband {
+    /// At all.
+    Any,
+    /// By more than this.
+    Absolute(f64),
+    /// By more than this part of the last one's magnitude; 0.01 is a percent.
+    Relative(f64),
 }
 
 /// A window: what is aggregated, over which intervals, how.

@@ -63,6 +63,14 @@ impl Value {
             _ => None,
         }
     }
+
+    /// Whether nothing changed from one to the other: numbers of one type are equal, and a NaN stays a NaN.
+    pub fn is_same(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::Float(a), Self::Float(b)) => a == b || (a.is_nan() && b.is_nan()),
+            _ => self == other,
+        }
+    }
 }
 
 /// A borrowed [`Value`]: what expressions compute with, and what aggregates compare.
@@ -159,7 +167,7 @@ pub enum Quality {
     Bad,
 }
 
-/// A quality check.
+/// A quality check. The order is that in which they run, but for [`Check::Source`], which the driver ran.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Check {
@@ -167,15 +175,58 @@ pub enum Check {
     NotFinite,
     /// The source itself said so (a scale that has not settled, a GPS without a fix).
     Source,
+    /// A value of another type than the series has.
+    Type,
+    /// The source speaks of another unit.
+    Unit,
+    /// A second reading of the same series and time.
+    Duplicate,
+    /// A time before the newest of the series.
+    Backwards,
+    /// A number out of its range.
+    Range,
+    /// A number that changed faster than it can.
+    MaxRate,
+    /// A number far from those before it.
+    Spike,
+    /// A value that did not change for too long.
+    StuckAfter,
 }
 
 impl Check {
-    /// The name in JSON and in the ledger.
+    /// Every check.
+    pub const ALL: [Self; 10] = [
+        Self::NotFinite,
+        Self::Source,
+        Self::Type,
+        Self::Unit,
+        Self::Duplicate,
+        Self::Backwards,
+        Self::Range,
+        Self::MaxRate,
+        Self::Spike,
+        Self::StuckAfter,
+    ];
+
+    /// The name in JSON and in the ledger: that of the key which configures it.
     pub const fn name(self) -> &'static str {
         match self {
             Self::NotFinite => "not_finite",
             Self::Source => "source",
+            Self::Type => "type",
+            Self::Unit => "unit",
+            Self::Duplicate => "duplicate",
+            Self::Backwards => "backwards",
+            Self::Range => "range",
+            Self::MaxRate => "max_rate",
+            Self::Spike => "spike",
+            Self::StuckAfter => "stuck_after",
         }
+    }
+
+    /// The place in [`Check::ALL`]; in frames it stands with 1 added.
+    pub const fn place(self) -> usize {
+        self as usize
     }
 }
 

@@ -38,7 +38,7 @@ fn plan() -> Arc<Plan> {
     let own = STREAMS.map(|(name, priority, batch)| stream(name, priority, batch));
     let streams = reserved.into_iter().chain(own).collect();
     let inputs = vec![InputPlan::pushed("a".into())];
-    Arc::new(Plan { agent: "gw".into(), labels: [].into(), inputs, streams, rules: Vec::new() })
+    Arc::new(Plan { agent: "gw".into(), labels: [].into(), inputs, streams, rules: Vec::new(), quality: Vec::new() })
 }
 
 fn at(seconds: i64) -> Timestamp {

@@ -70,6 +70,7 @@ mod tests {
             inputs: Vec::new(),
             streams: vec![stream("raw", None), stream("json", Some("plants/{label.site}/{agent}/j"))],
             rules: Vec::new(),
+            quality: Vec::new(),
         };
         let mut topics = Topics::new(plan.into(), "rtlive/{agent}/{stream}".parse().unwrap());
         for (stream, topic) in [

@@ -72,7 +72,7 @@ pub(crate) fn plan(number: u64) -> Arc<Plan> {
     if has(4) {
         rules.insert(0, rule("extra", "push/+/v", "a % 100 > 50", None));
     }
-    Arc::new(Plan { agent: "gw".into(), labels: [].into(), inputs, streams, rules })
+    Arc::new(Plan { agent: "gw".into(), labels: [].into(), inputs, streams, rules, quality: Vec::new() })
 }
 
 fn input(name: &str, behind: u64, can_be_asked_again: bool) -> InputPlan {
@@ -93,7 +93,7 @@ fn stream(name: &str, kind: StreamKind, priority: Priority) -> StreamPlan {
 }
 
 fn raw(filter: &str) -> StreamKind {
-    StreamKind::Raw { select: vec![filter.parse().unwrap()] }
+    StreamKind::Raw { select: vec![filter.parse().unwrap()], report: None }
 }
 
 fn window(filter: &str, every: u64) -> StreamKind {

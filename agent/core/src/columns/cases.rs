@@ -32,7 +32,7 @@ pub(crate) fn any_series() -> impl Strategy<Value = SeriesId> {
 
 pub(crate) fn any_reading() -> impl Strategy<Value = Reading> {
     let quality = prop::sample::select(vec![Quality::Good, Quality::Suspect, Quality::Bad]);
-    let check = prop::sample::select(vec![None, None, Some(Check::NotFinite), Some(Check::Source)]);
+    let check = prop::option::of(prop::sample::select(Check::ALL.to_vec()));
     let clock = prop::sample::select(vec![ClockState::Synced, ClockState::Unsynced]);
     (any_series(), any_time(), any_value(), quality, check, clock)
         .prop_map(|(series, time, value, quality, check, clock)| Reading { series, time, value, quality, check, clock })

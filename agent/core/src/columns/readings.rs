@@ -63,13 +63,12 @@ const fn status(reading: &Reading) -> u8 {
     };
     let check = match reading.check {
         None => 0,
-        Some(Check::NotFinite) => 1,
-        Some(Check::Source) => 2,
+        Some(check) => check.place() as u8 + 1,
     };
     quality | clock << 2 | check << 3
 }
 
-const fn from_status(status: u8) -> Option<(Quality, Option<Check>, ClockState)> {
+fn from_status(status: u8) -> Option<(Quality, Option<Check>, ClockState)> {
     let quality = match status & 3 {
         0 => Quality::Good,
         1 => Quality::Suspect,
@@ -79,9 +78,7 @@ const fn from_status(status: u8) -> Option<(Quality, Option<Check>, ClockState)>
     let clock = if status & 4 == 0 { ClockState::Synced } else { ClockState::Unsynced };
     let check = match status >> 3 {
         0 => None,
-        1 => Some(Check::NotFinite),
-        2 => Some(Check::Source),
-        _ => return None,
+        number => Some(*Check::ALL.get(usize::from(number) - 1)?),
     };
     Some((quality, check, clock))
 }

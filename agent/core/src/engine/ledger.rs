@@ -9,13 +9,15 @@ use serde::{Deserialize, Serialize};
 /// No count of a gateway's life comes near: 1,000 centuries at a million readings a second.
 pub(super) const COUNT_MAX: u64 = 1 << 62;
 
-/// The accounts of all inputs and windows, in the order of the plan.
+/// The accounts of all inputs, windows and streams that leave something out, in the order of the plan.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Ledger {
     /// One for each input.
     pub inputs: Vec<InputAccount>,
     /// One for each window stream.
     pub windows: Vec<WindowAccount>,
+    /// One for each stream of readings that leaves something out.
+    pub reports: Vec<ReportAccount>,
 }
 
 /// What became of what an input took: `taken = accepted + dropped`.
@@ -58,10 +60,23 @@ pub struct WindowAccount {
     pub cut: u64,
 }
 
+/// What became of the readings that a stream with a deadband or `on_change` selects: `selected = reported + suppressed`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ReportAccount {
+    /// The name of the stream.
+    pub stream: Arc<str>,
+    /// Readings that were accepted, are selected, and not quarantined.
+    pub selected: u64,
+    /// Those that told something new: records of the stream.
+    pub reported: u64,
+    /// The others.
+    pub suppressed: u64,
+}
+
 /// An account that does not close: a defect of the program.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Imbalance {
-    /// `input` or `window`.
+    /// `input`, `window` or `stream`.
     pub account: &'static str,
     /// Its name.
     pub name: Arc<str>,
@@ -89,12 +104,14 @@ impl Ledger {
             let right = account.open.saturating_add(account.finished).saturating_add(account.late);
             ("window", &account.window, account.selected, right)
         });
-        inputs.chain(windows).find(|(_, _, left, right)| left != right).map(|(account, name, left, right)| Imbalance {
-            account,
-            name: name.clone(),
-            left,
-            right,
-        })
+        let reports = self.reports.iter().map(|account| {
+            ("stream", &account.stream, account.selected, account.reported.saturating_add(account.suppressed))
+        });
+        inputs
+            .chain(windows)
+            .chain(reports)
+            .find(|(_, _, left, right)| left != right)
+            .map(|(account, name, left, right)| Imbalance { account, name: name.clone(), left, right })
     }
 }
 
@@ -107,17 +124,18 @@ impl Ledger {
             .flat_map(|account| [account.taken, account.accepted, account.bad, account.quarantined, account.late]);
         let windows =
             self.windows.iter().flat_map(|account| [account.selected, account.revising, account.crowded, account.cut]);
-        self.check().is_none() && inputs.chain(windows).all(|count| count <= COUNT_MAX)
+        let reports = self.reports.iter().map(|account| account.selected);
+        self.check().is_none() && inputs.chain(windows).chain(reports).all(|count| count <= COUNT_MAX)
     }
 }
 
 impl InputAccount {
     /// Counts what went no further.
-    pub(super) fn drop(&mut self, reason: &Arc<str>, count: u64) {
+    pub(super) fn drop(&mut self, reason: &str, count: u64) {
         if let Some(dropped) = self.dropped.get_mut(reason) {
             *dropped += count;
         } else {
-            self.dropped.insert(Arc::clone(reason), count);
+            self.dropped.insert(reason.into(), count);
         }
     }
 }
@@ -129,9 +147,9 @@ mod tests {
     #[test]
     fn names_the_account_that_does_not_close() {
         let mut account = InputAccount { input: "a".into(), taken: 3, accepted: 2, ..InputAccount::default() };
-        account.drop(&"checksum".into(), 1);
+        account.drop("checksum", 1);
         let window = WindowAccount { window: "w".into(), selected: 2, open: 1, ..WindowAccount::default() };
-        let mut ledger = Ledger { inputs: vec![account], windows: vec![window] };
+        let mut ledger = Ledger { inputs: vec![account], windows: vec![window], ..Ledger::default() };
         let imbalance = ledger.check().unwrap();
         assert_eq!(imbalance.to_string(), "the account of window w does not close: 2 went in, 1 are accounted for");
         ledger.windows[0].late = 1;

@@ -1,7 +1,7 @@
 //! The engine: takes events, keeps windows and rules, emits records.
 //!
 //! ```text
-//! Batch ──▶ account ──▶ quality ──▶ watermark ──▶ raw streams, rules, windows       at the end of the event: windows that ended
+//! Batch ──▶ account ──▶ quality ──▶ raw streams ──▶ watermark ──▶ rules, windows       at the end of the event: windows that ended
 //! ```
 //!
 //! What is true after every event, and what tests hold:
@@ -15,7 +15,8 @@
 //! is decided reading by reading, so that the way in which readings are cut into batches does not count either.
 //!
 //! Bad readings, NaN and infinities among them, stay in raw streams and are missing to rules and windows; their time still moves the
-//! watermark. A reading further ahead of its arrival than `max_ahead` goes to `quarantine` alone and moves nothing.
+//! watermark, as does that of readings which a quality check keeps out (module `quality`). A reading further ahead of its arrival than
+//! `max_ahead` goes to `quarantine` alone, moves nothing, and is seen by no check.
 //!
 //! An input that was silent for `idle` emits its open windows early (`is_final` false) at the next [`Event::Tick`], and ends none.
 
@@ -23,7 +24,9 @@ mod aggregate;
 mod course;
 mod ledger;
 mod passage;
+mod quality;
 mod reload;
+mod report;
 mod retired;
 mod rule;
 mod series;
@@ -40,18 +43,21 @@ use std::sync::Arc;
 use serde::Serialize;
 
 use crate::event::{Batch, Declared, Event, Outage};
-use crate::plan::{Plan, StreamId, StreamKind};
-use crate::reading::{Check, ClockState, InputId, Quality, Reading, SeriesId, SeriesInfo, Value};
+use crate::plan::{Mark, Plan, StreamId, StreamKind};
+use crate::reading::{ClockState, InputId, Reading, SeriesId, SeriesInfo};
 use crate::record::{Emitted, OutageRecord, Record};
 use crate::time::{Timestamp, nanos};
 
-pub use ledger::{Imbalance, InputAccount, Ledger, WindowAccount};
+pub use ledger::{Imbalance, InputAccount, Ledger, ReportAccount, WindowAccount};
+pub use quality::{COUNTED_PAIRS_MAX, DUPLICATE_TIMES, QualityCounts, SPIKE_READINGS};
 pub use retired::RETIRED_MAX;
 pub use series::{SERIES_MAX, UNKNOWN_SERIES};
 pub use snapshot::{SNAPSHOT_VERSION, SnapshotError};
 pub use window::{PANES_MAX, SLOT_PANES_MAX};
 
 use passage::Passage;
+use quality::QualityChecks;
+use report::Reports;
 use retired::Retired;
 use rule::Rules;
 use series::SeriesTable;
@@ -66,11 +72,12 @@ pub struct Engine {
     sources: Vec<Source>,
     source_names: BTreeMap<(InputId, Arc<str>), u32>,
     series: SeriesTable,
+    quality: QualityChecks,
+    reports: Reports,
     windows: Windows,
     rules: Rules,
     ledger: Ledger,
     retired: Retired,
-    unknown_series: Arc<str>,
     /// Sources whose watermark has passed something in this event.
     queued: Vec<u32>,
     /// Scratch of an event; empty between events.
@@ -129,11 +136,12 @@ impl Engine {
             sources: Vec::new(),
             source_names: BTreeMap::new(),
             series: SeriesTable::default(),
+            quality: QualityChecks::default(),
+            reports: Reports::new(&plan, &mut ledger.reports),
             windows: Windows::new(windows),
             rules: Rules::new(&plan),
             ledger,
             retired: Retired::default(),
-            unknown_series: UNKNOWN_SERIES.into(),
             queued: Vec::new(),
             due: Vec::new(),
             plan,
@@ -204,6 +212,11 @@ impl Engine {
         &self.ledger
     }
 
+    /// How often quality checks objected.
+    pub const fn quality_counts(&self) -> &QualityCounts {
+        self.quality.counts()
+    }
+
     /// How many windows are open, each counted once per series.
     pub fn windows_open(&self) -> usize {
         self.windows.open_count()
@@ -247,6 +260,7 @@ impl Engine {
             if let Some(known) = self.series.infos.get_mut(id.index()) {
                 known.unit.clone_from(&info.unit);
             }
+            self.quality.rename_unit(self.series.routes.get(id.index()).and_then(|route| route.quality), info);
             self.adopt(id, *input, source);
             return;
         }
@@ -265,10 +279,13 @@ impl Engine {
         let slots = self.subscribe(id, &name, place);
         let plan = Arc::clone(&self.plan);
         let raw = plan.streams.iter().enumerate().filter_map(|(i, stream)| match &stream.kind {
-            StreamKind::Raw { select } if select.iter().any(|filter| filter.matches(&name)) => Some(StreamId(i as u16)),
+            StreamKind::Raw { select, .. } if select.iter().any(|filter| filter.matches(&name)) => {
+                Some(self.reports.lane(StreamId(i as u16), id))
+            }
             _ => None,
         });
-        self.series.push(info, origin.map(|(input, _)| input), place.unwrap_or(u32::MAX), raw, slots);
+        let quality = self.quality.declare(&plan, id, &info);
+        self.series.push(info, origin.map(|(input, _)| input), place.unwrap_or(u32::MAX), raw, slots, quality);
         let table = &self.series;
         self.rules.declare(&plan, &name, id, |name| table.id(name));
         for (place, series) in self.rules.newly_watched() {
@@ -314,9 +331,10 @@ impl Engine {
     /// Takes the readings of a batch.
     fn take(&mut self, batch: &Batch, out: &mut Vec<Emitted>) {
         let place = usize::from(batch.input.0);
-        let Self { plan, inputs, sources, series, windows, rules, ledger, queued, unknown_series, .. } = self;
+        let Self { plan, inputs, sources, series, quality, reports, windows, rules, ledger, queued, .. } = self;
+        let Ledger { inputs: accounts, windows: window_accounts, reports: report_accounts } = ledger;
         let (Some(input_plan), Some(input), Some(account)) =
-            (plan.inputs.get(place), inputs.get_mut(place), ledger.inputs.get_mut(place))
+            (plan.inputs.get(place), inputs.get_mut(place), accounts.get_mut(place))
         else {
             return;
         };
@@ -331,36 +349,61 @@ impl Engine {
         input.heard = Some(batch.arrival);
         let horizon = batch.arrival.saturating_add(input_plan.max_ahead);
         let out_of_order = nanos(input_plan.out_of_order);
-        let mut unknown = 0;
+        let (mut unknown, mut dropped) = (0, 0);
         let series = &*series;
-        let mut passage = Passage { plan, series, sources, windows, rules, accounts: &mut ledger.windows, queued };
+        let mut passage = Passage {
+            plan,
+            series,
+            sources,
+            windows,
+            reports,
+            rules,
+            accounts: window_accounts,
+            report_accounts,
+            queued,
+        };
         for reading in &batch.readings {
             let route = series.routes.get(reading.series.index());
             let Some(route) = route.filter(|route| route.input == Some(batch.input)) else {
                 unknown += 1;
                 continue;
             };
-            let checked;
-            let reading = match reading.value {
-                Value::Float(value) if !value.is_finite() && reading.quality != Quality::Bad => {
-                    checked = Reading { quality: Quality::Bad, check: Some(Check::NotFinite), ..reading.clone() };
-                    &checked
-                }
-                _ => reading,
-            };
             if reading.time > horizon && reading.clock == ClockState::Synced {
                 account.quarantined += 1;
                 out.push(Emitted { stream: StreamId::QUARANTINE, record: Record::Reading(reading.clone()) });
                 continue;
             }
-            let fate = passage.take(reading, route, out_of_order, out);
-            account.bad += u64::from(fate.is_bad);
-            account.late += u64::from(fate.is_late);
-            input.is_unsettled |= fate.is_open;
+            let objection = quality.judge(route.quality, reading);
+            let marked;
+            let reading = match objection {
+                Some((mark, check)) => {
+                    marked = Reading { quality: mark.quality(), check: Some(check), ..reading.clone() };
+                    &marked
+                }
+                None => reading,
+            };
+            match objection {
+                Some((Mark::Drop, check)) => {
+                    account.drop(check.name(), 1);
+                    dropped += 1;
+                    passage.pass_by(reading, route, out_of_order);
+                }
+                Some((Mark::Quarantine, _)) => {
+                    account.quarantined += 1;
+                    out.push(Emitted { stream: StreamId::QUARANTINE, record: Record::Reading(reading.clone()) });
+                    passage.pass_by(reading, route, out_of_order);
+                }
+                _ => {
+                    let fate = passage.take(reading, route, out_of_order, out);
+                    account.bad += u64::from(fate.is_bad);
+                    account.late += u64::from(fate.is_late);
+                    input.is_unsettled |= fate.is_open;
+                }
+            }
         }
-        account.accepted += batch.readings.len() as u64 - unknown;
+        account.accepted += batch.readings.len() as u64 - unknown - dropped;
         if unknown > 0 {
-            account.drop(unknown_series, unknown);
+            account.drop(UNKNOWN_SERIES, unknown);
         }
         rules.evaluate(plan, out);
         self.settle(out);

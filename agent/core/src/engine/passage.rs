@@ -1,9 +1,11 @@
 //! The way of one reading of a known series, whether an input brought it or it was derived from others.
 //!
 //! ```text
-//! raw streams ──▶ watermark ──▶ rules ──▶ windows, or `late`
+//! raw streams (what is news) ──▶ watermark ──▶ rules ──▶ windows, or `late`
 //! ```
 
+use super::ledger::ReportAccount;
+use super::report::Reports;
 use super::rule::Rules;
 use super::series::{Route, SeriesTable};
 use super::watermark::Source;
@@ -20,8 +22,10 @@ pub(super) struct Passage<'a> {
     pub(super) series: &'a SeriesTable,
     pub(super) sources: &'a mut [Source],
     pub(super) windows: &'a mut Windows,
+    pub(super) reports: &'a mut Reports,
     pub(super) rules: &'a mut Rules,
     pub(super) accounts: &'a mut [WindowAccount],
+    pub(super) report_accounts: &'a mut [ReportAccount],
     /// Sources whose watermark has passed something.
     pub(super) queued: &'a mut Vec<u32>,
 }
@@ -42,8 +46,10 @@ impl Passage<'_> {
     #[inline]
     pub(super) fn take(&mut self, reading: &Reading, route: &Route, out_of_order: i64, out: &mut Vec<Emitted>) -> Fate {
         let mut fate = Fate { is_bad: reading.quality == Quality::Bad, ..Fate::default() };
-        for &stream in self.series.raw(route) {
-            out.push(Emitted { stream, record: Record::Reading(reading.clone()) });
+        for &lane in self.series.raw(route) {
+            if self.reports.lets_pass(lane, reading, self.report_accounts) {
+                out.push(Emitted { stream: lane.stream, record: Record::Reading(reading.clone()) });
+            }
         }
         let Some(source) = self.sources.get_mut(route.source as usize) else { return fate };
         source.observe(reading.time, out_of_order);
@@ -66,5 +72,15 @@ impl Passage<'_> {
             self.queued.push(route.source);
         }
         fate
+    }
+
+    /// Takes from a reading that is kept out only what its time says: its source has come so far.
+    pub(super) fn pass_by(&mut self, reading: &Reading, route: &Route, out_of_order: i64) {
+        let Some(source) = self.sources.get_mut(route.source as usize) else { return };
+        source.observe(reading.time, out_of_order);
+        if source.has_due() && !source.is_queued {
+            source.is_queued = true;
+            self.queued.push(route.source);
+        }
     }
 }

@@ -8,10 +8,13 @@
 //!   an older definition still has some open ends that one at once.
 //! - What has no place in the new plan ends before: its windows are emitted as far as they are (`is_final` false), its raised alerts are
 //!   cleared. Should it come back, its windows begin behind those that were emitted ([`super::retired`]).
+//! - What quality checks remember goes on for the checks that a series still has, and what was reported last for the streams that still
+//!   leave something out.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use super::report::SavedReport;
 use super::snapshot::{
     SavedDefinition, SavedInput, SavedRule, SavedSeries, SavedSource, SavedWindow, SnapshotError, State,
 };
@@ -270,12 +273,15 @@ impl Engine {
         });
         let mut recents: Vec<_> = self.rules.recents().map(|(series, recent)| (series, recent.clone())).collect();
         recents.sort_by_key(|(series, _)| *series);
-        State { inputs, series, windows, retired: self.retired.clone(), rules: rules.collect(), recents }
+        let (rules, quality, reports) =
+            (rules.collect(), self.quality.saved(), self.reports.saved(&self.ledger.reports));
+        let retired = self.retired.clone();
+        State { inputs, series, windows, retired, rules, recents, quality, reports }
     }
 
     /// Puts a state into an engine that has seen nothing; names to `stranger` what its plan has no place for.
     fn put(&mut self, state: State, stranger: &mut dyn FnMut(String)) {
-        let State { inputs, series, windows, retired, rules, recents } = state;
+        let State { inputs, series, windows, retired, rules, recents, quality, reports } = state;
         self.retired = retired;
         let mut origins: BTreeMap<(u16, u32), (InputId, Arc<str>)> = BTreeMap::new();
         for (i, saved) in inputs.into_iter().enumerate() {
@@ -319,6 +325,16 @@ impl Engine {
             if self.rules.restore_recent(series, recent).is_none() {
                 stranger(format!("a rule over series {}", series.0));
             }
+        }
+        self.quality.restore_counts(quality.counts);
+        for (series, kept) in quality.memories {
+            let place = self.series.routes.get(series.index()).and_then(|route| route.quality);
+            if self.quality.restore(place, kept).is_none() {
+                stranger(format!("checks of series {}", series.0));
+            }
+        }
+        for report in reports {
+            self.put_report(report, stranger);
         }
     }
 
@@ -387,6 +403,26 @@ impl Engine {
         };
         self.windows.slots.get_mut(slot)?.floor = floor;
         self.windows.reopen(slot, panes, source)
+    }
+
+    fn put_report(&mut self, saved: SavedReport, stranger: &mut dyn FnMut(String)) {
+        let SavedReport { account, lasts } = saved;
+        let Some(place) = self.ledger.reports.iter().position(|known| known.stream == account.stream) else {
+            stranger(format!("the deadband of {}", account.stream));
+            return;
+        };
+        for (series, last) in lasts {
+            let route = self.series.routes.get(series.index());
+            let lanes = route.map(|route| self.series.raw(route)).unwrap_or_default();
+            let stream = self.plan.stream_named(&account.stream);
+            let lane = lanes.iter().copied().find(|lane| Some(lane.stream) == stream);
+            if lane.and_then(|lane| self.reports.restore(place, lane, last)).is_none() {
+                stranger(format!("a reported value of series {} in {}", series.0, account.stream));
+            }
+        }
+        if let Some(known) = self.ledger.reports.get_mut(place) {
+            *known = account;
+        }
     }
 }
 

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::ops::Range;
 use std::sync::Arc;
 
-use crate::plan::StreamId;
+use super::report::Lane;
 use crate::reading::{InputId, SeriesId, SeriesInfo};
 
 /// The most series that an engine knows, over all inputs: each takes about 300 bytes before it has a window. Later ones are refused,
@@ -26,6 +26,8 @@ pub(super) struct Route {
     slots_end: u32,
     /// The place of its newest values, where a rule looks at it.
     pub(super) recent: Option<u32>,
+    /// The place of what its quality checks remember, where it has some.
+    pub(super) quality: Option<u32>,
 }
 
 /// All series, by [`SeriesId`].
@@ -33,8 +35,8 @@ pub(super) struct Route {
 pub(super) struct SeriesTable {
     pub(super) infos: Vec<SeriesInfo>,
     pub(super) routes: Vec<Route>,
-    /// The raw streams of all series, one after another.
-    raw: Vec<StreamId>,
+    /// The lanes of all series in raw streams, one after another.
+    raw: Vec<Lane>,
     names: BTreeMap<Arc<str>, SeriesId>,
 }
 
@@ -64,8 +66,9 @@ impl SeriesTable {
         info: SeriesInfo,
         input: Option<InputId>,
         source: u32,
-        raw: impl IntoIterator<Item = StreamId>,
+        raw: impl IntoIterator<Item = Lane>,
         slots: Range<usize>,
+        quality: Option<u32>,
     ) -> SeriesId {
         let id = SeriesId(self.infos.len() as u32);
         let raw_start = self.raw.len() as u32;
@@ -80,13 +83,14 @@ impl SeriesTable {
             slots_start: slots.start as u32,
             slots_end: slots.end as u32,
             recent: None,
+            quality,
         });
         id
     }
 
-    /// The raw streams of a series.
+    /// The lanes of a series in raw streams.
     #[inline]
-    pub(super) fn raw(&self, route: &Route) -> &[StreamId] {
+    pub(super) fn raw(&self, route: &Route) -> &[Lane] {
         self.raw.get(route.raw_start as usize..route.raw_end as usize).unwrap_or_default()
     }
 }

@@ -12,6 +12,8 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use super::ledger::{InputAccount, WindowAccount};
+use super::quality::SavedQuality;
+use super::report::SavedReport;
 use super::retired::Retired;
 use super::rule::Recent;
 use super::window::SavedSlot;
@@ -52,6 +54,8 @@ pub(super) struct State {
     pub(super) retired: Retired,
     pub(super) rules: Vec<SavedRule>,
     pub(super) recents: Vec<(SeriesId, Recent)>,
+    pub(super) quality: SavedQuality,
+    pub(super) reports: Vec<SavedReport>,
 }
 
 #[derive(Debug, Serialize, Deserialize)]

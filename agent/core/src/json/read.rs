@@ -160,7 +160,7 @@ impl<'a> Scanner<'a> {
                         )?;
                     }
                     "check" => {
-                        let checks = [Check::NotFinite, Check::Source].map(|check| (check.name(), check));
+                        let checks = Check::ALL.map(|check| (check.name(), check));
                         check = Some(self.one_of("check", &checks)?);
                     }
                     "clock" => {

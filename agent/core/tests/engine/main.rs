@@ -2,8 +2,10 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+mod news;
 mod order;
 mod plan;
+mod quality;
 mod reference;
 mod reload;
 mod restart;

@@ -7,8 +7,8 @@ use rtlive_core::engine::Engine;
 use rtlive_core::event::{Batch, Declared, Event};
 use rtlive_core::expr::Expression;
 use rtlive_core::plan::{
-    BatchLimit, Binding, BindingSource, Buckets, Durability, Format, Function, InputPlan, Plan, Priority, RulePlan,
-    Severity, StreamKind, StreamPlan, WindowKind, WindowPlan,
+    BatchLimit, Binding, BindingSource, Buckets, Deadband, Durability, Format, Function, InputPlan, Plan, Priority,
+    QualityPlan, ReportPlan, RulePlan, Severity, StreamKind, StreamPlan, WindowKind, WindowPlan,
 };
 use rtlive_core::reading::{ClockState, InputId, Quality, Reading, SeriesId, SeriesInfo, Value};
 use rtlive_core::record::{Aggregate, Emitted, Record};
@@ -24,7 +24,8 @@ impl Planned {
     pub(crate) fn new(out_of_order: u64) -> Self {
         let streams = ["gaps", "alerts", "late", "quarantine"].map(|name| stream(name, StreamKind::Reserved)).into();
         let (agent, labels) = ("gw".into(), [("site".to_owned(), "plant-7".to_owned())].into());
-        Self(Plan { agent, labels, inputs: Vec::new(), streams, rules: Vec::new() }).input("a", out_of_order)
+        Self(Plan { agent, labels, inputs: Vec::new(), streams, rules: Vec::new(), quality: Vec::new() })
+            .input("a", out_of_order)
     }
 
     pub(crate) fn input(mut self, name: &str, out_of_order: u64) -> Self {
@@ -41,7 +42,23 @@ impl Planned {
     }
 
     pub(crate) fn raw(mut self, name: &str, select: &str) -> Self {
-        self.0.streams.push(stream(name, StreamKind::Raw { select: vec![select.parse().unwrap()] }));
+        self.0.streams.push(stream(name, StreamKind::Raw { select: vec![select.parse().unwrap()], report: None }));
+        self
+    }
+
+    /// A stream of readings that leaves out what tells nothing new; the heartbeat in seconds, 0 for none.
+    pub(crate) fn news(mut self, name: &str, select: &str, deadband: Deadband, heartbeat: u64) -> Self {
+        let heartbeat = (heartbeat > 0).then(|| Duration::from_secs(heartbeat));
+        let report = Some(ReportPlan { deadband, heartbeat });
+        self.0.streams.push(stream(name, StreamKind::Raw { select: vec![select.parse().unwrap()], report }));
+        self
+    }
+
+    /// Checks of the series that a filter selects.
+    pub(crate) fn quality(mut self, filter: &str, set: impl FnOnce(&mut QualityPlan)) -> Self {
+        let mut table = QualityPlan::new(filter.parse().unwrap());
+        set(&mut table);
+        self.0.quality.push(table);
         self
     }
 

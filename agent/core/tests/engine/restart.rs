@@ -1,9 +1,12 @@
 //! An engine that is restored from its snapshot between any two events goes on as if nothing had happened, bit for bit.
 
+use std::time::Duration;
+
 use proptest::prelude::*;
 use rtlive_core::engine::{Engine, SNAPSHOT_VERSION, SnapshotError};
 use rtlive_core::event::Event;
-use rtlive_core::reading::Value;
+use rtlive_core::plan::{Deadband, Mark, Switch, ValueType};
+use rtlive_core::reading::{Check, Value};
 use rtlive_core::record::Emitted;
 use rtlive_core::time::Timestamp;
 
@@ -16,6 +19,18 @@ fn planned() -> Planned {
         .window("twelve", "a/+/v", 12, 0)
         .rule("high", &[("v", "a/+/v"), ("x", "a/x")], "v > 50 or rate(x) > 5", Some("v < 20"), "{1}: {v}")
         .rule("text", &[("x", "a/x")], "x == 'b'", None, "")
+        .news("news", "#", Deadband::Relative(0.2), 7)
+        .quality("a/#", |table| {
+            table.stuck_after = Some(Switch::On(Duration::from_secs(5)));
+            (table.max_rate, table.spike) = (Some(Switch::On(20.0)), Some(Switch::On(3.0)));
+            (table.duplicate, table.backwards) = (Some(true), Some(true));
+            table.marks[Check::Duplicate.place()] = Some(Mark::Drop);
+        })
+        .quality("a/+/v", |table| {
+            (table.range, table.value_type) = (Some(Switch::On([10.0, 90.0])), Some(Switch::On(ValueType::Same)));
+            table.marks[Check::Range.place()] = Some(Mark::Bad);
+            table.marks[Check::Type.place()] = Some(Mark::Quarantine);
+        })
 }
 
 const NAMES: [&str; 5] = ["a/x", "a/m1/v", "a/m2/v", "a/m2/w", "a/m0/v"];
@@ -77,6 +92,7 @@ fn restarted(engine: &Engine) -> Engine {
     assert_eq!(restored.snapshot(), bytes, "a restored engine has the same snapshot");
     assert_eq!(restored.wake_at(), engine.wake_at());
     assert_eq!(restored.windows_open(), engine.windows_open());
+    assert_eq!(restored.quality_counts(), engine.quality_counts());
     assert_eq!(restored.alerts_raised(), engine.alerts_raised());
     assert_eq!(restored.input_times(), engine.input_times());
     restored

@@ -56,7 +56,7 @@ fn sample(name: &'static str, stream: &str, series: Vec<SeriesInfo>, records: Ve
 
 /// Every sample.
 pub(crate) fn samples() -> Vec<Sample> {
-    vec![one(), poll(), mixed(), odd(), bits(), unpolled(), aggregates(), alerts(), gaps(), both(), wide()]
+    vec![one(), poll(), mixed(), odd(), bits(), unpolled(), aggregates(), alerts(), gaps(), both(), wide(), checked()]
 }
 
 /// One reading: the smallest frame, which is stored without compression.
@@ -133,6 +133,21 @@ fn odd() -> Sample {
     sample.origin.class = "personal".into();
     sample.first = u64::MAX - 11;
     sample
+}
+
+/// Readings that each check objected to.
+fn checked() -> Sample {
+    let checks = Check::ALL.into_iter().enumerate().map(|(place, check)| {
+        let mut checked = reading(place as u32 % 2, at(place as i64 * 250), Value::Float(230.0 + place as f64));
+        (checked.quality, checked.check) = ([Quality::Suspect, Quality::Bad][place % 2], Some(check));
+        Record::Reading(checked)
+    });
+    sample(
+        "checked",
+        "raw",
+        vec![info("meters/m1/voltage", Some("V")), info("meters/m2/voltage", Some("V"))],
+        checks.collect(),
+    )
 }
 
 /// Floats that are no decimals, in double and in single precision.
