@@ -111,6 +111,10 @@ pub struct InputStatus {
     pub quarantined: u64,
     /// Accepted, but too late for a window.
     pub late: u64,
+    /// Accepted, but at a time that nobody will know: in the stream `unsynced`.
+    pub unsynced: u64,
+    /// What waits for the clock, and is not accepted yet.
+    pub provisional: u64,
 }
 
 /// A window stream: `selected = open + finished + late`, counted by (reading, window).
@@ -244,6 +248,8 @@ impl InputStatus {
             bad: account.bad,
             quarantined: account.quarantined,
             late: account.late,
+            unsynced: account.unsynced,
+            provisional: account.provisional,
         }
     }
 }

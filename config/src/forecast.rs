@@ -303,7 +303,7 @@ impl fmt::Display for Forecast {
                 .map_or("rate not known".into(), |rate| format!("{} readings/s", three_digits(rate)));
             writeln!(f, "  {} ({}, {asked}): {series}, {rate}", input.name, input.driver)?;
         }
-        writeln!(f, "streams, beside alerts, gaps, late and quarantine:")?;
+        writeln!(f, "streams, beside alerts, gaps, late, quarantine and unsynced:")?;
         for stream in self.streams.iter().filter(|stream| stream.kind != "reserved") {
             match (stream.records_per_second, stream.link_bytes_per_day) {
                 (Some(rate), Some(bytes)) => {

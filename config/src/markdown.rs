@@ -52,7 +52,7 @@ pub fn reference_markdown<I>(catalogue: &dyn Catalogue<I>) -> String {
         &StreamOptions::reference().with(ReportOptions::reference()).with(LaneOptions::reference()),
     );
     text.push_str(
-        "\n`[streams.alerts]`, `[streams.gaps]`, `[streams.late]` and `[streams.quarantine]` set the keys, but `select`, of the \
+        "\n`[streams.alerts]`, `[streams.gaps]`, `[streams.late]`, `[streams.quarantine]` and `[streams.unsynced]` set the keys, but `select`, of the \
          streams that the program itself writes. Gaps and alerts have the priority `alert`, the others `live`.\n",
     );
     section(&mut text, "## `[windows.NAME]`", &WindowOptions::reference().with(LaneOptions::reference()));

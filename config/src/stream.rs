@@ -29,11 +29,12 @@ const CLASS: &str = "process";
 
 /// The reserved streams of this version, in the order of [`StreamId`], with what goes before what on the link: a gap must be known
 /// before the data behind it is believed complete.
-const RESERVED_STREAMS: [(&str, StreamId, Priority); 4] = [
+const RESERVED_STREAMS: [(&str, StreamId, Priority); 5] = [
     ("gaps", StreamId::GAPS, Priority::Alert),
     ("alerts", StreamId::ALERTS, Priority::Alert),
     ("late", StreamId::LATE, Priority::Live),
     ("quarantine", StreamId::QUARANTINE, Priority::Live),
+    ("unsynced", StreamId::UNSYNCED, Priority::Live),
 ];
 
 choices! {

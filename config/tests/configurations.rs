@@ -64,13 +64,14 @@ fn the_documented_configuration_lacks_nothing_but_what_is_to_come() {
 #[test]
 fn without_streams_and_windows_all_readings_go() {
     let plan = checked("[inputs.a]\ndriver = 'simulated'").unwrap().plan;
-    assert_eq!(plan.streams.len(), 5);
+    assert_eq!(plan.streams.len(), 6);
     assert_eq!(plan.stream_named("gaps"), Some(StreamId::GAPS));
     assert_eq!(plan.stream_named("alerts"), Some(StreamId::ALERTS));
     assert_eq!(plan.stream_named("late"), Some(StreamId::LATE));
     assert_eq!(plan.stream_named("quarantine"), Some(StreamId::QUARANTINE));
-    assert_eq!(*plan.streams[4].name, *"raw");
-    assert!(matches!(&plan.streams[4].kind, StreamKind::Raw { select, report: None } if select[0].to_string() == "#"));
+    assert_eq!(plan.stream_named("unsynced"), Some(StreamId::UNSYNCED));
+    assert_eq!(*plan.streams[5].name, *"raw");
+    assert!(matches!(&plan.streams[5].kind, StreamKind::Raw { select, report: None } if select[0].to_string() == "#"));
     for text in ["[streams]", "[windows.minute]\nselect = '#'\nevery = '1m'"] {
         assert_eq!(checked(text).unwrap().plan.stream_named("raw"), None, "{text}");
     }
@@ -104,7 +105,7 @@ when = 'a > b'
     assert_eq!((asked.out_of_order, asked.idle), (Duration::ZERO, Duration::from_secs(15)));
     assert_eq!((pushed.out_of_order, pushed.idle), (Duration::from_secs(2), Duration::from_secs(10)));
     assert_eq!((&*pushed.prefix, pushed.max_ahead), ("hall/floor", Duration::from_secs(300)));
-    let minute = &plan.streams[4];
+    let minute = &plan.streams[5];
     let StreamKind::Window(window) = &minute.kind else { panic!("{minute:?}") };
     assert_eq!(window.lateness, Duration::from_secs(10));
     let functions = [Function::Count, Function::Min, Function::Max, Function::Mean, Function::Last];
@@ -188,7 +189,7 @@ fn the_report_in_json_is_stable() {
     let plan = &good["plan"];
     assert_eq!(plan["inputs"][0]["power_cut_loss_ms"], 1000);
     assert_eq!(plan["rate_unknown"], serde_json::json!(["b"]));
-    assert_eq!(plan["streams"][4]["name"], "raw");
+    assert_eq!(plan["streams"][5]["name"], "raw");
     assert_eq!(plan["link_bytes_per_day"], serde_json::Value::Null);
 }
 

@@ -115,7 +115,7 @@ fn plan(rules: usize) -> Arc<Plan> {
         class: "process".into(),
     };
     let mut streams: Vec<_> =
-        ["gaps", "alerts", "late", "quarantine"].map(|name| stream(name, StreamKind::Reserved)).into();
+        ["gaps", "alerts", "late", "quarantine", "unsynced"].map(|name| stream(name, StreamKind::Reserved)).into();
     let select = vec!["#".parse().expect("a filter")];
     let ten = Duration::from_secs(10);
     let (kind, compute) = (WindowKind::tumbling(ten), Function::PLAIN.to_vec());

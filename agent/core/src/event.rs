@@ -22,6 +22,21 @@ pub enum Event {
     Outage(Outage),
     /// Another plan is computed from here on.
     Reload(Arc<Plan>),
+    /// What is known of the clock changes. It comes before the first readings of a process.
+    Clock(ClockChange),
+}
+
+/// How the clock stands from here on.
+///
+/// The engine's time is the time since the machine was started (`CLOCK_BOOTTIME`), which nobody sets, plus `ahead`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ClockChange {
+    /// Which start of the machine it counts from (`random(4)`): what waits from another one never gets its time.
+    pub boot: Arc<str>,
+    /// By how many nanoseconds the time is ahead of that since the start of the machine.
+    pub ahead: i64,
+    /// Whether the time is known, or only the best guess.
+    pub is_trusted: bool,
 }
 
 /// A series that appears.

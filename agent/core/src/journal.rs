@@ -13,7 +13,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use crate::columns::{ColumnError, decode_readings, encode_readings};
-use crate::event::{Batch, Declared, Event, Outage, Rejected};
+use crate::event::{Batch, ClockChange, Declared, Event, Outage, Rejected};
 use crate::plan::{Plan, StreamId};
 use crate::reading::{InputId, Reading};
 use crate::record::Epoch;
@@ -157,6 +157,7 @@ enum Outline {
     Tick,
     Outage(Outage),
     Reload(Arc<Plan>),
+    Clock(ClockChange),
 }
 
 impl Chunk {
@@ -173,6 +174,7 @@ impl Chunk {
                 Event::Tick => Outline::Tick,
                 Event::Outage(outage) => Outline::Outage(outage.clone()),
                 Event::Reload(plan) => Outline::Reload(plan.clone()),
+                Event::Clock(change) => Outline::Clock(change.clone()),
                 Event::Batch(batch) => {
                     readings.extend_from_slice(&batch.readings);
                     Outline::Batch {
@@ -243,6 +245,7 @@ impl Chunk {
                 Outline::Tick => Event::Tick,
                 Outline::Outage(outage) => Event::Outage(outage),
                 Outline::Reload(plan) => Event::Reload(plan),
+                Outline::Clock(change) => Event::Clock(change),
                 Outline::Batch { input, arrival, readings: count, rejected } => {
                     let arrival = Timestamp::from_nanos(at.as_nanos().wrapping_add(arrival));
                     let readings: Vec<_> = readings.by_ref().take(count as usize).collect();
@@ -315,6 +318,7 @@ mod tests {
                 (at(3), Event::Outage(outage)),
                 (at(4), Event::Batch(batch(200, Vec::new()))),
                 (at(5), Event::Reload(Arc::new(plan))),
+                (at(6), Event::Clock(ClockChange { boot: "b".into(), ahead: -7, is_trusted: true })),
             ],
             ranges: vec![Range { stream: StreamId(4), first: 1, count: 210 }],
             state: vec![("a".into(), "k".into(), Some(vec![1, 2])), ("a".into(), "l".into(), None)],

@@ -35,6 +35,8 @@ impl StreamId {
     pub const LATE: Self = Self(2);
     /// Readings too far ahead of their arrival.
     pub const QUARANTINE: Self = Self(3);
+    /// Readings whose time nobody will know.
+    pub const UNSYNCED: Self = Self(4);
 
     /// The place in [`Plan::streams`].
     pub const fn index(self) -> usize {
@@ -51,7 +53,7 @@ pub struct Plan {
     pub labels: BTreeMap<String, String>,
     /// The inputs, by [`InputId`].
     pub inputs: Vec<InputPlan>,
-    /// The streams, by [`StreamId`]: first the four reserved ones, then the configured ones by name.
+    /// The streams, by [`StreamId`]: first the five reserved ones, then the configured ones by name.
     pub streams: Vec<StreamPlan>,
     /// The rules, by name.
     pub rules: Vec<RulePlan>,

@@ -237,7 +237,8 @@ pub enum ClockState {
     /// The time comes from the source, or from a clock that was synchronised.
     #[default]
     Synced,
-    /// The time comes from a clock that was not.
+    /// The time is that of the arrival, and as good as the clock. A driver marks so what it stamps itself; in a record it says that the
+    /// clock was not synchronised.
     Unsynced,
 }
 
@@ -256,6 +257,14 @@ pub struct Reading {
     pub check: Option<Check>,
     /// How well the time is known.
     pub clock: ClockState,
+}
+
+impl Reading {
+    /// The value as rules take it: `None` where it is bad, or no number.
+    pub fn sound_value(&self) -> Option<Value> {
+        let is_finite = !matches!(self.value, Value::Float(value) if !value.is_finite());
+        (is_finite && self.quality != Quality::Bad).then(|| self.value.clone())
+    }
 }
 
 /// What is known of a series beside its readings.

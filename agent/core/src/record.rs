@@ -10,7 +10,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use crate::plan::{Severity, StreamId};
-use crate::reading::{Reading, SeriesId, Value};
+use crate::reading::{ClockState, Reading, SeriesId, Value};
 use crate::time::Timestamp;
 
 /// The random id of one unbroken history of a store within one boot. Printed as 16 hexadecimal digits.
@@ -104,6 +104,8 @@ pub struct Alert {
     pub message: Arc<str>,
     /// The values that the rule's bindings had, in their order; `None` for one that was missing.
     pub values: Vec<(Arc<str>, Option<Value>)>,
+    /// How well `time` is known.
+    pub clock: ClockState,
 }
 
 /// Records of a stream that are not coming.

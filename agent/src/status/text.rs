@@ -61,8 +61,14 @@ impl InputStatus {
             notes.push(format!("dropped: {}", dropped.join(", ")));
         }
         notes.extend(self.counters.iter().map(|(name, count)| format!("{name} {count}")));
-        let kinds =
-            [("bad", self.bad), ("quarantined", self.quarantined), ("late", self.late), ("restarts", *restarts)];
+        let kinds = [
+            ("wait for the clock", self.provisional),
+            ("unsynced", self.unsynced),
+            ("bad", self.bad),
+            ("quarantined", self.quarantined),
+            ("late", self.late),
+            ("restarts", *restarts),
+        ];
         notes.extend(kinds.iter().filter(|(_, count)| *count > 0).map(|(kind, count)| format!("{kind} {count}")));
         if !notes.is_empty() {
             writeln!(f, "    {}", notes.join(", "))?;

@@ -34,7 +34,8 @@ fn plan() -> Arc<Plan> {
         topic: None,
         class: "process".into(),
     };
-    let reserved = ["gaps", "alerts", "late", "quarantine"].map(|name| stream(name, Priority::Alert, BatchLimit::Auto));
+    let reserved = ["gaps", "alerts", "late", "quarantine", "unsynced"]
+        .map(|name| stream(name, Priority::Alert, BatchLimit::Auto));
     let own = STREAMS.map(|(name, priority, batch)| stream(name, priority, batch));
     let streams = reserved.into_iter().chain(own).collect();
     let inputs = vec![InputPlan::pushed("a".into())];
@@ -81,7 +82,7 @@ fn emitted(events: &[(Timestamp, Event)]) -> Vec<Emitted> {
         Event::Batch(batch) => Some(&batch.readings),
         _ => None,
     });
-    let stream = |reading: &Reading| StreamId(u16::try_from(reading.series.index() + 4).unwrap());
+    let stream = |reading: &Reading| StreamId(u16::try_from(reading.series.index() + 5).unwrap());
     readings
         .flatten()
         .map(|reading| Emitted { stream: stream(reading), record: Record::Reading(reading.clone()) })

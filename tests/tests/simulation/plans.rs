@@ -43,6 +43,7 @@ pub(crate) fn plan(number: u64) -> Arc<Plan> {
         ("alerts", Priority::Alert),
         ("late", Priority::Bulk),
         ("quarantine", Priority::Bulk),
+        ("unsynced", Priority::Bulk),
     ]
     .map(|(name, priority)| stream(name, StreamKind::Reserved, priority))
     .into();

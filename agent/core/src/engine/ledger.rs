@@ -20,7 +20,7 @@ pub struct Ledger {
     pub reports: Vec<ReportAccount>,
 }
 
-/// What became of what an input took: `taken = accepted + dropped`.
+/// What became of what an input took: `taken = accepted + dropped + provisional`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct InputAccount {
     /// The input's name.
@@ -37,6 +37,10 @@ pub struct InputAccount {
     pub quarantined: u64,
     /// Accepted, too late for at least one window: in the stream `late` too.
     pub late: u64,
+    /// Accepted, at a time that nobody will know: in the stream `unsynced` alone.
+    pub unsynced: u64,
+    /// Readings that wait for the clock, and are not accepted yet.
+    pub provisional: u64,
 }
 
 /// What became of the readings that a window selects, each counted once for this window: `selected = open + finished + late`.
@@ -44,7 +48,8 @@ pub struct InputAccount {
 pub struct WindowAccount {
     /// The name of the window and its stream.
     pub window: Arc<str>,
-    /// Readings that were accepted, are selected, and neither bad nor quarantined; each as often as there are sliding windows that it lies in.
+    /// Readings that were accepted, are selected, and neither bad, quarantined nor of an unknown time; each as often as there are
+    /// sliding windows that it lies in.
     pub selected: u64,
     /// In windows whose end the watermark has not passed; early results of them do not count.
     pub open: u64,
@@ -98,7 +103,12 @@ impl Ledger {
     pub fn check(&self) -> Option<Imbalance> {
         let inputs = self.inputs.iter().map(|account| {
             let dropped = account.dropped.values().copied().fold(0, u64::saturating_add);
-            ("input", &account.input, account.taken, account.accepted.saturating_add(dropped))
+            (
+                "input",
+                &account.input,
+                account.taken,
+                account.accepted.saturating_add(dropped).saturating_add(account.provisional),
+            )
         });
         let windows = self.windows.iter().map(|account| {
             let right = account.open.saturating_add(account.finished).saturating_add(account.late);
@@ -118,10 +128,9 @@ impl Ledger {
 impl Ledger {
     /// Whether it can have been counted: it closes, and no count is near the end of its range. For a ledger from outside.
     pub(super) fn is_sound(&self) -> bool {
-        let inputs = self
-            .inputs
-            .iter()
-            .flat_map(|account| [account.taken, account.accepted, account.bad, account.quarantined, account.late]);
+        let inputs = self.inputs.iter().flat_map(|account| {
+            [account.taken, account.accepted, account.bad, account.quarantined, account.late, account.unsynced]
+        });
         let windows =
             self.windows.iter().flat_map(|account| [account.selected, account.revising, account.crowded, account.cut]);
         let reports = self.reports.iter().map(|account| account.selected);

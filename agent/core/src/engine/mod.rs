@@ -21,6 +21,7 @@
 //! An input that was silent for `idle` emits its open windows early (`is_final` false) at the next [`Event::Tick`], and ends none.
 
 mod aggregate;
+mod clock;
 mod course;
 mod ledger;
 mod passage;
@@ -48,6 +49,7 @@ use crate::reading::{ClockState, InputId, Reading, SeriesId, SeriesInfo};
 use crate::record::{Emitted, OutageRecord, Record};
 use crate::time::{Timestamp, nanos};
 
+pub use clock::{ClockView, PROVISIONAL_READINGS_MAX, PROVISIONAL_TEXT_BYTES_MAX};
 pub use ledger::{Imbalance, InputAccount, Ledger, ReportAccount, WindowAccount};
 pub use quality::{COUNTED_PAIRS_MAX, DUPLICATE_TIMES, QualityCounts, SPIKE_READINGS};
 pub use retired::RETIRED_MAX;
@@ -55,6 +57,7 @@ pub use series::{SERIES_MAX, UNKNOWN_SERIES};
 pub use snapshot::{SNAPSHOT_VERSION, SnapshotError};
 pub use window::{PANES_MAX, SLOT_PANES_MAX};
 
+use clock::Clock;
 use passage::Passage;
 use quality::QualityChecks;
 use report::Reports;
@@ -78,6 +81,7 @@ pub struct Engine {
     rules: Rules,
     ledger: Ledger,
     retired: Retired,
+    clock: Clock,
     /// Sources whose watermark has passed something in this event.
     queued: Vec<u32>,
     /// Scratch of an event; empty between events.
@@ -142,6 +146,7 @@ impl Engine {
             rules: Rules::new(&plan),
             ledger,
             retired: Retired::default(),
+            clock: Clock::default(),
             queued: Vec::new(),
             due: Vec::new(),
             plan,
@@ -177,13 +182,16 @@ impl Engine {
     /// A series that is declared again under its name keeps its number; beyond [`SERIES_MAX`] none is added: ask
     /// [`Engine::series_named`] for the number. Events of inputs that the plan does not have do nothing.
     pub fn handle(&mut self, now: Timestamp, event: &Event, out: &mut Vec<Emitted>) {
+        let emitted = out.len();
         match event {
             Event::Series(declared) => self.declare(declared),
             Event::Batch(batch) => self.take(batch, out),
             Event::Tick => self.step(now, out),
             Event::Outage(outage) => self.report_outage(outage, out),
             Event::Reload(plan) => self.reload(now, Arc::clone(plan), out),
+            Event::Clock(change) => self.change_clock(now, change, out),
         }
+        self.mark_alerts(now, event, out.get_mut(emitted..).unwrap_or_default());
     }
 
     /// When an [`Event::Tick`] would next change something; `None` while only other events would.
@@ -331,7 +339,7 @@ impl Engine {
     /// Takes the readings of a batch.
     fn take(&mut self, batch: &Batch, out: &mut Vec<Emitted>) {
         let place = usize::from(batch.input.0);
-        let Self { plan, inputs, sources, series, quality, reports, windows, rules, ledger, queued, .. } = self;
+        let Self { plan, inputs, sources, series, quality, reports, windows, rules, ledger, queued, clock, .. } = self;
         let Ledger { inputs: accounts, windows: window_accounts, reports: report_accounts } = ledger;
         let (Some(input_plan), Some(input), Some(account)) =
             (plan.inputs.get(place), inputs.get_mut(place), accounts.get_mut(place))
@@ -349,7 +357,7 @@ impl Engine {
         input.heard = Some(batch.arrival);
         let horizon = batch.arrival.saturating_add(input_plan.max_ahead);
         let out_of_order = nanos(input_plan.out_of_order);
-        let (mut unknown, mut dropped) = (0, 0);
+        let (mut unknown, mut dropped, mut provisional) = (0, 0, 0);
         let series = &*series;
         let mut passage = Passage {
             plan,
@@ -368,7 +376,21 @@ impl Engine {
                 unknown += 1;
                 continue;
             };
-            if reading.time > horizon && reading.clock == ClockState::Synced {
+            let stamped;
+            let reading = match reading.clock {
+                ClockState::Synced => reading,
+                ClockState::Unsynced if clock.is_trusted() => {
+                    stamped = Reading { clock: ClockState::Synced, ..reading.clone() };
+                    &stamped
+                }
+                ClockState::Unsynced => {
+                    provisional += 1;
+                    clock.hold(batch.input, reading);
+                    passage.show_to_rules(reading, route, out);
+                    continue;
+                }
+            };
+            if reading.time > horizon && clock.is_trusted() {
                 account.quarantined += 1;
                 out.push(Emitted { stream: StreamId::QUARANTINE, record: Record::Reading(reading.clone()) });
                 continue;
@@ -401,12 +423,14 @@ impl Engine {
                 }
             }
         }
-        account.accepted += batch.readings.len() as u64 - unknown - dropped;
+        account.accepted += batch.readings.len() as u64 - unknown - dropped - provisional;
+        account.provisional += provisional;
         if unknown > 0 {
             account.drop(UNKNOWN_SERIES, unknown);
         }
         rules.evaluate(plan, out);
         self.settle(out);
+        self.bound_provisional(out);
     }
 
     /// Emits what the watermarks of the queued sources have passed and what was revised, then lets go of what has closed.

@@ -51,12 +51,9 @@ impl Passage<'_> {
                 out.push(Emitted { stream: lane.stream, record: Record::Reading(reading.clone()) });
             }
         }
+        self.show_to_rules(reading, route, out);
         let Some(source) = self.sources.get_mut(route.source as usize) else { return fate };
         source.observe(reading.time, out_of_order);
-        if let Some(place) = route.recent {
-            let sample = Sample { time: reading.time, value: (!fate.is_bad).then(|| reading.value.clone()) };
-            self.rules.observe(self.plan, place, sample, out);
-        }
         if !fate.is_bad {
             for slot in route.slots() {
                 let placed = self.windows.add(slot, reading.time, &reading.value, source, self.accounts);
@@ -81,6 +78,15 @@ impl Passage<'_> {
         if source.has_due() && !source.is_queued {
             source.is_queued = true;
             self.queued.push(route.source);
+        }
+    }
+
+    /// Lets rules look at a reading, which is all that one may do that waits for the clock.
+    #[inline]
+    pub(super) fn show_to_rules(&mut self, reading: &Reading, route: &Route, out: &mut Vec<Emitted>) {
+        if let Some(place) = route.recent {
+            let sample = Sample { time: reading.time, value: reading.sound_value() };
+            self.rules.observe(self.plan, place, sample, out);
         }
     }
 }

@@ -14,6 +14,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use super::clock::Clock;
 use super::report::SavedReport;
 use super::snapshot::{
     SavedDefinition, SavedInput, SavedRule, SavedSeries, SavedSource, SavedWindow, SnapshotError, State,
@@ -39,6 +40,7 @@ impl Engine {
     /// What it emits speaks of the streams of the **old** plan: hand it to the store before the new one takes effect. Batches that
     /// drivers of the old plan still have under way must not be handed over afterwards, as inputs may have other numbers.
     pub fn reload(&mut self, now: Timestamp, plan: Arc<Plan>, out: &mut Vec<Emitted>) {
+        self.give_up_removed(now, &plan, out);
         self.end_homeless(&plan, out);
         let old = Arc::clone(&self.plan);
         self.rules.clear_removed(&old, now, |rule, instance| still_has(&plan, rule, instance), out);
@@ -66,7 +68,10 @@ impl Engine {
         });
         match stranger {
             Some(what) => Err(SnapshotError::OtherPlan(what)),
-            None if !engine.ledger.is_sound() || !engine.windows.agree_with(&engine.ledger.windows) => {
+            None if !engine.ledger.is_sound()
+                || !engine.holds_what_its_ledger_says()
+                || !engine.windows.agree_with(&engine.ledger.windows) =>
+            {
                 Err(SnapshotError::Damaged("its ledger does not close"))
             }
             None => Ok(engine),
@@ -276,13 +281,20 @@ impl Engine {
         let (rules, quality, reports) =
             (rules.collect(), self.quality.saved(), self.reports.saved(&self.ledger.reports));
         let retired = self.retired.clone();
-        State { inputs, series, windows, retired, rules, recents, quality, reports }
+        let clock = self.clock.saved();
+        State { inputs, series, windows, retired, rules, recents, quality, reports, clock }
     }
 
     /// Puts a state into an engine that has seen nothing; names to `stranger` what its plan has no place for.
     fn put(&mut self, state: State, stranger: &mut dyn FnMut(String)) {
-        let State { inputs, series, windows, retired, rules, recents, quality, reports } = state;
+        let State { inputs, series, windows, retired, rules, recents, quality, reports, clock } = state;
         self.retired = retired;
+        let names: Vec<_> = inputs.iter().map(|saved| Arc::clone(&saved.account.input)).collect();
+        let input = |place: u16| self.plan.input_named(names.get(usize::from(place))?);
+        match Clock::restored(clock, input) {
+            Some(clock) => self.clock = clock,
+            None => stranger("readings of an unknown input that wait for the clock".to_owned()),
+        }
         let mut origins: BTreeMap<(u16, u32), (InputId, Arc<str>)> = BTreeMap::new();
         for (i, saved) in inputs.into_iter().enumerate() {
             let Some(id) = self.plan.input_named(&saved.account.input) else {

@@ -13,7 +13,7 @@ use std::sync::Arc;
 
 use crate::expr::{Sample, Scope};
 use crate::plan::{BindingSource, Plan, RulePlan, StreamId};
-use crate::reading::SeriesId;
+use crate::reading::{ClockState, SeriesId};
 use crate::record::{Alert, AlertState, Emitted, Record};
 use crate::template::{Piece, Template};
 use crate::time::Timestamp;
@@ -243,6 +243,15 @@ impl Rules {
         }
     }
 
+    /// A sample of a watched series that was seen at one time was of another.
+    pub(super) fn retime(&mut self, place: u32, seen: Timestamp, time: Timestamp) {
+        let Some(watched) = self.watched.get_mut(place as usize) else { return };
+        let Recent { newest, previous } = &mut watched.recent;
+        for sample in [newest, previous].into_iter().flatten().filter(|sample| sample.time == seen) {
+            sample.time = time;
+        }
+    }
+
     /// The alerts that are raised, as rule and instance.
     pub(super) fn raised(&self) -> impl Iterator<Item = &Instance> {
         self.instances.iter().filter(|instance| instance.is_raised)
@@ -318,6 +327,7 @@ fn report(
         state: if is_raised { AlertState::Raised } else { AlertState::Cleared },
         message: message.into(),
         values,
+        clock: ClockState::Synced,
     }
 }
 

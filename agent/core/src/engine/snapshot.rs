@@ -11,6 +11,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
+use super::clock::SavedClock;
 use super::ledger::{InputAccount, WindowAccount};
 use super::quality::SavedQuality;
 use super::report::SavedReport;
@@ -56,6 +57,7 @@ pub(super) struct State {
     pub(super) recents: Vec<(SeriesId, Recent)>,
     pub(super) quality: SavedQuality,
     pub(super) reports: Vec<SavedReport>,
+    pub(super) clock: SavedClock,
 }
 
 #[derive(Debug, Serialize, Deserialize)]

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::cbor::{CborFault, Reader, Writer};
 use super::{NAME_BYTES_MAX, TEXT_BYTES_MAX};
 use crate::plan::Severity;
-use crate::reading::SERIES_NAME_BYTES_MAX;
+use crate::reading::{ClockState, SERIES_NAME_BYTES_MAX};
 use crate::record::{Alert, AlertState, Epoch, EpochStart, Gap, OutageRecord, Record};
 use crate::time::Timestamp;
 
@@ -28,6 +28,9 @@ pub(crate) const fn state_name(state: AlertState) -> &'static str {
         AlertState::Cleared => "cleared",
     }
 }
+
+/// The word for a time that is not known, in frames and in JSON.
+pub(crate) const UNSYNCED: &str = "unsynced";
 
 /// A map that is being gathered; its keys are sorted when it is written.
 #[derive(Debug, Default)]
@@ -76,6 +79,9 @@ pub(super) fn write(record: &Record, out: &mut Writer) {
             map.time("time", Some(alert.time));
             map.text("state", state_name(alert.state));
             map.text("message", &alert.message);
+            if alert.clock == ClockState::Unsynced {
+                map.text("clock", UNSYNCED);
+            }
             map.put("values", |out| {
                 out.array(alert.values.len());
                 for (name, value) in &alert.values {
@@ -154,6 +160,7 @@ struct Found {
     epoch: Option<Epoch>,
     values: Option<Vec<(Arc<str>, Option<crate::reading::Value>)>>,
     last: Option<Vec<LastNumber>>,
+    clock: ClockState,
 }
 
 /// Keys whose values are names.
@@ -231,6 +238,10 @@ impl Found {
                     [AlertState::Raised, AlertState::Cleared].into_iter().find(|state| state_name(*state) == word);
                 self.state = Some(state.ok_or(NoticeFault::Expected("`raised` or `cleared`"))?);
             }
+            "clock" => match reader.text(NAME_BYTES_MAX)? {
+                UNSYNCED => self.clock = ClockState::Unsynced,
+                _ => return Err(NoticeFault::Expected("`unsynced`")),
+            },
             "time" => self.time = time(reader)?,
             "start" => self.start = time(reader)?,
             "end" => self.end = time(reader)?,
@@ -271,6 +282,7 @@ impl Found {
                 state: self.state.ok_or(INCOMPLETE)?,
                 message: self.message.ok_or(INCOMPLETE)?,
                 values: self.values.ok_or(INCOMPLETE)?,
+                clock: self.clock,
             }),
             Some("gap") => Record::Gap(Gap {
                 stream: name(Name::Stream).ok_or(INCOMPLETE)?,

@@ -4,7 +4,7 @@ use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::io::Write as _;
 
-use crate::frame::notice::{severity_name, state_name};
+use crate::frame::notice::{UNSYNCED, severity_name, state_name};
 use crate::frame::{self, DEFAULT_CLASS};
 use crate::plan::Function;
 use crate::reading::{ClockState, Quality, Reading, SeriesId, SeriesInfo, Value};
@@ -172,7 +172,7 @@ fn write_reading(object: &mut Object<'_>, reading: &Reading, origin: &Origin<'_>
         object.text("check", check.name());
     }
     if reading.clock == ClockState::Unsynced {
-        object.text("clock", "unsynced");
+        object.text("clock", UNSYNCED);
     }
     if origin.historical {
         object.flag("historical", true);
@@ -228,6 +228,9 @@ fn write_alert(object: &mut Object<'_>, alert: &Alert) {
         values.value(name, value.as_ref());
     }
     values.close();
+    if alert.clock == ClockState::Unsynced {
+        object.text("clock", UNSYNCED);
+    }
 }
 
 fn write_gap(object: &mut Object<'_>, gap: &Gap) {
@@ -367,8 +370,9 @@ mod tests {
                 ("pump".into(), Some(Value::Bool(false))),
                 ("x".into(), None),
             ],
+            clock: ClockState::Unsynced,
         });
-        let text = r#"{"agent":"gw","epoch":"9f","stream":"alerts","seq":17,"rule":"overheat","instance":"","severity":"critical","time":"2026-01-01T00:00:00.25Z","state":"raised","message":"boiler at 91.2 °C","values":{"t":91.2,"pump":false,"x":null}}"#;
+        let text = r#"{"agent":"gw","epoch":"9f","stream":"alerts","seq":17,"rule":"overheat","instance":"","severity":"critical","time":"2026-01-01T00:00:00.25Z","state":"raised","message":"boiler at 91.2 °C","values":{"t":91.2,"pump":false,"x":null},"clock":"unsynced"}"#;
         assert_eq!(line("alerts", "process", false, &alert), text);
     }
 

@@ -22,7 +22,8 @@ pub(crate) struct Planned(pub(crate) Plan);
 impl Planned {
     /// One pushed input `a` with the given out-of-orderness in seconds.
     pub(crate) fn new(out_of_order: u64) -> Self {
-        let streams = ["gaps", "alerts", "late", "quarantine"].map(|name| stream(name, StreamKind::Reserved)).into();
+        let streams =
+            ["gaps", "alerts", "late", "quarantine", "unsynced"].map(|name| stream(name, StreamKind::Reserved)).into();
         let (agent, labels) = ("gw".into(), [("site".to_owned(), "plant-7".to_owned())].into());
         Self(Plan { agent, labels, inputs: Vec::new(), streams, rules: Vec::new(), quality: Vec::new() })
             .input("a", out_of_order)

@@ -83,7 +83,7 @@ fn compare(file: &str, window: &str, every: u64, stamp: impl Fn(&BTreeMap<String
     for row in &expected {
         let place = names.iter().position(|name| *name == row["series"]).unwrap();
         let what = format!("{} from {}", row["series"], row["window_start"]);
-        let aggregate = &found[&(4, SeriesId(place as u32), time(&row["window_start"]))];
+        let aggregate = &found[&(5, SeriesId(place as u32), time(&row["window_start"]))];
         assert_eq!(aggregate.end, time(&row["window_end"]), "{what}");
         let [count, sum, mean, min, max, first, last] = &*aggregate.values else { panic!("seven functions") };
         assert_eq!(count, &Some(number(&row["count"])), "{what}");
@@ -160,7 +160,7 @@ fn lateness_divides_readings_as_flink_does() {
     let (found, expected) = (newest(&out), file("final_windows"));
     assert_eq!(found.len(), expected.len());
     for row in expected {
-        let aggregate = &found[&(4, SeriesId(0), time(&row["window_start"]))];
+        let aggregate = &found[&(5, SeriesId(0), time(&row["window_start"]))];
         assert_eq!(aggregate.end, time(&row["window_end"]));
         assert_eq!(aggregate.values[0], Some(number(&row["count"])));
         assert_close(&aggregate.values[1], &row["sum"], &row["window_start"]);

@@ -57,7 +57,7 @@ fn lateness_and_functions_may_change_under_open_windows() {
     let mut engine = base().engine(&["a/x"]);
     take(&mut engine, &[(0, 1, 1.0), (0, 12, 2.0)]);
     let mut planned = Planned::new(0).window("ten", "#", 10, 100);
-    if let rtlive_core::plan::StreamKind::Window(window) = &mut planned.0.streams[4].kind {
+    if let rtlive_core::plan::StreamKind::Window(window) = &mut planned.0.streams[5].kind {
         window.compute = vec![Function::Max];
     }
     assert!(reload(&mut engine, planned).is_empty());

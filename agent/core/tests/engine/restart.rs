@@ -4,9 +4,9 @@ use std::time::Duration;
 
 use proptest::prelude::*;
 use rtlive_core::engine::{Engine, SNAPSHOT_VERSION, SnapshotError};
-use rtlive_core::event::Event;
+use rtlive_core::event::{ClockChange, Event};
 use rtlive_core::plan::{Deadband, Mark, Switch, ValueType};
-use rtlive_core::reading::{Check, Value};
+use rtlive_core::reading::{Check, ClockState, Value};
 use rtlive_core::record::Emitted;
 use rtlive_core::time::Timestamp;
 
@@ -40,6 +40,8 @@ enum Step {
     Declare(usize),
     Read(Vec<(u32, i64, Value)>),
     Wait(i64),
+    /// The boot, by how many seconds the clock is ahead of it, and whether that is trusted.
+    Clock(u8, i64, bool),
 }
 
 fn steps() -> impl Strategy<Value = Vec<Step>> {
@@ -56,6 +58,7 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
         2 => (0..NAMES.len()).prop_map(Step::Declare),
         8 => prop::collection::vec((0..5u32, offset, value), 0..6).prop_map(Step::Read),
         1 => (1..30i64).prop_map(Step::Wait),
+        1 => (0..2u8, -50..50i64, any::<bool>()).prop_map(|(boot, ahead, trusted)| Step::Clock(boot, ahead, trusted)),
     ];
     prop::collection::vec(step, 1..40)
 }
@@ -70,13 +73,22 @@ fn play(steps: &[Step], mut between: impl FnMut(usize, Engine) -> Engine) -> (Ve
             Step::Declare(place) => declared(&engine, NAMES[*place]),
             Step::Read(points) => {
                 let reading = |(series, offset, value): &(u32, i64, Value)| {
-                    reading(*series, seconds(clock + offset), value.clone())
+                    let mut reading = reading(*series, seconds(clock + offset), value.clone());
+                    // Integers are stamped by their arrival.
+                    if let Value::Int(_) = value {
+                        (reading.time, reading.clock) = (seconds(clock), ClockState::Unsynced);
+                    }
+                    reading
                 };
                 batch(seconds(clock), points.iter().map(reading).collect())
             }
             Step::Wait(span) => {
                 clock += span;
                 Event::Tick
+            }
+            Step::Clock(boot, ahead, is_trusted) => {
+                let (boot, ahead) = (format!("{boot}").into(), ahead * 1_000_000_000);
+                Event::Clock(ClockChange { boot, ahead, is_trusted: *is_trusted })
             }
         };
         engine.handle(seconds(clock), &event, &mut out);
@@ -90,6 +102,7 @@ fn restarted(engine: &Engine) -> Engine {
     let bytes = engine.snapshot();
     let restored = Engine::restore(engine.plan().clone(), &bytes).unwrap();
     assert_eq!(restored.snapshot(), bytes, "a restored engine has the same snapshot");
+    assert_eq!(restored.clock(), engine.clock());
     assert_eq!(restored.wake_at(), engine.wake_at());
     assert_eq!(restored.windows_open(), engine.windows_open());
     assert_eq!(restored.quality_counts(), engine.quality_counts());

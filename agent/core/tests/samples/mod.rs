@@ -240,6 +240,7 @@ fn alerts() -> Sample {
                 ("pump".into(), Some(Value::Bool(false))),
                 ("n".into(), Some(Value::Int(-3))),
             ],
+            clock: ClockState::Synced,
         })
     };
     let records = vec![alert(AlertState::Raised, Some(Value::Float(91.2))), alert(AlertState::Cleared, None)];
