@@ -6,6 +6,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use rtlive_core::event::Event;
 use rtlive_core::journal::StreamKey;
@@ -80,6 +81,20 @@ pub struct StoredFrame {
     pub bytes: Arc<[u8]>,
 }
 
+/// How much room the store may take, and for how long.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Bounds {
+    /// The most that it takes on disk, in bytes.
+    pub bytes: u64,
+    /// How long records wait for the link.
+    pub age: Duration,
+}
+
+impl Bounds {
+    /// No bounds.
+    pub const NONE: Self = Self { bytes: u64::MAX, age: Duration::MAX };
+}
+
 /// What the link looks like to the store: how prompt and how dense frames should be.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct LinkHint {
@@ -96,6 +111,8 @@ pub struct StoreStatus {
     pub epoch: Option<Epoch>,
     /// The file's size with its log, in bytes.
     pub bytes: u64,
+    /// The most that it may take, in bytes.
+    pub bytes_max: u64,
     /// Commits since the start.
     pub commits: u64,
     /// The accounts of each (stream, class).
@@ -154,6 +171,8 @@ pub enum StoreRequest {
     Requeue,
     /// What the link looks like.
     Hint(LinkHint),
+    /// Other bounds, from now on.
+    Bound(Bounds),
     /// The accounts.
     Status(oneshot::Sender<StoreStatus>),
     /// Delete the frames that were acknowledged, checkpoint, close. What the engine took is in its last commit.

@@ -25,7 +25,7 @@ use tokio::task::{JoinHandle, JoinSet};
 use crate::clock::{boot_id, random};
 use crate::command::Config;
 use crate::engine::{EngineRequest, EngineTask, Reload};
-use crate::message::{Delivery, StoreError, StoreHandle};
+use crate::message::{Bounds, Delivery, StoreError, StoreHandle, StoreRequest};
 use crate::progress::Beat;
 use crate::recovery;
 use crate::stage::Kept;
@@ -108,7 +108,7 @@ impl Pipeline {
     /// The store cannot be opened: another agent holds it, or its folder cannot be written.
     pub fn start(mut config: Config, clock: Arc<dyn Clock>) -> Result<Self, PipelineError> {
         let boot = Boot { id: boot_id(), now: clock.now(), random: random() };
-        let options = store::Options { state_dir: config.agent.state_dir.clone() };
+        let options = store::Options { state_dir: config.agent.state_dir.clone(), bounds: bounds(&config) };
         let (mut store, recovered) = Store::open(&options, boot)?;
         let (stage, kept) = recovery::restore(&mut store, recovered, &config.plan, clock.now())?;
         let (store, store_thread) = store::thread::spawn(store, clock.clone()).map_err(PipelineError::Thread)?;
@@ -188,6 +188,7 @@ impl Pipeline {
             let channels = committed_channels(config.inputs.len());
             (senders, receivers) = (Some(channels.0), Some(channels.1));
         }
+        self.store.tell(StoreRequest::Bound(bounds(&config))).await?;
         let (reply, answer) = oneshot::channel();
         let commit_every = config.store.commit_every;
         let reload = Reload { plan: config.plan.clone(), commit_every, committed: senders };
@@ -245,6 +246,11 @@ fn joined(result: Result<Result<(), StoreError>, tokio::task::JoinError>) -> Res
         Ok(result) => Ok(result?),
         Err(_) => Err(PipelineError::StageEnded("engine")),
     }
+}
+
+/// What the configuration allows the store.
+fn bounds(config: &Config) -> Bounds {
+    Bounds { bytes: config.store.max_bytes, age: config.store.max_age }
 }
 
 /// A channel for each input that tells it what is on disk.

@@ -160,6 +160,8 @@ pub struct StoreLine {
     pub epoch: Option<String>,
     /// The size of its files in bytes.
     pub bytes: u64,
+    /// The most that they may take, in bytes.
+    pub bytes_max: u64,
     /// Commits since the start.
     pub commits: u64,
 }
@@ -214,6 +216,7 @@ impl Status {
             store: StoreLine {
                 epoch: store.epoch.map(|epoch| epoch.to_string()),
                 bytes: store.bytes,
+                bytes_max: store.bytes_max,
                 commits: store.commits,
             },
             uplink,

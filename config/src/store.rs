@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use crate::options;
-use crate::quantity::{Span, write_span};
+use crate::quantity::{ByteCount, Period, Span, write_span};
 use crate::table::{Table, Value};
 use crate::value::{Setting, or_wrong};
 
@@ -18,7 +18,30 @@ options! {
     pub struct StoreOptions {
         /// How often what was read is made durable: the most that a power cut can lose. An alert is committed at once.
         pub commit_every: CommitEvery = "1s",
-        later: ["max_bytes", "max_age", "flash"],
+        /// The most that the buffer takes on disk, from 1 MiB: the file, its log, and files that were set aside. It takes at most half of the
+        /// file system. When it is full, the oldest records of the lowest priority go, and a gap names them.
+        pub max_bytes: StoreBytes = "512 MiB",
+        /// How long records wait for the link. What is older goes, and a gap names it.
+        pub max_age: Period = "30d",
+        later: ["flash"],
+    }
+}
+
+/// The least buffer: a log, two snapshots, and a minute or two of readings.
+const BYTES_MIN: u64 = 1 << 20;
+
+/// The most that a buffer takes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct StoreBytes(pub u64);
+
+impl Setting for StoreBytes {
+    fn expected() -> String {
+        "a number of bytes from \"1 MiB\"".into()
+    }
+
+    fn read(value: &Value<'_>) -> Option<Self> {
+        let ByteCount(bytes) = ByteCount::read(value)?;
+        or_wrong(value, (bytes >= BYTES_MIN).then_some(Self(bytes)))
     }
 }
 
@@ -42,10 +65,14 @@ impl Setting for CommitEvery {
 pub struct StoreConfig {
     /// How often what was read is made durable.
     pub commit_every: Duration,
+    /// The most that the buffer takes on disk, in bytes.
+    pub max_bytes: u64,
+    /// How long records wait for the link.
+    pub max_age: Duration,
 }
 
 /// Checks `[store]`.
 pub(crate) fn check(table: &Table<'_>) -> Option<StoreConfig> {
-    let StoreOptions { commit_every } = StoreOptions::read(table)?;
-    Some(StoreConfig { commit_every: commit_every.0 })
+    let StoreOptions { commit_every, max_bytes, max_age } = StoreOptions::read(table)?;
+    Some(StoreConfig { commit_every: commit_every.0, max_bytes: max_bytes.0, max_age: max_age.0 })
 }

@@ -14,7 +14,7 @@ use rtlive_core::template::Template;
 use crate::deadband;
 use crate::name::{RESERVED, named_tables};
 use crate::options::words;
-use crate::quantity::{Period, Span, Step, parse_span};
+use crate::quantity::{ByteCount, Period, Span, Step, parse_span};
 use crate::table::{Table, Value};
 use crate::topic;
 use crate::value::{OneOrMany, Setting};
@@ -69,7 +69,11 @@ options! {
         pub batch: Option<Batch>,
         /// The topic, where it differs from the uplink's.
         pub topic: Option<Template>,
-        later: ["order", "max_bytes", "max_age", "class"],
+        /// The most that its frames take of the store; the oldest go then, and a gap names them. Absent: as much as the store has.
+        pub max_bytes: Option<ByteCount>,
+        /// How long its records wait for the link, where that is shorter than the store's.
+        pub max_age: Option<Period>,
+        later: ["order", "class"],
     }
 }
 
@@ -293,22 +297,27 @@ struct Lane {
     format: Format,
     batch: BatchLimit,
     topic: Option<Template>,
+    bytes_max: Option<u64>,
+    age_max: Option<Duration>,
 }
 
 impl Lane {
     fn read(table: &Table<'_>, labels: Option<&BTreeMap<String, String>>) -> Option<Self> {
-        let LaneOptions { priority, format, batch, topic } = LaneOptions::read_part(table)?;
+        let LaneOptions { priority, format, batch, topic, max_bytes, max_age } = LaneOptions::read_part(table)?;
         let topic_is_right = topic.as_ref().is_none_or(|topic| topic::check(table, "topic", topic, labels));
         let batch = batch.map_or(BatchLimit::Auto, |batch| batch.0);
-        topic_is_right.then_some(Self { priority, format, batch, topic })
+        let (bytes_max, age_max) = (max_bytes.map(|max| max.0), max_age.map(|max| max.0));
+        topic_is_right.then_some(Self { priority, format, batch, topic, bytes_max, age_max })
     }
 
     fn apply(self, stream: &mut StreamPlan) {
-        let Self { priority, format, batch, topic } = self;
+        let Self { priority, format, batch, topic, bytes_max, age_max } = self;
         stream.priority = priority.unwrap_or(stream.priority);
         stream.format = format;
         stream.batch = batch;
         stream.topic = topic;
+        stream.bytes_max = bytes_max;
+        stream.age_max = age_max;
     }
 }
 
@@ -321,6 +330,8 @@ fn blank(name: &str, kind: StreamKind) -> StreamPlan {
         batch: BatchLimit::Auto,
         topic: None,
         class: CLASS.into(),
+        bytes_max: None,
+        age_max: None,
     }
 }
 

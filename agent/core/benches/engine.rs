@@ -112,6 +112,8 @@ fn plan(rules: usize) -> Arc<Plan> {
         format: Format::Frame,
         batch: BatchLimit::Auto,
         topic: None,
+        bytes_max: None,
+        age_max: None,
         class: "process".into(),
     };
     let mut streams: Vec<_> =

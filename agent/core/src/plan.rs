@@ -165,6 +165,10 @@ pub struct StreamPlan {
     pub topic: Option<Template>,
     /// The category of its records.
     pub class: Arc<str>,
+    /// The most that its frames take of the store, in bytes.
+    pub bytes_max: Option<u64>,
+    /// How long its records wait for the link, where that is shorter than the store's.
+    pub age_max: Option<Duration>,
 }
 
 /// Where a stream's records come from.

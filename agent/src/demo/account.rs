@@ -10,7 +10,7 @@ use rtlive_core::time::Timestamp;
 
 use super::subscriber::Subscriber;
 use crate::clock::{boot_id, random};
-use crate::message::{StoreError, StreamAccount};
+use crate::message::{Bounds, StoreError, StreamAccount};
 use crate::recovery;
 use crate::store::{Boot, Options, Store};
 
@@ -37,7 +37,7 @@ impl Account {
     /// # Errors
     /// The store cannot be opened.
     pub fn of(state_dir: &Path, plan: &Arc<Plan>, now: Timestamp) -> Result<Self, StoreError> {
-        let options = Options { state_dir: state_dir.to_owned() };
+        let options = Options { state_dir: state_dir.to_owned(), bounds: Bounds::NONE };
         let (mut store, recovered) = Store::open(&options, Boot { id: boot_id(), now, random: random() })?;
         let (stage, _) = recovery::restore(&mut store, recovered, plan, now)?;
         let status = store.status()?;

@@ -32,8 +32,9 @@ impl fmt::Display for Status {
         let (series, open) = (self.series, self.windows_open);
         writeln!(
             f,
-            "\nstore    {} on disk, {} commits, {series} series, {open} open windows",
+            "\nstore    {} of {} on disk, {} commits, {series} series, {open} open windows",
             bytes(store.bytes),
+            bytes(store.bytes_max),
             store.commits
         )?;
         match uplink {

@@ -1,83 +1,195 @@
-//! Eviction: frames that wait never take more room than they may.
+//! Eviction: what waits never takes more room than it may, and does not wait for longer than it may.
 //!
-//! The oldest frames of the lowest priority go first. A frame that is on its way stays, and so do gaps, which speak of what is not there. What goes
-//! is deleted in the transaction that writes its gap.
+//! What has waited too long goes first, then what a stream has beyond its own bound, then the oldest frames of the lowest priority. A frame that
+//! is on its way stays, and so do gaps, which speak of what is not there. What goes is deleted in the transaction that writes its gap.
+//!
+//! The bound is that of the disk: the file with its free pages, the log, and files that were set aside. Frames are what can go; journal and
+//! snapshots are bounded by the engine's state.
 
 use std::collections::BTreeSet;
 use std::path::Path;
+use std::time::Duration;
 
-use rtlive_core::frame;
-use rtlive_core::plan::Priority;
+use rtlive_core::plan::{Plan, Priority};
 use rtlive_core::record::{Gap, Record};
 use rtlive_core::time::Timestamp;
 
 use super::file::Evictable;
 use super::{Store, StoreError, Touched};
+use crate::message::Bounds;
 
-/// How many bytes the frames that wait may take, and what part of the file system: `store.max_bytes` where nothing is configured.
-const STORED_BYTES_MAX: u64 = 512 << 20;
+/// What part of the file system the store takes at most.
 const FILE_SYSTEM_PART: u64 = 2;
 
-/// Eviction makes room for this part of the bound at once, so that a full store does not write a gap with every commit.
+/// Eviction makes room for this part of a bound at once, so that a full store does not write a gap with every commit.
 const ROOM: u64 = 16;
+
+/// The log may take this part of the bound.
+const LOG_PART: u64 = 4;
+
+/// How often the store looks for what has waited too long.
+const EXPIRE_EVERY: Duration = Duration::from_secs(60);
+
+/// A clock that jumps must not empty the store: when it went back, or on by more than this, ages count only after it ran on for
+/// [`STEADY_FOR`].
+const STEP_MAX: Duration = Duration::from_secs(86_400);
+const STEADY_FOR: Duration = Duration::from_secs(3_600);
+
+/// 2024-01-01: no program of this kind ran before.
+const EARLIEST: Timestamp = Timestamp::from_nanos(1_704_067_200_000_000_000);
 
 /// The stream that is never evicted.
 const GAPS: &str = "gaps";
 
-/// How many bytes the frames that wait may take in a folder.
-pub(super) fn bytes_max(folder: &Path) -> u64 {
+/// What goes in this transaction.
+#[derive(Default)]
+struct Removal {
+    ids: BTreeSet<crate::message::FrameId>,
+    gaps: Vec<Gap>,
+}
+
+/// The bound, or what the file system of a folder allows.
+fn bytes_max(folder: &Path, bytes: u64) -> u64 {
     // A file system that does not tell its size bounds nothing.
     let size = rustix::fs::statvfs(folder).map_or(u64::MAX, |system| system.f_blocks.saturating_mul(system.f_frsize));
-    STORED_BYTES_MAX.min(size / FILE_SYSTEM_PART)
+    bytes.min(size / FILE_SYSTEM_PART)
 }
 
 impl Store {
-    /// Bounds the bytes of the frames that wait.
-    pub fn set_bytes_max(&mut self, bytes: u64) {
-        self.bytes_max = bytes;
+    /// Bounds the store in the folder where it lies.
+    ///
+    /// # Errors
+    /// What SQLite said.
+    pub fn bound(&mut self, bounds: Bounds) -> Result<(), StoreError> {
+        let bytes = bytes_max(self.file.folder(), bounds.bytes);
+        self.bounds = Bounds { bytes, ..bounds };
+        self.file.bound_log(bytes / LOG_PART)
     }
 
-    /// Evicts frames when they take more room than they may.
-    pub(super) fn evict(&mut self, touched: &mut Touched) -> Result<(), StoreError> {
-        let mut bytes = self.accounts.stored_bytes();
-        if bytes <= self.bytes_max {
-            return Ok(());
+    /// Bounds the bytes of the frames that wait, beside the bound of the whole.
+    pub fn set_bytes_max(&mut self, bytes: u64) {
+        self.frame_bytes_max = bytes;
+    }
+
+    /// Removes frames that have waited too long, and frames that take more room than they may.
+    pub(super) fn evict(&mut self, plan: &Plan, at: Timestamp, touched: &mut Touched) -> Result<(), StoreError> {
+        let mut removal = Removal::default();
+        self.expire(plan, at, &mut removal, touched)?;
+        for stream in &plan.streams {
+            let Some(max) = stream.bytes_max else { continue };
+            let stored = self.accounts.of_stream(stream).stored_bytes;
+            let excess = beyond(stored, max);
+            if excess > 0 {
+                self.remove(stream.priority, "evicted", &mut removal, touched, |found, removed| {
+                    (removed < excess).then_some(*found.sealed.key.stream == *stream.name)
+                })?;
+            }
         }
-        let bytes_kept = self.bytes_max - self.bytes_max / ROOM;
-        let mut gone = BTreeSet::new();
-        let mut gaps: Vec<Gap> = Vec::new();
+        let mut excess = self.excess()?;
         for priority in [Priority::Bulk, Priority::Live, Priority::Alert] {
-            let Self { file, given, acknowledged, accounts, tried, .. } = &mut *self;
-            file.each_frame(priority, |found: Evictable<'_>| {
-                let Evictable { id, sealed, bytes: frame } = found;
-                if bytes <= bytes_kept {
-                    return false;
-                }
-                if given.contains_key(&id) || acknowledged.contains(&id) || &*sealed.key.stream == GAPS {
-                    return true;
-                }
-                bytes = bytes.saturating_sub(sealed.bytes);
-                let count = sealed.to + 1 - sealed.from;
-                let account = accounts.of_key(&sealed.key);
-                account.stored = account.stored.saturating_sub(count);
-                account.stored_bytes = account.stored_bytes.saturating_sub(sealed.bytes);
-                account.in_gaps += count;
-                let reason = if tried.remove(&id) { "unconfirmed" } else { "evicted" };
-                let span = frame::read_header(frame).ok().and_then(|(header, _)| header.span);
-                merge(&mut gaps, sealed.gap_of(reason, span));
-                touched.insert(sealed.key);
-                gone.insert(id);
-                true
-            })?;
+            if excess == 0 {
+                break;
+            }
+            let removed = self
+                .remove(priority, "evicted", &mut removal, touched, |_, removed| (removed < excess).then_some(true))?;
+            excess = excess.saturating_sub(removed);
         }
-        if gone.is_empty() {
+        if removal.ids.is_empty() {
             return Ok(());
         }
-        self.file.delete_frames(&gone)?;
-        tracing::warn!(frames = gone.len(), "the store is full: the oldest frames of the lowest priority go");
-        self.gaps.extend(gaps.into_iter().map(Record::Gap));
+        self.file.delete_frames(&removal.ids)?;
+        self.gaps.extend(removal.gaps.into_iter().map(Record::Gap));
         Ok(())
     }
+
+    /// How many bytes of frames must go.
+    fn excess(&self) -> Result<u64, StoreError> {
+        let frames = beyond(self.accounts.stored_bytes(), self.frame_bytes_max);
+        let room =
+            self.bounds.bytes.saturating_sub(self.bounds.bytes / LOG_PART).saturating_sub(self.file.bytes_beside());
+        // The largest commit so far may come again, and that before this one's room is free.
+        let grows = (2 * self.growth_max).min(room / 8);
+        let pages = beyond(self.file.bytes_used()?, room - grows);
+        Ok(frames.max(pages.min(self.accounts.stored_bytes())))
+    }
+
+    fn expire(
+        &mut self,
+        plan: &Plan,
+        at: Timestamp,
+        removal: &mut Removal,
+        touched: &mut Touched,
+    ) -> Result<(), StoreError> {
+        let since_look = self.looked_for_expired_at.map(|before| (before, at.since(before)));
+        match since_look {
+            Some((before, step)) if at >= before && step < EXPIRE_EVERY => return Ok(()),
+            Some((before, step)) if at >= before && step <= STEP_MAX => {}
+            _ => self.steady_since = at,
+        }
+        self.looked_for_expired_at = Some(at);
+        if at.since(self.steady_since) < STEADY_FOR {
+            return Ok(());
+        }
+        let age_of = |stream: &str| {
+            let own = plan.streams.iter().find(|known| *known.name == *stream).and_then(|stream| stream.age_max);
+            own.map_or(self.bounds.age, |own| own.min(self.bounds.age))
+        };
+        let ages: std::collections::BTreeMap<_, _> =
+            plan.streams.iter().map(|stream| (stream.name.clone(), age_of(&stream.name))).collect();
+        let (all, least) = (self.bounds.age, ages.values().min().copied().unwrap_or(self.bounds.age));
+        for priority in [Priority::Bulk, Priority::Live, Priority::Alert] {
+            self.remove(priority, "expired", removal, touched, |found, _| {
+                // What a clock that was never set has stamped has no age.
+                let is_known = found.committed_at >= EARLIEST;
+                let age = if is_known { at.since(found.committed_at) } else { Duration::ZERO };
+                (!is_known || age >= least).then(|| age >= ages.get(&found.sealed.key.stream).copied().unwrap_or(all))
+            })?;
+        }
+        Ok(())
+    }
+
+    /// Removes frames of a priority that `choose` wants, the oldest first, until it has seen enough; it is told how many bytes went so far.
+    fn remove(
+        &mut self,
+        priority: Priority,
+        reason: &str,
+        removal: &mut Removal,
+        touched: &mut Touched,
+        mut choose: impl FnMut(&Evictable<'_, '_>, u64) -> Option<bool>,
+    ) -> Result<u64, StoreError> {
+        let (mut removed, mut frames) = (0, 0_u64);
+        let Self { file, given, acknowledged, accounts, tried, .. } = &mut *self;
+        file.each_frame(priority, |found| {
+            let Some(is_chosen) = choose(&found, removed) else { return Ok(false) };
+            let id = found.id;
+            let stays = given.contains_key(&id) || acknowledged.contains(&id) || &*found.sealed.key.stream == GAPS;
+            if !is_chosen || stays || !removal.ids.insert(id) {
+                return Ok(true);
+            }
+            let span = found.span()?;
+            let sealed = found.sealed;
+            removed += sealed.bytes;
+            frames += 1;
+            let count = sealed.to + 1 - sealed.from;
+            let account = accounts.of_key(&sealed.key);
+            account.stored = account.stored.saturating_sub(count);
+            account.stored_bytes = account.stored_bytes.saturating_sub(sealed.bytes);
+            account.in_gaps += count;
+            let reason = if tried.remove(&id) { "unconfirmed" } else { reason };
+            merge(&mut removal.gaps, sealed.gap_of(reason, span));
+            touched.insert(sealed.key);
+            Ok(true)
+        })?;
+        if frames > 0 {
+            tracing::warn!(frames, bytes = removed, reason, "frames go that were not delivered");
+        }
+        Ok(removed)
+    }
+}
+
+/// How much must go of what is beyond its bound, so that there is room again.
+fn beyond(taken: u64, max: u64) -> u64 {
+    if taken <= max { 0 } else { taken - (max - max / ROOM) }
 }
 
 /// Adds a gap, or makes the one before longer that it continues.

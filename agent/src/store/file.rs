@@ -12,6 +12,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use rtlive_core::frame;
 use rtlive_core::journal::{Chunk, StreamKey};
 use rtlive_core::plan::{Priority, StreamPlan};
 use rtlive_core::record::Epoch;
@@ -34,6 +35,12 @@ const PAGE_BYTES: i64 = 8192;
 /// A checkpoint costs two syncs. At three to six pages a commit it comes every few hundred commits, so that syncs stay within 1.02 a
 /// commit; the log is then at most 8 MiB.
 const CHECKPOINT_PAGES: i64 = 1000;
+
+/// The least that a checkpoint waits for: below this, every commit would cost one.
+const CHECKPOINT_PAGES_MIN: i64 = 8;
+
+/// SQLite's index of a log of up to 4,000 pages.
+const LOG_INDEX_BYTES: u64 = 32 << 10;
 
 /// How many damaged files are kept beside the store.
 const SET_ASIDE_MAX: usize = 2;
@@ -100,10 +107,19 @@ pub(super) enum Found {
 }
 
 /// A frame that may be evicted.
-pub(super) struct Evictable<'a> {
+pub(super) struct Evictable<'a, 'b> {
     pub(super) id: FrameId,
     pub(super) sealed: Sealed,
-    pub(super) bytes: &'a [u8],
+    pub(super) committed_at: Timestamp,
+    row: &'a Row<'b>,
+}
+
+impl Evictable<'_, '_> {
+    /// The event times that it speaks of, where they are known. Only this reads the frame.
+    pub(super) fn span(&self) -> rusqlite::Result<Option<(Timestamp, Timestamp)>> {
+        let bytes = self.row.get_ref("bytes")?.as_blob()?;
+        Ok(frame::read_header(bytes).ok().and_then(|(header, _)| header.span))
+    }
 }
 
 impl File {
@@ -361,18 +377,22 @@ impl File {
     pub(super) fn each_frame(
         &self,
         priority: Priority,
-        mut look: impl FnMut(Evictable<'_>) -> bool,
+        mut look: impl FnMut(Evictable<'_, '_>) -> rusqlite::Result<bool>,
     ) -> Result<(), StoreError> {
         let (from, to) = id_range(priority);
         let failed = || self.failed("look through the frames");
-        let sql =
-            "SELECT id, stream, class, epoch, first, count, bytes FROM frames WHERE id > ?1 AND id < ?2 ORDER BY id";
+        let sql = "SELECT id, stream, class, epoch, first, count, committed_at, length(bytes), bytes
+                   FROM frames WHERE id > ?1 AND id < ?2 ORDER BY id";
         let mut statement = self.connection.prepare_cached(sql).map_err(failed())?;
         let mut rows = statement.query([from, to]).map_err(failed())?;
         while let Some(row) = rows.next().map_err(failed())? {
-            let bytes = row.get_ref(6).and_then(|bytes| Ok(bytes.as_blob()?)).map_err(failed())?;
-            let sealed = sealed(row, bytes.len()).map_err(failed())?;
-            if !look(Evictable { id: FrameId(row.get(0).map_err(failed())?), sealed, bytes }) {
+            let mut evictable = |row| -> rusqlite::Result<_> {
+                let row: &Row<'_> = row;
+                let sealed = sealed(row, row.get::<_, i64>(7)?.cast_unsigned())?;
+                let committed_at = Timestamp::from_nanos(row.get(6)?);
+                look(Evictable { id: FrameId(row.get(0)?), sealed, committed_at, row })
+            };
+            if !evictable(row).map_err(failed())? {
                 break;
             }
         }
@@ -423,6 +443,34 @@ impl File {
         let vacuum = format!("PRAGMA incremental_vacuum({pages})");
         self.connection.execute_batch(&vacuum).map_err(self.failed("free pages"))?;
         Ok(true)
+    }
+
+    /// The folder that it lies in.
+    pub(super) fn folder(&self) -> &Path {
+        self.path.parent().unwrap_or(&self.path)
+    }
+
+    /// Empties the log when it has a quarter of this many bytes, so that a large commit still has room, and cuts it there if it ever grew beyond.
+    pub(super) fn bound_log(&self, bytes: u64) -> Result<(), StoreError> {
+        let bytes = i64::try_from(bytes).unwrap_or(i64::MAX);
+        let pages = (bytes / 4 / PAGE_BYTES).clamp(CHECKPOINT_PAGES_MIN, CHECKPOINT_PAGES);
+        let pragma = |name: &str, value: i64| self.connection.pragma_update(None, name, value);
+        pragma("wal_autocheckpoint", pages).map_err(self.failed("set the checkpoints"))?;
+        let set = self.connection.pragma_update_and_check(None, "journal_size_limit", bytes, |_| Ok(()));
+        set.map_err(self.failed("bound the log"))
+    }
+
+    /// The part of the file that is in use, in bytes. Free pages are used before the file grows.
+    pub(super) fn bytes_used(&self) -> Result<u64, StoreError> {
+        let read = |name: &str| self.connection.pragma_query_value(None, name, |row| row.get::<_, i64>(0));
+        let pages = read("page_count").and_then(|pages| Ok(pages - read("freelist_count")?));
+        Ok((pages.map_err(self.failed("read the size"))? * PAGE_BYTES).cast_unsigned())
+    }
+
+    /// The size of the files that were set aside, and of the log's index, in bytes.
+    pub(super) fn bytes_beside(&self) -> u64 {
+        let aside = (1..=SET_ASIDE_MAX).flat_map(|number| parts(&numbered(&self.path, number)));
+        aside.map(|path| fs::metadata(path).map_or(0, |file| file.len())).sum::<u64>() + LOG_INDEX_BYTES
     }
 
     /// The size of the file and its log, in bytes.
@@ -478,19 +526,19 @@ fn text(row: &Row<'_>, column: usize) -> rusqlite::Result<Arc<str>> {
 }
 
 /// What a row of frames means to the accounts: the columns from the stream to the count are 1 to 5.
-fn sealed(row: &Row<'_>, bytes: usize) -> rusqlite::Result<Sealed> {
+fn sealed(row: &Row<'_>, bytes: u64) -> rusqlite::Result<Sealed> {
     let key = StreamKey { stream: text(row, 1)?, class: text(row, 2)? };
     let epoch = Epoch(row.get::<_, i64>(3)?.cast_unsigned());
     let from = row.get::<_, i64>(4)?.cast_unsigned();
     let to = from.saturating_add(row.get::<_, u32>(5)?.into()).saturating_sub(1);
-    Ok(Sealed { key, epoch, from, to, bytes: bytes as u64, is_damaged: false })
+    Ok(Sealed { key, epoch, from, to, bytes, is_damaged: false })
 }
 
 pub(super) fn found(row: &Row<'_>, priority: Priority) -> rusqlite::Result<Found> {
     let id = FrameId(row.get(0)?);
     let (records, checksum): (u32, u32) = (row.get(5)?, row.get(8)?);
     let bytes: Arc<[u8]> = row.get_ref(9)?.as_blob()?.into();
-    let sealed = sealed(row, bytes.len())?;
+    let sealed = sealed(row, bytes.len() as u64)?;
     let (stream, class, epoch) = (sealed.key.stream.clone(), sealed.key.class.clone(), sealed.epoch);
     if crc32fast::hash(&bytes) != checksum {
         return Ok(Found::Damaged(id, sealed));
@@ -516,9 +564,14 @@ fn condemned(path: &Path) -> PathBuf {
     path.with_extension("condemned")
 }
 
+/// Where the last file but `number` that was set aside lies.
+fn numbered(path: &Path, number: usize) -> PathBuf {
+    path.with_extension(format!("damaged-{number}"))
+}
+
 /// Moves a file and its log aside, and deletes the oldest of those that were moved before.
 fn set_aside(path: &Path) -> std::io::Result<()> {
-    let numbered = |number: usize| path.with_extension(format!("damaged-{number}"));
+    let numbered = |number| numbered(path, number);
     for number in (1..=SET_ASIDE_MAX).rev() {
         for (from, to) in parts(&numbered(number)).into_iter().zip(parts(&numbered(number + 1))) {
             if from.exists() {

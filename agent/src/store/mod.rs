@@ -39,7 +39,7 @@ use rtlive_core::reading::SeriesInfo;
 use rtlive_core::record::{Emitted, Epoch, EpochStart, OutageRecord, Record};
 use rtlive_core::time::Timestamp;
 
-use crate::message::{Commit, Committed, FrameId, KeptChange, LinkHint, Snapshot, StoreStatus};
+use crate::message::{Bounds, Commit, Committed, FrameId, KeptChange, LinkHint, Snapshot, StoreStatus};
 use crate::stage::Kept;
 use accounts::Accounts;
 use file::File;
@@ -61,6 +61,9 @@ const JOURNAL_PER_SNAPSHOT: u64 = 4;
 /// Below this many bytes of journal no snapshot is written, however small the last one was: replaying it takes milliseconds.
 const JOURNAL_BYTES_MIN: u64 = 256 << 10;
 
+/// Nor below this part of what the store may take.
+const JOURNAL_PART: u64 = 16;
+
 /// How long an acknowledged frame may wait for a commit to be deleted with, before a transaction is made for it alone.
 const FLUSH_AFTER: Duration = Duration::from_secs(1);
 
@@ -78,6 +81,8 @@ const REPLAY_FAILED: &str = "replay_failed";
 pub struct Options {
     /// The folder of the file; it is made where it is missing.
     pub state_dir: PathBuf,
+    /// How much room it may take, and for how long.
+    pub bounds: Bounds,
 }
 
 /// What the store must be told of the world, so that it needs no clock and no randomness of its own.
@@ -140,8 +145,15 @@ pub struct Store {
     acknowledged: BTreeSet<FrameId>,
     /// Frames that were given out and came back: whether they arrived is not known.
     tried: BTreeSet<FrameId>,
+    /// See [`Store::bound`].
+    bounds: Bounds,
     /// See [`Store::set_bytes_max`].
-    bytes_max: u64,
+    frame_bytes_max: u64,
+    /// By how much the largest commit so far made the file grow, in bytes.
+    growth_max: u64,
+    /// When frames were last looked through for what has waited too long, and since when the clock runs steadily.
+    looked_for_expired_at: Option<Timestamp>,
+    steady_since: Timestamp,
     unflushed_since: Option<Timestamp>,
 }
 
@@ -171,7 +183,8 @@ impl Store {
         let transaction = self.file.begin()?;
         let mut touched = BTreeSet::new();
         self.delete_acknowledged(&mut touched)?;
-        self.evict(&mut touched)?;
+        self.evict(&plan, at, &mut touched)?;
+        let used = self.file.bytes_used()?;
         let begun = self.begin_epoch(&plan, at, &mut touched)?;
         for (_, event) in &events {
             if let Event::Series(declared) = event {
@@ -199,6 +212,7 @@ impl Store {
         if let Some(snapshot) = snapshot {
             self.save(snapshot, at)?;
         }
+        self.growth_max = self.growth_max.max(self.file.bytes_used()?.saturating_sub(used));
         self.file.end(transaction)?;
         self.commits += 1;
         self.unflushed_since = None;
@@ -255,7 +269,13 @@ impl Store {
             }
         }
         let streams = self.accounts.status(&oldest);
-        Ok(StoreStatus { epoch: Some(self.epoch), bytes: self.file.bytes(), commits: self.commits, streams })
+        Ok(StoreStatus {
+            epoch: Some(self.epoch),
+            bytes: self.file.bytes(),
+            bytes_max: self.bounds.bytes,
+            commits: self.commits,
+            streams,
+        })
     }
 
     /// Checkpoints the log and closes the file.
@@ -267,7 +287,8 @@ impl Store {
     }
 
     fn wants_snapshot(&self) -> bool {
-        self.journal_bytes >= JOURNAL_BYTES_MIN.max(JOURNAL_PER_SNAPSHOT * self.snapshot_bytes)
+        let least = JOURNAL_BYTES_MIN.min(self.bounds.bytes / JOURNAL_PART);
+        self.journal_bytes >= least.max(JOURNAL_PER_SNAPSHOT * self.snapshot_bytes)
     }
 
     /// With the first commit of an epoch: what is left of the one before goes into its frames, numbers start anew, and its first records say

@@ -15,12 +15,13 @@ use rtlive_core::journal::{Chunk, StreamKey};
 use rtlive_core::plan::StreamId;
 use rtlive_core::reading::SeriesInfo;
 use rtlive_core::record::{Emitted, Epoch, Gap, Record};
+use rtlive_core::time::Timestamp;
 
 use super::accounts::{self, Accounts};
 use super::file::{File, JournalRow};
 use super::lock::Lock;
 use super::{Beginning, Boot, FILE_NAME, Options, REPLAY_FAILED, Recovered, Store, StoreError, Tails, keep};
-use crate::message::{LinkHint, Snapshot};
+use crate::message::{Bounds, LinkHint, Snapshot};
 use crate::stage::Kept;
 
 /// How often a replay may end with the process, as after a defect that panics, before it is set aside. A replay takes milliseconds, so that
@@ -41,7 +42,7 @@ impl Store {
             Err(error) if error.is_damage() => Self::recover(File::replace(&path, &error)?, &lock, boot, true),
             recovered => recovered,
         }?;
-        store.set_bytes_max(super::evict::bytes_max(&options.state_dir));
+        store.bound(options.bounds)?;
         Ok((store, recovered))
     }
 
@@ -71,7 +72,11 @@ impl Store {
             given: BTreeMap::new(),
             acknowledged: Default::default(),
             tried: Default::default(),
-            bytes_max: u64::MAX,
+            bounds: Bounds::NONE,
+            frame_bytes_max: u64::MAX,
+            growth_max: 0,
+            looked_for_expired_at: None,
+            steady_since: Timestamp::MIN,
             unflushed_since: None,
         }
     }

@@ -85,6 +85,7 @@ async fn serve(
                 changed.send_modify(|count| *count += 1);
             }
             Some(StoreRequest::Hint(hint)) => store.hint(hint),
+            Some(StoreRequest::Bound(bounds)) => store.bound(bounds)?,
             Some(StoreRequest::Status(reply)) => {
                 let _ = reply.send(store.status()?);
             }

@@ -63,6 +63,8 @@ mod tests {
             batch: BatchLimit::Auto,
             topic: topic.map(|topic| topic.parse().unwrap()),
             class: "process".into(),
+            bytes_max: None,
+            age_max: None,
         };
         let plan = Plan {
             agent: "gw-042".into(),

@@ -90,7 +90,17 @@ fn input(name: &str, behind: u64, can_be_asked_again: bool) -> InputPlan {
 
 fn stream(name: &str, kind: StreamKind, priority: Priority) -> StreamPlan {
     let (format, batch) = (Format::Frame, BatchLimit::Auto);
-    StreamPlan { name: name.into(), kind, priority, format, batch, topic: None, class: "process".into() }
+    StreamPlan {
+        name: name.into(),
+        kind,
+        priority,
+        format,
+        batch,
+        topic: None,
+        class: "process".into(),
+        bytes_max: None,
+        age_max: None,
+    }
 }
 
 fn raw(filter: &str) -> StreamKind {

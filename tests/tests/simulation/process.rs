@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use rtlive::message::{Commit, FrameId, LinkHint};
+use rtlive::message::{Bounds, Commit, FrameId, LinkHint};
 use rtlive::recovery;
 use rtlive::stage::{Kept, Stage};
 use rtlive::store::{Boot, FILE_NAME, Options, Store};
@@ -82,7 +82,7 @@ impl World {
         if self.is_rough && self.random.percent(10) {
             self.damage_snapshot()?;
         }
-        let options = Options { state_dir: self.folder.clone() };
+        let options = Options { state_dir: self.folder.clone(), bounds: Bounds::NONE };
         let (mut store, recovered) = Store::open(&options, boot).map_err(|error| format!("open: {error}"))?;
         if let Some(bytes) = self.bytes_max {
             store.set_bytes_max(bytes);

@@ -140,6 +140,8 @@ fn stream(name: &str, kind: StreamKind) -> StreamPlan {
         format: Format::Frame,
         batch: BatchLimit::Auto,
         topic: None,
+        bytes_max: None,
+        age_max: None,
         class: "process".into(),
     }
 }

@@ -1,6 +1,7 @@
 //! A store that is full.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
 use super::*;
 use crate::store::Look;
@@ -242,4 +243,90 @@ fn a_series_that_is_declared_again_after_a_restart_keeps_its_number() {
     let live = frames(&mut store).into_iter().find(|frame| &*frame.stream == "live").unwrap();
     assert_eq!(frame::open(&live.bytes).unwrap().1.series, [info]);
     assert_eq!(store.series.len(), STREAMS.len());
+}
+
+/// The bytes on disk of everything in a folder.
+fn on_disk(folder: &Path) -> u64 {
+    std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().metadata().unwrap().len()).sum()
+}
+
+#[test]
+fn a_full_store_stays_within_its_bound_on_disk() {
+    for bytes in [1 << 20, 3 << 20] {
+        let folder = tempfile::tempdir().unwrap();
+        let (mut store, _) = open(folder.path(), 1, 0, 7);
+        store.bound(Bounds { bytes, age: Duration::MAX }).unwrap();
+        let mut wants_snapshot = true;
+        let mut most = 0;
+        for second in 0..250 {
+            let values: Vec<_> =
+                (1..3).flat_map(|stream| noise(500, second * 3 + i64::from(stream == 1), stream)).collect();
+            wants_snapshot = store.commit(commit(second, &values, wants_snapshot)).unwrap().wants_snapshot;
+            most = most.max(on_disk(folder.path()));
+        }
+        assert!(most <= bytes, "{most} of {bytes}");
+        // It is not wasted either.
+        assert!(most >= bytes / 2, "{most} of {bytes}");
+        assert_eq!(store.status().unwrap().check(), Vec::<String>::new());
+        let (live, live_gone) = told(&mut store, "live");
+        let (bulk, bulk_gone) = told(&mut store, "bulk");
+        // What is in no frame yet is neither.
+        assert!(live.len() + live_gone.len() + bulk.len() + bulk_gone.len() > 240_000);
+        // Bulk goes first, and all of it before anything live.
+        assert!(
+            bulk_gone.len() > 80_000 && (live_gone.is_empty() || bulk.len() < 2_000),
+            "{} {}",
+            live.len(),
+            bulk.len()
+        );
+    }
+}
+
+#[test]
+fn a_stream_stays_within_its_own_bound() {
+    let folder = tempfile::tempdir().unwrap();
+    let (mut store, _) = open(folder.path(), 1, 0, 7);
+    let mut first = commit(0, &[], true);
+    let mut bounded = (*plan()).clone();
+    for stream in bounded.streams.iter_mut().filter(|stream| &*stream.name == "live") {
+        stream.bytes_max = Some(10_000);
+    }
+    first.snapshot = first.snapshot.map(|snapshot| Snapshot { plan: Arc::new(bounded), ..snapshot });
+    store.commit(first).unwrap();
+    store.hint(CONNECTED);
+    for second in 1..40 {
+        let values = [noise(60, second, 1), noise(60, second, 2)].concat();
+        store.commit(commit(second, &values, false)).unwrap();
+        let status = store.status().unwrap();
+        let live = status.streams.iter().find(|(key, _)| &*key.stream == "live").unwrap().1;
+        assert!(live.stored_bytes <= 10_000 + 1_000, "{}", live.stored_bytes);
+    }
+    let (live, live_gone) = told(&mut store, "live");
+    assert_eq!(live.len() + live_gone.len(), 39 * 60);
+    assert!(live.len() >= 600 && live_gone.values().all(|reason| reason == "evicted"));
+    let (bulk, bulk_gone) = told(&mut store, "bulk");
+    assert_eq!((bulk.len(), bulk_gone.len()), (39 * 60, 0));
+}
+
+#[test]
+fn what_has_waited_too_long_goes_unless_the_clock_jumped() {
+    const HOUR: i64 = 3_600;
+    let folder = tempfile::tempdir().unwrap();
+    let (mut store, _) = open(folder.path(), 1, 0, 7);
+    store.bound(Bounds { bytes: u64::MAX, age: Duration::from_secs(10 * HOUR.unsigned_abs()) }).unwrap();
+    store.hint(CONNECTED);
+    for hour in 0..20 {
+        store.commit(commit(hour * HOUR, &[(1, hour)], hour == 0)).unwrap();
+    }
+    let (stored, gone) = told(&mut store, "live");
+    assert_eq!((stored, gone.len()), ((11..=20).collect(), 10));
+    assert!(gone.values().all(|reason| reason == "expired"));
+    // A year on within a second: nothing goes before that clock has run on for an hour.
+    let year = 365 * 24 * HOUR + 19 * HOUR;
+    store.commit(commit(year, &[(1, 0)], false)).unwrap();
+    store.commit(commit(year + HOUR / 2, &[(1, 0)], false)).unwrap();
+    assert_eq!(told(&mut store, "live").0.len(), 12);
+    store.commit(commit(year + 2 * HOUR, &[(1, 0)], false)).unwrap();
+    assert_eq!(told(&mut store, "live").0.len(), 3);
+    assert_eq!(store.status().unwrap().check(), Vec::<String>::new());
 }
