@@ -186,6 +186,10 @@ def printed(time):
 def plain(value):
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
+def computed(function, value):
+    """Seconds by state are an object in a text."""
+    return json.loads(value) if function == "time_in_state" and isinstance(value, str) else plain(value)
+
 def named(series, index):
     need(0 <= index < len(series), "a series of the table")
     name, *unit = series[index]
@@ -216,7 +220,7 @@ def aggregates(data, count, series, compute):
         name, unit = named(series, ids[place])
         record = {"series": name, "start": printed(start), "end": printed(signed(start + lengths[row]))}
         record["revision"] = revisions[row]
-        record |= {f: plain(column[row]) for f, column in zip(compute, columns) if column[row] is not ABSENT} | unit
+        record |= {f: computed(f, column[row]) for f, column in zip(compute, columns) if column[row] is not ABSENT} | unit
         record |= {"final": False} if states[row] & 1 else {}
         yield record | ({"deleted": True} if states[row] & 2 else {})
 

@@ -132,7 +132,6 @@ impl Keeps {
     }
 
     /// Whether the newest reading before a window counts.
-    #[allow(dead_code)]
     pub(super) const fn needs_carry(&self) -> bool {
         self.order.is_some()
     }
@@ -176,9 +175,9 @@ impl Accumulator {
         })
     }
 
-    /// The newest reading.
-    #[allow(dead_code)]
-    pub(super) fn newest(&self) -> Option<Observed> {
+    /// The newest reading, where what needs order is kept: later windows count from it.
+    pub(super) fn carried(&self) -> Option<Observed> {
+        self.extra.as_ref()?.course.as_ref()?;
         let value = self.last.value(self.kinds[LAST], self.text(1))?;
         Some(Observed { time: self.last_time, value })
     }
@@ -316,7 +315,7 @@ impl Accumulator {
             Function::Std | Function::Rms => float(self.spread(function, extra?.squares.as_ref()?)?),
             Function::Percentile(percentile) => {
                 let (min, max) = self.extremes()?;
-                float(extra?.sketch.as_ref()?.percentile(percentile)?.clamp(min, max))
+                float(extra?.sketch.as_ref()?.percentile(percentile)?.max(min).min(max))
             }
             _ => extra?.course.as_ref()?.value(function, span),
         }

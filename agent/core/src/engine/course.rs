@@ -199,7 +199,7 @@ impl Numbers {
         weighted.add(self.last.1.float() * nanos_between(self.last.0, until) as f64);
         let mean = if nanos > 0 { weighted.total() / nanos as f64 } else { self.last.1.float() };
         // Rounding leads out of what there was; the mean of equal numbers is that number.
-        if mean.is_finite() { mean.clamp(self.least, self.greatest) } else { mean }
+        if mean.is_finite() { mean.max(self.least).min(self.greatest) } else { mean }
     }
 }
 
@@ -383,10 +383,7 @@ impl Course {
             && self.observed.is_sorted_by(|a, b| !b.is_before(a))
             && self.observed.first().is_none_or(is_after)
             && (self.folded_until.is_some() || self.folded == Folded::default())
-            && self
-                .folded
-                .numbers
-                .is_none_or(|numbers| numbers.least <= numbers.greatest && numbers.resets <= COUNT_MAX)
+            && self.folded.numbers.is_none_or(|numbers| numbers.resets <= COUNT_MAX)
             && self.folded.states.as_ref().is_none_or(|states| states.held.len() <= STATES_MAX + 1)
     }
 }

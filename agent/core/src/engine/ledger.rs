@@ -63,6 +63,8 @@ pub struct WindowAccount {
     pub crowded: u64,
     /// How many sessions began because the one before would have been longer than `longest`.
     pub cut: u64,
+    /// Of `finished` and `open`: those that came too late for the functions that need order, which leave them out.
+    pub unordered: u64,
 }
 
 /// What became of the readings that a stream with a deadband or `on_change` selects: `selected = reported + suppressed`.
@@ -131,8 +133,7 @@ impl Ledger {
         let inputs = self.inputs.iter().flat_map(|account| {
             [account.taken, account.accepted, account.bad, account.quarantined, account.late, account.unsynced]
         });
-        let windows =
-            self.windows.iter().flat_map(|account| [account.selected, account.revising, account.crowded, account.cut]);
+        let windows = self.windows.iter().flat_map(|of| [of.selected, of.revising, of.crowded, of.cut, of.unordered]);
         let reports = self.reports.iter().map(|account| account.selected);
         self.check().is_none() && inputs.chain(windows).chain(reports).all(|count| count <= COUNT_MAX)
     }

@@ -146,7 +146,8 @@ impl Engine {
                     (_, None) => old.floor,
                 };
                 let panes = if is_same { old.panes.clone() } else { Vec::new() };
-                slots.push(SavedSlot { series: old.series, floor, panes });
+                let carry = old.carry.clone().filter(|_| is_same);
+                slots.push(SavedSlot { series: old.series, floor, carry, panes });
                 if source.newest.is_some() {
                     old_slots.push(old);
                 }
@@ -191,7 +192,7 @@ impl Engine {
         let Some(name) = self.series.infos.get(id.index()).map(|info| Arc::clone(&info.name)) else { return };
         let slots = self.subscribe(id, &name, Some(place));
         let mut current = None;
-        for (number, is_before, SavedSlot { floor, panes, .. }) in moved {
+        for (number, is_before, SavedSlot { floor, carry, panes, .. }) in moved {
             let Some(source) = self.sources.get_mut(place as usize) else { continue };
             let slot = match is_before {
                 true => {
@@ -208,7 +209,7 @@ impl Engine {
                 }
             };
             if let Some(entry) = self.windows.slots.get_mut(slot) {
-                entry.floor = floor;
+                (entry.floor, entry.carry) = (floor, carry.map(Box::new));
             }
             self.windows.reopen(slot, panes, source);
         }
@@ -261,7 +262,8 @@ impl Engine {
             let Some(window) = self.windows.window(slot).and_then(|window| windows.get_mut(window.account)) else {
                 continue;
             };
-            let is_said = |slot: &SavedSlot| slot.floor > Timestamp::MIN || !slot.panes.is_empty();
+            let is_said =
+                |slot: &SavedSlot| slot.floor > Timestamp::MIN || slot.carry.is_some() || !slot.panes.is_empty();
             window.definition.slots.extend(self.windows.saved(slot).filter(is_said));
             if let Some(&before) = self.windows.before.get(&(slot as u32))
                 && let Some(old) = self.windows.window(before as usize)
@@ -396,7 +398,7 @@ impl Engine {
 
     /// Puts open windows into the slot of a series, or with `before` into a new one of the definition before.
     fn put_slot(&mut self, window: usize, before: Option<u16>, saved: SavedSlot) -> Option<()> {
-        let SavedSlot { series, floor, panes } = saved;
+        let SavedSlot { series, floor, carry, panes } = saved;
         let route = *self.series.routes.get(series.index())?;
         let of_window =
             |&slot: &usize| self.windows.slots.get(slot).is_some_and(|slot| usize::from(slot.window) == window);
@@ -413,7 +415,8 @@ impl Engine {
                 slot
             }
         };
-        self.windows.slots.get_mut(slot)?.floor = floor;
+        let entry = self.windows.slots.get_mut(slot)?;
+        (entry.floor, entry.carry) = (floor, carry.map(Box::new));
         self.windows.reopen(slot, panes, source)
     }
 

@@ -22,7 +22,7 @@ const FRACTION_BITS: u32 = 30;
 const UNUSED_BITS: u32 = f64::MANTISSA_DIGITS - 1 - FRACTION_BITS;
 
 /// The exponents of floats that are finite, with that of the smallest.
-const EXPONENTS: u32 = 2047;
+const EXPONENTS: i64 = 2047;
 
 /// The part of the error that rounding a percentile to a few decimal digits may take.
 const ROUNDING_PART: f64 = 0.05;
@@ -195,11 +195,11 @@ impl Sketch {
     pub(super) fn is_sound(&self, count: u64) -> bool {
         let counted = self.buckets.iter().fold(0_u64, |sum, &(_, count)| sum.saturating_add(u64::from(count)));
         let key_max = match self.scale {
-            Scale::Steps(_) => i32::MAX,
-            Scale::Octaves { buckets, .. } => (buckets * EXPONENTS) as i32 - 1,
+            Scale::Steps(_) => i64::from(i32::MAX),
+            Scale::Octaves { buckets, .. } => i64::from(buckets) * EXPONENTS - 1,
         };
         self.buckets.is_sorted_by(|(a, _), (b, _)| a < b)
-            && self.buckets.iter().all(|&(key, _)| (-key_max..=key_max).contains(&key))
+            && self.buckets.iter().all(|&(key, _)| i64::from(key).abs() <= key_max)
             && self.buckets.len() <= BUCKETS_MAX
             && counted <= count
     }

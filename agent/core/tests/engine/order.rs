@@ -13,8 +13,8 @@ use rtlive_core::time::Timestamp;
 use crate::plan::{Planned, batch, handle, reading, seconds};
 
 const EVERY: i64 = 10;
-const LATENESS: i64 = 20;
-const OUT_OF_ORDER: i64 = 2;
+pub(crate) const LATENESS: i64 = 20;
+pub(crate) const OUT_OF_ORDER: i64 = 2;
 
 /// The newest revision of each aggregate. Revisions count from 0 without holes, and none follows a final one as early.
 pub(crate) fn newest(emitted: &[Emitted]) -> BTreeMap<(u16, SeriesId, Timestamp), Aggregate> {
@@ -29,13 +29,13 @@ pub(crate) fn newest(emitted: &[Emitted]) -> BTreeMap<(u16, SeriesId, Timestamp)
 }
 
 /// One reading of a test: series, time in seconds, value.
-type Point = (u32, i64, Value);
+pub(crate) type Point = (u32, i64, Value);
 
 fn engine() -> Engine {
     Planned::new(OUT_OF_ORDER as u64).window("ten", "#", EVERY as u64, LATENESS as u64).engine(&["a/x", "a/y", "a/z"])
 }
 
-fn values() -> impl Strategy<Value = Value> {
+pub(crate) fn values() -> impl Strategy<Value = Value> {
     prop_oneof![
         4 => (-1e6..1e6f64).prop_map(Value::Float),
         2 => any::<i32>().prop_map(|value| Value::Int(value.into())),
@@ -48,8 +48,8 @@ fn values() -> impl Strategy<Value = Value> {
 
 /// Readings with distinct (series, time) over a minute and a half, in an order in which none is further behind the newest than
 /// lateness and out-of-orderness allow, cut into batches.
-fn arrivals() -> impl Strategy<Value = Vec<Vec<Point>>> {
-    let points = prop::collection::btree_map((0..3u32, 0..90i64), values(), 1..120);
+pub(crate) fn arrivals(values: impl Strategy<Value = Value>) -> impl Strategy<Value = Vec<Vec<Point>>> {
+    let points = prop::collection::btree_map((0..3u32, 0..90i64), values, 1..120);
     let disorder = prop::collection::vec(0..OUT_OF_ORDER + LATENESS, 120);
     (points, disorder, prop::collection::vec(1..8usize, 120)).prop_map(|(points, disorder, sizes)| {
         let mut points: Vec<Point> = points.into_iter().map(|((series, time), value)| (series, time, value)).collect();
@@ -117,7 +117,7 @@ fn close_enough(a: &Option<Value>, b: &Option<Value>, magnitude: f64) -> bool {
 
 proptest! {
     #[test]
-    fn any_order_within_the_lateness_gives_the_aggregates_of_a_naive_model(batches in arrivals()) {
+    fn any_order_within_the_lateness_gives_the_aggregates_of_a_naive_model(batches in arrivals(values())) {
         let expected = naive(&batches);
         let found = newest(&run(&batches));
         prop_assert_eq!(found.len(), expected.len());
@@ -142,7 +142,7 @@ proptest! {
     }
 
     #[test]
-    fn cutting_into_batches_changes_no_newest_revision(batches in arrivals()) {
+    fn cutting_into_batches_changes_no_newest_revision(batches in arrivals(values())) {
         let single: Vec<Vec<Point>> = batches.iter().flatten().map(|point| vec![point.clone()]).collect();
         let without_revision = |emitted: &[Emitted]| {
             let mut newest = newest(emitted);

@@ -89,6 +89,14 @@ impl Planned {
         self
     }
 
+    /// The last window computes these functions.
+    pub(crate) fn computing(mut self, functions: Vec<Function>) -> Self {
+        if let Some(StreamKind::Window(window)) = self.0.streams.last_mut().map(|stream| &mut stream.kind) {
+            window.compute = functions;
+        }
+        self
+    }
+
     /// A rule; a binding with a wildcard makes its instances.
     pub(crate) fn rule(
         mut self,

@@ -5,7 +5,7 @@ use std::time::Duration;
 use proptest::prelude::*;
 use rtlive_core::engine::{Engine, SNAPSHOT_VERSION, SnapshotError};
 use rtlive_core::event::{ClockChange, Event};
-use rtlive_core::plan::{Deadband, Mark, Switch, ValueType};
+use rtlive_core::plan::{Deadband, Mark, Switch, ValueType, WindowKind};
 use rtlive_core::reading::{Check, ClockState, Value};
 use rtlive_core::record::Emitted;
 use rtlive_core::time::Timestamp;
@@ -17,6 +17,10 @@ fn planned() -> Planned {
         .raw("raw", "a/x")
         .window("five", "#", 5, 10)
         .window("twelve", "a/+/v", 12, 0)
+        .window("others", "#", 9, 10)
+        .computing(crate::functions::all())
+        .kind("sliding", "a/+/v", SLIDING, 10, None)
+        .computing(crate::functions::all())
         .rule("high", &[("v", "a/+/v"), ("x", "a/x")], "v > 50 or rate(x) > 5", Some("v < 20"), "{1}: {v}")
         .rule("text", &[("x", "a/x")], "x == 'b'", None, "")
         .news("news", "#", Deadband::Relative(0.2), 7)
@@ -32,6 +36,9 @@ fn planned() -> Planned {
             table.marks[Check::Type.place()] = Some(Mark::Quarantine);
         })
 }
+
+const SLIDING: WindowKind =
+    WindowKind::Sliding { every: Duration::from_secs(4), over: Duration::from_secs(12), offset: Duration::ZERO };
 
 const NAMES: [&str; 5] = ["a/x", "a/m1/v", "a/m2/v", "a/m2/w", "a/m0/v"];
 

@@ -56,7 +56,21 @@ fn sample(name: &'static str, stream: &str, series: Vec<SeriesInfo>, records: Ve
 
 /// Every sample.
 pub(crate) fn samples() -> Vec<Sample> {
-    vec![one(), poll(), mixed(), odd(), bits(), unpolled(), aggregates(), alerts(), gaps(), both(), wide(), checked()]
+    vec![
+        one(),
+        poll(),
+        mixed(),
+        odd(),
+        bits(),
+        unpolled(),
+        aggregates(),
+        alerts(),
+        gaps(),
+        both(),
+        wide(),
+        checked(),
+        functions(),
+    ]
 }
 
 /// One reading: the smallest frame, which is stored without compression.
@@ -222,6 +236,29 @@ fn aggregates() -> Sample {
     records.extend([revised, early, deleted].map(Record::Aggregate));
     let mut sample = sample("aggregates", "ten_seconds", series, records);
     sample.compute = vec![Function::Count, Function::Min, Function::Max, Function::Mean, Function::Last];
+    sample
+}
+
+/// Windows of functions that make texts of states, floats of few digits and integers.
+fn functions() -> Sample {
+    let series = vec![info("meters/m1/energy", Some("kWh")), info("boiler/state", None), info("boiler/pump", None)];
+    let mut records = Vec::new();
+    for window in 0..6 {
+        let counted = [
+            Value::Float([29.41, 1.031e-5, 7020.0][window as usize % 3]),
+            Value::Int(window * 3),
+            Value::Float((window as f64 * 3.0 + 1.0) / 10.0),
+        ];
+        let counted = counted.into_iter().map(Some).chain([None]).collect();
+        records.push(Record::Aggregate(aggregate(0, window, counted)));
+        let states = [r#"{"Störung \"3\"":0.25,"run":9.75}"#, r#"{"run":10.0}"#][window as usize % 2];
+        records.push(Record::Aggregate(aggregate(1, window, vec![None, None, None, Some(Value::Text(states.into()))])));
+        let pump = format!(r#"{{"false":{:?},"true":{:?}}}"#, window as f64 / 4.0, 10.0 - window as f64 / 4.0);
+        records.push(Record::Aggregate(aggregate(2, window, vec![None, None, None, Some(Value::Text(pump.into()))])));
+    }
+    let mut sample = sample("functions", "ten_seconds", series, records);
+    let percentile = Function::Percentile("p99.9".parse().unwrap());
+    sample.compute = vec![percentile, Function::Increase, Function::Rate, Function::TimeInState];
     sample
 }
 

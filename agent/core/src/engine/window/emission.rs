@@ -123,7 +123,8 @@ impl Windows {
             }
             _ => &pane.values,
         };
-        let span = Span { start, until: if is_final { end } else { start }, carry: None };
+        let carry = self.carry(slot, pane);
+        let span = Span { start, until: if is_final { end } else { start }, carry: carry.as_ref() };
         let values = window.compute.iter().map(|&function| held.value(function, &span)).collect();
         let count = held.count();
         let aggregate = Aggregate { series: entry.series, start, end, revision, is_final, deleted: false, values };

@@ -16,6 +16,7 @@
 //! Open panes per slot are bounded by the configuration: `(out_of_order + lateness + length) / every + 2`, because nothing is further
 //! ahead of the watermark than the newest reading that made it; and where that is more than [`SLOT_PANES_MAX`], by ending the oldest.
 
+mod carry;
 mod emission;
 mod panes;
 mod saved;
@@ -26,6 +27,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use super::aggregate::{Accumulator, Keeps};
+use super::course::Observed;
 use super::ledger::WindowAccount;
 use super::watermark::Source;
 use crate::plan::{Function, StreamId, WindowKind, WindowPlan};
@@ -73,6 +75,8 @@ pub(super) struct Slot {
     head: u32,
     /// No window begins before this any more: the definition was another, or what began before has closed.
     pub(super) floor: Timestamp,
+    /// The newest reading of windows that have closed, where it is needed.
+    pub(super) carry: Option<Box<Observed>>,
 }
 
 /// The slots of a window that share a watermark.
@@ -202,7 +206,7 @@ impl Windows {
         if let Some(group) = self.groups.get_mut(group as usize) {
             group.slots.push(slot as u32);
         }
-        self.slots.push(Slot { window, count: 0, series, group, head: NONE, floor });
+        self.slots.push(Slot { window, count: 0, series, group, head: NONE, floor, carry: None });
         slot
     }
 
@@ -253,7 +257,7 @@ impl Windows {
         account: &mut WindowAccount,
     ) {
         let Some(pane) = self.panes.get_mut(place) else { return };
-        pane.values.add(time, value);
+        account.unordered += u64::from(!pane.values.add(time, value));
         pane.note(watermark, slot, account, &mut self.touched);
     }
 
@@ -288,6 +292,7 @@ impl Windows {
                     if let Some(place) = self.find_or_open(slot, time, source, account) {
                         account.selected += 1;
                         self.put(slot, place, time, value, source.watermark, account);
+                        self.carry_forward(slot, place, time);
                         return Placed::Open;
                     }
                 }

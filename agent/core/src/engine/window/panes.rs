@@ -126,7 +126,9 @@ impl Slot {
             None => self.head = NONE,
         }
         let mut place = cut;
-        while let Some(next) = panes.release(place) {
+        loop {
+            self.carry_on(place, panes);
+            let Some(next) = panes.release(place) else { break };
             self.count -= 1;
             place = next;
         }
@@ -135,6 +137,7 @@ impl Slot {
     /// Takes one pane out of the chain and frees it.
     pub(super) fn remove(&mut self, place: u32, panes: &mut Panes) {
         let before = panes.chain(self.head).find(|&before| panes.get(before).is_some_and(|pane| pane.next == place));
+        self.carry_on(place, panes);
         let Some(next) = panes.release(place) else { return };
         self.count -= 1;
         match before.and_then(|before| panes.get_mut(before)) {

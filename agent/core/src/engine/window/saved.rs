@@ -1,5 +1,6 @@
 //! Open windows as they are stored, and as they move to another slot.
 
+use super::super::course::Observed;
 use super::super::ledger::WindowAccount;
 use super::super::watermark::Source;
 use super::{Accumulator, NONE, Pane, Windows};
@@ -12,6 +13,7 @@ use crate::time::Timestamp;
 pub(crate) struct SavedSlot {
     pub(crate) series: SeriesId,
     pub(crate) floor: Timestamp,
+    pub(crate) carry: Option<Observed>,
     /// The latest first.
     pub(crate) panes: Vec<SavedPane>,
 }
@@ -38,7 +40,8 @@ impl Windows {
             is_changed: pane.is_changed,
         };
         let panes = self.panes_of(slot).map(pane).collect();
-        Some(SavedSlot { series: entry.series, floor: entry.floor, panes })
+        let carry = entry.carry.as_deref().cloned();
+        Some(SavedSlot { series: entry.series, floor: entry.floor, carry, panes })
     }
 
     /// Opens the panes of a slot as they were saved. `None` when they are none that its window could have.

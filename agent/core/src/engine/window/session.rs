@@ -52,7 +52,7 @@ impl Windows {
         let Some(pane) = self.panes.get_mut(first) else { return Placed::Late };
         account.revising += u64::from(source.watermark >= end_alone);
         account.open += 1;
-        pane.values.add(time, value);
+        account.unordered += u64::from(!pane.values.add(time, value));
         pane.start = pane.start.min(time);
         pane.end = pane.end.max(end_alone);
         pane.is_changed = true;

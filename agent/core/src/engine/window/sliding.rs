@@ -73,8 +73,11 @@ impl Windows {
             (Some(_), false) => Placed::Open,
             (None, _) => Placed::Late,
         };
-        if let Some(pane) = target.and_then(|target| self.panes.get_mut(target)) {
-            pane.values.add(time, value);
+        if let Some(target) = target {
+            if let Some(pane) = self.panes.get_mut(target) {
+                account.unordered += u64::from(!pane.values.add(time, value));
+            }
+            self.carry_forward(slot, target, time);
         }
         placed
     }
