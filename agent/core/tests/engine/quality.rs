@@ -31,7 +31,7 @@ fn give(engine: &mut Engine, time: i64, value: Value) -> Vec<Emitted> {
 
 fn raw(out: &[Emitted]) -> Vec<Reading> {
     let reading = |emitted: &Emitted| match &emitted.record {
-        Record::Reading(reading) if emitted.stream.index() == 4 => Some(reading.clone()),
+        Record::Reading(reading) if emitted.stream.index() == 5 => Some(reading.clone()),
         _ => None,
     };
     out.iter().filter_map(reading).collect()
