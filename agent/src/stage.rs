@@ -34,6 +34,8 @@ pub struct Stage {
     /// A plan that the store does not know yet; nothing is taken under it before the commit that brings it is cut, because that commit's
     /// records still speak of the streams of the plan before.
     plan_waits: bool,
+    /// Whether the engine knows that a process began.
+    has_started: bool,
     kept: Kept,
 }
 
@@ -76,6 +78,7 @@ impl Stage {
             under_way: None,
             // The first commit brings the plan, so that a replay of the journal never lacks one.
             plan_waits: true,
+            has_started: false,
             kept,
         };
         let plan = stage.engine.plan().clone();
@@ -184,6 +187,9 @@ impl Stage {
     }
 
     fn take(&mut self, now: Timestamp, event: Event) {
+        if !std::mem::replace(&mut self.has_started, true) {
+            self.take(now, Event::Start);
+        }
         let emitted = self.open.records.len();
         self.engine.handle(now, &event, &mut self.open.records);
         let new = self.open.records.get(emitted..).unwrap_or_default();
@@ -228,7 +234,8 @@ impl Stage {
 
     /// When time alone changes something.
     pub fn wake_at(&self) -> Option<Timestamp> {
-        self.engine.wake_at().filter(|_| !self.plan_waits)
+        let at = if self.has_started { self.engine.wake_at() } else { Some(Timestamp::MIN) };
+        at.filter(|_| !self.plan_waits)
     }
 
     /// Whether another delivery may be taken before the next commit is cut.
@@ -411,6 +418,9 @@ mod tests {
         let rejected = Rejected { reason: "checksum".into(), count: 1 };
         for (is_state, is_rejected) in [(true, false), (false, true)] {
             let mut stage = Stage::new(Engine::new(plan()), Kept::new(), None);
+            stage.cut(at(0), false);
+            stage.tick(at(0));
+            stage.committed();
             stage.cut(at(0), false);
             let mut taken = 0;
             while stage.has_room() && taken <= UNCOMMITTED_CHANGES_MAX {

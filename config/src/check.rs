@@ -2,10 +2,11 @@
 
 use std::sync::Arc;
 
-use rtlive_core::plan::{Plan, StreamKind};
+use rtlive_core::plan::{Condition, Plan, StreamKind};
 use rtlive_core::selector::Selector;
 
 use crate::agent::{self, AgentConfig};
+use crate::binding::looked_at;
 use crate::catalogue::Catalogue;
 use crate::document::Document;
 use crate::fingerprint::Fingerprint;
@@ -13,7 +14,7 @@ use crate::input::{self, InputConfig};
 use crate::mistake::{Mistake, Mistakes};
 use crate::name::named_tables;
 use crate::quality;
-use crate::rule::{self, looked_at};
+use crate::rule;
 use crate::store::{self, StoreConfig};
 use crate::stream::{self, selection};
 use crate::table::Table;
@@ -139,9 +140,15 @@ fn advise(root: &Table<'_>, plan: &Plan, is_alone: bool) {
     quality::advise(root, plan, |filter| !nobody_makes(filter));
     for rule in &plan.rules {
         for binding in &rule.bindings {
-            if let Some(filter) = looked_at(rule, binding).filter(|filter| nobody_makes(filter)) {
+            if let Some(filter) = looked_at(&rule.bindings, binding).filter(|filter| nobody_makes(filter)) {
                 let key = format!("rules.{}.let.{}", rule.name, binding.name);
                 root.warn(&key, format_args!("no input makes the series \"{filter}\""));
+            }
+        }
+        if let Condition::Absent { select, .. } = &rule.condition {
+            for (i, filter) in select.iter().enumerate().filter(|(_, filter)| nobody_makes(filter)) {
+                let key = format!("rules.{}.select[{i}]", rule.name);
+                root.warn(&key, format_args!("no input makes a series that \"{filter}\" selects"));
             }
         }
     }

@@ -12,6 +12,7 @@
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::panic))]
 
 pub mod agent;
+pub mod binding;
 pub mod catalogue;
 pub mod check;
 pub mod deadband;

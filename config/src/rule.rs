@@ -2,25 +2,25 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use rtlive_core::expr::{Expression, Kind};
-use rtlive_core::plan::{Binding, BindingSource, RulePlan, Severity};
+use rtlive_core::plan::{Binding, Condition, RulePlan, Severity};
 use rtlive_core::selector::Selector;
 use rtlive_core::template::{Piece, Template};
 
+use crate::binding::{Source, check_bindings, instance_levels, wrong_level};
 use crate::name::named_tables;
-use crate::table::{Table, Value};
-use crate::value::{Named, Setting};
+use crate::quantity::{Period, write_span};
+use crate::table::Table;
+use crate::value::{Named, OneOrMany};
 use crate::{choices, options};
 
 /// The most rules of an agent; each holds its state for each of its instances.
 pub const RULES_MAX: usize = 10_000;
 
-/// The most names that a rule binds.
-pub const BINDINGS_MAX: usize = 64;
-
-/// Words of expressions, which cannot be names in them.
-const WORDS: [&str; 12] = ["and", "or", "not", "true", "false", "if", "min", "max", "abs", "clamp", "prev", "rate"];
+/// The least `absent` and `repeat`: an alert is a commit and a message of its own, and no source or person keeps up with more.
+const SPAN_MIN: Duration = Duration::from_secs(1);
 
 /// Places of a message beside the rule's own names.
 const MESSAGE_PLACES: [&str; 4] = ["agent", "rule", "instance", "series"];
@@ -37,47 +37,33 @@ choices! {
 }
 
 options! {
-    /// A condition over the newest values of series. An alert is raised when it becomes true.
+    /// A condition over the newest values of series, or their absence. An alert is raised when it becomes true. Either `when` or
+    /// `absent` is there. What each key does is in [rules.md](rules.md).
     pub struct RuleOptions {
         /// The names in the expressions, each with a series (`"boiler/temperature"`), or one with a filter with `+`: then there is an
         /// instance of the rule for each series that it selects, and the other names may use its levels (`"meters/{1}/current"`).
         pub bindings: Named<Source> as "let",
         /// Raises the alert when it becomes true. A value that is missing makes no condition true or false.
-        pub when: String,
+        pub when: Option<String>,
+        /// For how long `when` must be true before the alert is raised, by the times of the readings, or by the wall clock since the first
+        /// of them arrived. Absent: at once.
+        pub hold: Option<Period> as "for",
         /// Clears the alert when it becomes true. Absent: when `when` becomes false.
         pub clear: Option<String>,
+        /// Raises the alert of a series of which no reading, good or bad, has arrived for so long; the next one clears it. It is counted anew
+        /// from the start of the agent.
+        pub absent: Option<Period>,
+        /// The series for `absent`, by filters; each makes an instance once it was heard. One that is named without wildcards is missed
+        /// also when it was never heard.
+        pub select: Option<OneOrMany<Selector>>,
+        /// How often an alert that stays raised is said again. Absent: never.
+        pub repeat: Option<Period>,
         /// How much it matters.
         pub severity: Severity = "warning",
         /// The text of the alert; places are the names of `let`, `{0}`, `{1}`, … (levels of the instance's series), `{agent}`, `{rule}`,
         /// `{instance}` and `{label.NAME}`. Absent: the rule's name and condition.
         pub message: Option<Template>,
-        later: ["for", "absent", "select", "repeat", "class"],
-    }
-}
-
-/// Where a name's value comes from.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Source(pub BindingSource);
-
-impl Setting for Source {
-    fn expected() -> String {
-        "a series such as \"boiler/temperature\", or a filter with `+`".into()
-    }
-
-    fn read(value: &Value<'_>) -> Option<Self> {
-        let wrong = || {
-            value.wrong(Self::expected());
-            None
-        };
-        let Some(text) = value.as_text().filter(|text| !text.is_empty()) else { return wrong() };
-        if text.contains('+') {
-            let selector = text.parse::<Selector>().ok().filter(|_| !text.contains(['#', '{', '}']));
-            return selector.map(|selector| Self(BindingSource::Each(selector))).or_else(wrong);
-        }
-        let template = text.parse::<Template>().ok().filter(|_| !text.contains('#'));
-        let only_levels =
-            |template: &Template| template.pieces().iter().all(|piece| !matches!(piece, Piece::Name { .. }));
-        template.filter(only_levels).map(|template| Self(BindingSource::Series(template))).or_else(wrong)
+        later: ["class"],
     }
 }
 
@@ -93,103 +79,72 @@ pub(crate) fn check(root: &Table<'_>, labels: Option<&BTreeMap<String, String>>)
 }
 
 fn rule(name: &str, table: &Table<'_>, labels: Option<&BTreeMap<String, String>>) -> Option<RulePlan> {
-    // `absent` makes a rule without a condition: not yet, and then `when` is not missing either.
-    if table.has("absent") && !table.has("when") {
-        table.refuse_later(&["for", "absent", "select", "repeat", "class"]);
-        table.knows(&["let", "clear", "severity", "message"]);
-        for key in ["let", "clear", "severity", "message"] {
-            table.dealt_with(key);
-        }
-        table.close();
-        return None;
-    }
     // The expressions are compiled whatever else is wrong, so that their mistakes are told with the others.
     let names: Vec<&str> = table.table("let").iter().flat_map(Table::keys).collect();
     let compiled =
         |key: &str| table.text(key).filter(|text| !text.is_empty()).map(|text| condition(table, key, text, &names));
     let (when, clear) = (compiled("when"), compiled("clear"));
-    let options = RuleOptions::read(table);
-    let RuleOptions { bindings, when: _, clear: _, severity, message } = options?;
+    let mut is_sorted = check_sort(table);
+    let RuleOptions { bindings, hold, absent, select, repeat, severity, message, .. } = RuleOptions::read(table)?;
     let bindings = bindings.0;
-    let bindings_are_right = check_bindings(table, &bindings);
-    let levels = instance_levels(&bindings);
+    for (key, span) in [("absent", absent), ("repeat", repeat)] {
+        if let Some(span) = span.filter(|span| span.0 < SPAN_MIN) {
+            let expected = format!("at least {}", write_span(SPAN_MIN));
+            table.mistake(key, expected, write_span(span.0));
+            is_sorted = false;
+        }
+    }
+    let bindings_are_right = !table.has("when") || check_bindings(table, &bindings);
+    let levels = match &select {
+        // A filter with `#` has series of any number of levels.
+        Some(_) => Some(usize::MAX),
+        None => instance_levels(&bindings),
+    };
     let message_is_right = message.as_ref().is_none_or(|message| check_message(table, message, &names, levels, labels));
-    if !bindings_are_right || !message_is_right {
+    if !is_sorted || !bindings_are_right || !message_is_right {
         return None;
     }
     let bindings = bindings.into_iter().map(|(name, source)| Binding { name: name.into(), source: source.0 }).collect();
-    let clear = match clear {
-        Some(clear) => Some(clear?),
-        None => None,
+    let condition = match (absent, select) {
+        (Some(after), Some(select)) => Condition::Absent { after: after.0, select: select.into_vec() },
+        _ => Condition::Holds {
+            when: when??,
+            clear: match clear {
+                Some(clear) => Some(clear?),
+                None => None,
+            },
+            hold: hold.map_or(Duration::ZERO, |hold| hold.0),
+        },
     };
-    Some(RulePlan { name: Arc::from(name), bindings, when: when??, clear, severity, message })
+    let repeat = repeat.map(|repeat| repeat.0);
+    Some(RulePlan { name: Arc::from(name), bindings, condition, severity, message, repeat })
 }
 
-/// How many levels the series of an instance have; `None` for a rule that has only one instance.
-fn instance_levels(bindings: &[(String, Source)]) -> Option<usize> {
-    bindings.iter().find_map(|(_, source)| match &source.0 {
-        BindingSource::Each(selector) => Some(selector.to_string().split('/').count()),
-        BindingSource::Series(_) => None,
-    })
-}
-
-fn check_bindings(table: &Table<'_>, bindings: &[(String, Source)]) -> bool {
+/// Checks that the keys are those of one sort of rule: of one over values, or of one over absence.
+fn check_sort(table: &Table<'_>) -> bool {
     let mut right = true;
-    let mut wrong = |name: &str, expected: String, found: String| {
-        table.mistake(&format!("let.{name}"), expected, found);
+    let mut wrong = |key: &str, expected: &str, found: &str| {
+        table.mistake(key, expected, found);
         right = false;
     };
-    if bindings.is_empty() {
-        wrong("", "at least one name with its series".into(), "none".into());
-    }
-    if bindings.len() > BINDINGS_MAX {
-        wrong("", format!("at most {BINDINGS_MAX} names"), bindings.len().to_string());
-    }
-    let levels = instance_levels(bindings);
-    let mut filters = 0;
-    for (name, source) in bindings {
-        if !is_identifier(name) {
-            let expected = "a name of letters, digits and `_` that is no word of expressions";
-            wrong(name, expected.into(), format!("{name:?}"));
-        }
-        match &source.0 {
-            BindingSource::Each(filter) => {
-                filters += 1;
-                if filters > 1 {
-                    let expected = "one filter in a rule, and the others by its levels such as {1}";
-                    wrong(name, expected.into(), format!("\"{filter}\", a second one"));
-                }
+    let (of_values, of_absence) = (["when", "clear", "for", "let"], ["select"]);
+    match (table.has("when"), table.has("absent")) {
+        (false, false) => wrong("", "`when`, or `absent` with `select`", "neither"),
+        (_, true) => {
+            for key in of_values.into_iter().filter(|key| table.has(key)) {
+                wrong(key, "nothing that is about values, in a rule with `absent`", &format!("`{key}`"));
             }
-            BindingSource::Series(template) => {
-                if let Some((expected, found)) = wrong_level(template, levels) {
-                    wrong(name, expected, found);
-                }
+            if !table.has("select") {
+                wrong("absent", "`select` with the series that are missed", "`absent` alone");
+            }
+        }
+        (true, false) => {
+            for key in of_absence.into_iter().filter(|key| table.has(key)) {
+                wrong(key, "nothing that is about absence, in a rule with `when`", &format!("`{key}`"));
             }
         }
     }
     right
-}
-
-/// What is wrong with the levels that a template uses, as expected and found.
-fn wrong_level(template: &Template, levels: Option<usize>) -> Option<(String, String)> {
-    template.pieces().iter().find_map(|piece| match (piece, levels) {
-        (Piece::Level(n), None) => {
-            Some(("a filter with `+` in another name, whose level this is".into(), format!("{{{n}}} without one")))
-        }
-        (Piece::Level(n), Some(levels)) if *n >= levels => Some((
-            format!("a level of the rule's filter, {{0}} to {{{}}}", levels.saturating_sub(1)),
-            format!("{{{n}}}"),
-        )),
-        _ => None,
-    })
-}
-
-/// Whether a text is a name in expressions.
-fn is_identifier(text: &str) -> bool {
-    let mut chars = text.chars();
-    chars.next().is_some_and(|c| c.is_ascii_alphabetic() || c == '_')
-        && chars.all(|c| c.is_ascii_alphanumeric() || c == '_')
-        && !WORDS.contains(&text)
 }
 
 fn condition(table: &Table<'_>, key: &str, text: &str, names: &[&str]) -> Option<Expression> {
@@ -243,29 +198,4 @@ fn check_message(
         return false;
     }
     true
-}
-
-/// The series that a rule's name looks at, as a filter: what stands at a level that the instance brings is open.
-pub(crate) fn looked_at(rule: &RulePlan, binding: &Binding) -> Option<Selector> {
-    let instance = rule.bindings.iter().find_map(|binding| match &binding.source {
-        BindingSource::Each(filter) => Some(filter.to_string()),
-        BindingSource::Series(_) => None,
-    });
-    match &binding.source {
-        BindingSource::Each(filter) => Some(filter.clone()),
-        BindingSource::Series(template) => {
-            // A place beside other characters of its level (`m{1}`) leaves that level open too.
-            let written = template.to_string();
-            let levels =
-                written.split('/').map(|level| match level.strip_prefix('{').and_then(|l| l.strip_suffix('}')) {
-                    Some(n) => {
-                        let level = n.parse().ok().and_then(|n: usize| instance.as_deref()?.split('/').nth(n));
-                        level.unwrap_or("+").to_owned()
-                    }
-                    None if level.contains(['{', '}']) => "+".to_owned(),
-                    None => level.to_owned(),
-                });
-            levels.collect::<Vec<_>>().join("/").parse().ok()
-        }
-    }
 }

@@ -13,8 +13,8 @@ use rtlive_core::engine::Engine;
 use rtlive_core::event::{Batch, Declared, Event};
 use rtlive_core::expr::Expression;
 use rtlive_core::plan::{
-    BatchLimit, Binding, BindingSource, Buckets, Durability, Format, Function, InputPlan, Plan, Priority, RulePlan,
-    Severity, StreamKind, StreamPlan, WindowKind, WindowPlan,
+    BatchLimit, Binding, BindingSource, Buckets, Condition, Durability, Format, Function, InputPlan, Plan, Priority,
+    RulePlan, Severity, StreamKind, StreamPlan, WindowKind, WindowPlan,
 };
 use rtlive_core::reading::{ClockState, InputId, Quality, Reading, SeriesId, SeriesInfo, Value};
 use rtlive_core::time::Timestamp;
@@ -129,8 +129,12 @@ fn plan(rules: usize) -> Arc<Plan> {
             name: "t".into(),
             source: BindingSource::Series(format!("bench/s{}", i * 10).parse().expect("a template")),
         }],
-        when: Expression::parse("t > 90 and rate(t) > 1", &["t"]).expect("an expression"),
-        clear: None,
+        condition: Condition::Holds {
+            when: Expression::parse("t > 90 and rate(t) > 1", &["t"]).expect("an expression"),
+            clear: None,
+            hold: Duration::ZERO,
+        },
+        repeat: None,
         severity: Severity::Warning,
         message: None,
     });

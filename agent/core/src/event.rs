@@ -24,6 +24,8 @@ pub enum Event {
     Reload(Arc<Plan>),
     /// What is known of the clock changes. It comes before the first readings of a process.
     Clock(ClockChange),
+    /// A process begins to take events: nobody listened for a while, or ever before.
+    Start,
 }
 
 /// How the clock stands from here on.

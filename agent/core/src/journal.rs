@@ -158,6 +158,7 @@ enum Outline {
     Outage(Outage),
     Reload(Arc<Plan>),
     Clock(ClockChange),
+    Start,
 }
 
 impl Chunk {
@@ -175,6 +176,7 @@ impl Chunk {
                 Event::Outage(outage) => Outline::Outage(outage.clone()),
                 Event::Reload(plan) => Outline::Reload(plan.clone()),
                 Event::Clock(change) => Outline::Clock(change.clone()),
+                Event::Start => Outline::Start,
                 Event::Batch(batch) => {
                     readings.extend_from_slice(&batch.readings);
                     Outline::Batch {
@@ -246,6 +248,7 @@ impl Chunk {
                 Outline::Outage(outage) => Event::Outage(outage),
                 Outline::Reload(plan) => Event::Reload(plan),
                 Outline::Clock(change) => Event::Clock(change),
+                Outline::Start => Event::Start,
                 Outline::Batch { input, arrival, readings: count, rejected } => {
                     let arrival = Timestamp::from_nanos(at.as_nanos().wrapping_add(arrival));
                     let readings: Vec<_> = readings.by_ref().take(count as usize).collect();
@@ -315,6 +318,7 @@ mod tests {
                 (at(0), Event::Batch(batch(10, rejected))),
                 (at(1), Event::Batch(batch(0, Vec::new()))),
                 (at(2), Event::Tick),
+                (at(2), Event::Start),
                 (at(3), Event::Outage(outage)),
                 (at(4), Event::Batch(batch(200, Vec::new()))),
                 (at(5), Event::Reload(Arc::new(plan))),

@@ -245,14 +245,42 @@ pub struct RulePlan {
     pub name: Arc<str>,
     /// The names that its expressions use, in the order of the configuration.
     pub bindings: Vec<Binding>,
-    /// Raises when it becomes true.
-    pub when: Expression,
-    /// Clears when it becomes true; absent: when `when` becomes false.
-    pub clear: Option<Expression>,
+    /// What raises and clears.
+    pub condition: Condition,
     /// How much it matters.
     pub severity: Severity,
     /// The text of the alert, with the bindings' names as places: `boiler at {t}`.
     pub message: Option<Template>,
+    /// How often, at most, an alert that stays raised is said again; absent: never.
+    pub repeat: Option<Duration>,
+}
+
+/// What raises and clears the alerts of a rule.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub enum Condition {
+    /// Values of series.
+    Holds {
+        /// Raises when it becomes true.
+        when: Expression,
+        /// Clears when it becomes true; absent: when `when` becomes false.
+        clear: Option<Expression>,
+        /// For how long `when` must be true before it raises.
+        hold: Duration,
+    },
+    /// That a series is not heard.
+    Absent {
+        /// For how long.
+        after: Duration,
+        /// Which series, each of which makes an instance; one that is named without wildcards whether it was ever heard or not.
+        select: Vec<Selector>,
+    },
+}
+
+impl RulePlan {
+    /// Whether it is raised by silence, not by values.
+    pub const fn is_over_absence(&self) -> bool {
+        matches!(self.condition, Condition::Absent { .. })
+    }
 }
 
 /// One `let`: a name for the newest value of a series.

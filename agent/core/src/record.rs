@@ -48,7 +48,7 @@ pub enum Record {
     Reading(Reading),
     /// An aggregate of one series over one window.
     Aggregate(Aggregate),
-    /// A rule raised or cleared an alert.
+    /// A rule raised, repeated or cleared an alert.
     Alert(Alert),
     /// Records of a stream are not coming.
     Gap(Gap),
@@ -83,11 +83,13 @@ pub struct Aggregate {
 pub enum AlertState {
     /// The condition came true.
     Raised,
+    /// It still holds: said again.
+    Repeated,
     /// It is over.
     Cleared,
 }
 
-/// A rule raised or cleared an alert.
+/// A rule raised, repeated or cleared an alert.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Alert {
     /// The rule's name.
@@ -96,9 +98,9 @@ pub struct Alert {
     pub instance: Arc<str>,
     /// How much it matters.
     pub severity: Severity,
-    /// The event time of the reading that decided.
+    /// The event time of the reading that decided; where time alone did, when that was.
     pub time: Timestamp,
-    /// Raised or cleared.
+    /// Raised, repeated or cleared.
     pub state: AlertState,
     /// The rule's message with its places filled in.
     pub message: Arc<str>,

@@ -191,6 +191,7 @@ impl Screen {
     fn alert(&self, alert: &Alert) -> io::Result<()> {
         let (colour, state) = match alert.state {
             AlertState::Raised => (RED, "raised"),
+            AlertState::Repeated => (RED, "still raised"),
             AlertState::Cleared => (GREEN, "cleared"),
         };
         self.line(colour, "alert", format_args!("{} {state}: {}", alert.rule, alert.message))

@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use rtlive_core::expr::Expression;
 use rtlive_core::plan::{
-    BatchLimit, Binding, BindingSource, Buckets, Durability, Format, Function, InputPlan, Plan, Priority, RulePlan,
-    Severity, StreamKind, StreamPlan, WindowKind, WindowPlan,
+    BatchLimit, Binding, BindingSource, Buckets, Condition, Durability, Format, Function, InputPlan, Plan, Priority,
+    RulePlan, Severity, StreamKind, StreamPlan, WindowKind, WindowPlan,
 };
 
 /// How many plans there are.
@@ -127,8 +127,12 @@ fn rule(name: &str, source: &str, when: &str, clear: Option<&str>) -> RulePlan {
     RulePlan {
         name: name.into(),
         bindings: vec![Binding { name: "a".into(), source }],
-        when: Expression::parse(when, &names).unwrap(),
-        clear: clear.map(|clear| Expression::parse(clear, &names).unwrap()),
+        condition: Condition::Holds {
+            when: Expression::parse(when, &names).unwrap(),
+            clear: clear.map(|clear| Expression::parse(clear, &names).unwrap()),
+            hold: Duration::ZERO,
+        },
+        repeat: None,
         severity: Severity::Critical,
         message: None,
     }

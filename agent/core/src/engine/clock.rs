@@ -188,6 +188,8 @@ impl Engine {
                 .map(|heard| if is_same_boot { moved(heard, change.ahead.saturating_sub(before)) } else { heard });
             input.heard = heard.map(|heard| heard.min(now));
         }
+        let step = if is_same_boot { change.ahead.saturating_sub(before) } else { 0 };
+        self.rules.set_clock(&self.plan, |at| moved(at, step).min(now));
         if change.is_trusted {
             self.release_provisional(before, out);
         }
@@ -290,7 +292,7 @@ impl Engine {
         }
         let is_by_arrival = match event {
             Event::Batch(batch) => batch.readings.iter().any(|reading| reading.clock == ClockState::Unsynced),
-            Event::Tick => true,
+            Event::Tick | Event::Start => true,
             Event::Series(_) | Event::Outage(_) | Event::Reload(_) | Event::Clock(_) => false,
         };
         for emitted in emitted.iter_mut().filter(|_| is_by_arrival) {

@@ -177,7 +177,7 @@ impl Engine {
     /// Takes an event at an instant of the wall clock, and appends what it emits to `out`.
     ///
     /// Time steps only with [`Event::Tick`]: who drives the engine hands one over when [`Engine::wake_at`] has come, before any
-    /// later event. A tick that emitted nothing may be left out of the journal.
+    /// later event. A tick before that does nothing.
     ///
     /// A series that is declared again under its name keeps its number; beyond [`SERIES_MAX`] none is added: ask
     /// [`Engine::series_named`] for the number. Events of inputs that the plan does not have do nothing.
@@ -190,14 +190,17 @@ impl Engine {
             Event::Outage(outage) => self.report_outage(outage, out),
             Event::Reload(plan) => self.reload(now, Arc::clone(plan), out),
             Event::Clock(change) => self.change_clock(now, change, out),
+            Event::Start => self.rules.start(&self.plan, now),
         }
+        self.rules.arm(&self.plan, now);
         self.mark_alerts(now, event, out.get_mut(emitted..).unwrap_or_default());
     }
 
     /// When an [`Event::Tick`] would next change something; `None` while only other events would.
     pub fn wake_at(&self) -> Option<Timestamp> {
         let wakes = self.inputs.iter().zip(&self.plan.inputs).filter(|(input, _)| input.is_unsettled);
-        wakes.filter_map(|(input, plan)| Some(input.heard?.saturating_add(plan.idle))).min()
+        let idle = wakes.filter_map(|(input, plan)| Some(input.heard?.saturating_add(plan.idle))).min();
+        idle.into_iter().chain(self.rules.wake_at()).min()
     }
 
     /// Ends the input, as at the end of a replay: every open window is final and closes. Readings that still come are late.
@@ -295,7 +298,7 @@ impl Engine {
         let quality = self.quality.declare(&plan, id, &info);
         self.series.push(info, origin.map(|(input, _)| input), place.unwrap_or(u32::MAX), raw, slots, quality);
         let table = &self.series;
-        self.rules.declare(&plan, &name, id, |name| table.id(name));
+        self.rules.declare(&plan, &name, id, origin.is_some(), |name| table.id(name));
         for (place, series) in self.rules.newly_watched() {
             if let Some(route) = self.series.routes.get_mut(series.index()) {
                 route.recent = Some(place);
@@ -361,6 +364,7 @@ impl Engine {
         let series = &*series;
         let mut passage = Passage {
             plan,
+            arrival: batch.arrival,
             series,
             sources,
             windows,
@@ -428,7 +432,7 @@ impl Engine {
         if unknown > 0 {
             account.drop(UNKNOWN_SERIES, unknown);
         }
-        rules.evaluate(plan, out);
+        rules.evaluate(plan, batch.arrival, out);
         self.settle(out);
         self.bound_provisional(out);
     }
@@ -451,7 +455,7 @@ impl Engine {
 
     /// Emits the open windows of inputs that have been silent for long.
     fn step(&mut self, now: Timestamp, out: &mut Vec<Emitted>) {
-        let Self { plan, inputs, sources, windows, ledger, due, .. } = self;
+        let Self { plan, inputs, sources, windows, rules, ledger, due, .. } = self;
         for (input, plan) in inputs.iter_mut().zip(&plan.inputs) {
             let is_idle = input.heard.is_some_and(|heard| now >= heard.saturating_add(plan.idle));
             if is_idle && input.is_unsettled {
@@ -462,6 +466,7 @@ impl Engine {
             }
         }
         windows.emit(due, &mut ledger.windows, out);
+        rules.step(plan, now, out);
     }
 
     fn report_outage(&self, outage: &Outage, out: &mut Vec<Emitted>) {

@@ -4,21 +4,24 @@
 //! raw streams (what is news) ──▶ watermark ──▶ rules ──▶ windows, or `late`
 //! ```
 
+use super::WindowAccount;
 use super::ledger::ReportAccount;
 use super::report::Reports;
 use super::rule::Rules;
 use super::series::{Route, SeriesTable};
 use super::watermark::Source;
 use super::window::{Placed, Windows};
-use crate::engine::WindowAccount;
 use crate::expr::Sample;
 use crate::plan::{Plan, StreamId};
 use crate::reading::{Quality, Reading};
 use crate::record::{Emitted, Record};
+use crate::time::Timestamp;
 
 /// What a reading may touch on its way.
 pub(super) struct Passage<'a> {
     pub(super) plan: &'a Plan,
+    /// When it arrived, by the wall clock.
+    pub(super) arrival: Timestamp,
     pub(super) series: &'a SeriesTable,
     pub(super) sources: &'a mut [Source],
     pub(super) windows: &'a mut Windows,
@@ -86,7 +89,7 @@ impl Passage<'_> {
     pub(super) fn show_to_rules(&mut self, reading: &Reading, route: &Route, out: &mut Vec<Emitted>) {
         if let Some(place) = route.recent {
             let sample = Sample { time: reading.time, value: reading.sound_value() };
-            self.rules.observe(self.plan, place, sample, out);
+            self.rules.observe(self.plan, place, self.arrival, sample, out);
         }
     }
 }

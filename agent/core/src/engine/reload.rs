@@ -16,12 +16,13 @@ use std::sync::Arc;
 
 use super::clock::Clock;
 use super::report::SavedReport;
+use super::series::SeriesTable;
 use super::snapshot::{
     SavedDefinition, SavedInput, SavedRule, SavedSeries, SavedSource, SavedWindow, SnapshotError, State,
 };
 use super::window::{SavedSlot, Window};
 use super::{Engine, rule};
-use crate::plan::{BindingSource, Plan, RulePlan, StreamKind, WindowKind, WindowPlan};
+use crate::plan::{BindingSource, Condition, Plan, RulePlan, StreamKind, WindowKind, WindowPlan};
 use crate::reading::{InputId, SeriesId, SeriesInfo};
 use crate::record::Emitted;
 use crate::time::{Timestamp, nanos};
@@ -43,10 +44,17 @@ impl Engine {
         self.give_up_removed(now, &plan, out);
         self.end_homeless(&plan, out);
         let old = Arc::clone(&self.plan);
-        self.rules.clear_removed(&old, now, |rule, instance| still_has(&plan, rule, instance), out);
+        self.rules.clear_removed(&old, now, |rule, instance| still_has(&self.series, &old, &plan, rule, instance), out);
+        let mut state = self.state_under(&plan);
+        for rule in &mut state.rules {
+            let mut rules = old.rules.iter().chain(&plan.rules).filter(|known| known.name == rule.name);
+            let both = rules.next().zip(rules.next());
+            rule.is_changed =
+                both.is_some_and(|(old, new)| (&old.bindings, &old.condition) != (&new.bindings, &new.condition));
+        }
         let mut next = Self::new(plan);
         // What has no place was ended above; the rest is put where it belongs, and there is nothing that could be refused.
-        next.put(self.state_under(&next.plan), &mut |_| ());
+        next.put(state, &mut |_| ());
         *self = next;
     }
 
@@ -167,6 +175,9 @@ impl Engine {
     /// Moves a series that was declared again to the source that it came from this time, with its open windows.
     pub(super) fn adopt(&mut self, id: SeriesId, input: InputId, source: &Arc<str>) {
         let Some(route) = self.series.routes.get(id.index()).copied() else { return };
+        if route.input.is_none() {
+            self.rules.expect_again(id);
+        }
         if self.origin_of(id) == Some((input, &**source)) || usize::from(input.0) >= self.inputs.len() {
             return;
         }
@@ -272,11 +283,10 @@ impl Engine {
                 slots.extend(self.windows.saved(before as usize));
             }
         }
-        let rules = self.plan.rules.iter().enumerate().map(|(i, rule)| {
-            let raised = self.rules.raised().filter(|instance| usize::from(instance.rule) == i);
-            let mut raised: Vec<_> = raised.map(|instance| Arc::clone(&instance.name)).collect();
-            raised.sort();
-            SavedRule { name: Arc::clone(&rule.name), raised }
+        let rules = self.plan.rules.iter().enumerate().map(|(i, rule)| SavedRule {
+            name: Arc::clone(&rule.name),
+            standings: self.rules.standings(i),
+            is_changed: false,
         });
         let mut recents: Vec<_> = self.rules.recents().map(|(series, recent)| (series, recent.clone())).collect();
         recents.sort_by_key(|(series, _)| *series);
@@ -327,13 +337,11 @@ impl Engine {
         for window in windows {
             self.put_window(window, stranger);
         }
-        for SavedRule { name, raised } in rules {
-            let place = self.plan.rules.iter().position(|rule| rule.name == name);
-            for instance in raised {
-                if place.and_then(|place| self.rules.restore_raised(place as u16, &instance)).is_none() {
-                    stranger(format!("the rule {name} of {instance:?}"));
-                }
-            }
+        let plan = Arc::clone(&self.plan);
+        for SavedRule { name, standings, is_changed } in rules {
+            let place = plan.rules.iter().position(|rule| rule.name == name).map(|place| place as u16);
+            let mut strange = |instance: &str| stranger(format!("the rule {name} of {instance:?}"));
+            self.rules.restore(place, standings, is_changed, &mut strange);
         }
         for (series, recent) in recents {
             if self.rules.restore_recent(series, recent).is_none() {
@@ -350,6 +358,7 @@ impl Engine {
         for report in reports {
             self.put_report(report, stranger);
         }
+        self.rules.set_timers(&plan);
     }
 
     fn put_series(&mut self, info: SeriesInfo, origin: Option<&(InputId, Arc<str>)>, stranger: &mut dyn FnMut(String)) {
@@ -464,11 +473,19 @@ fn beginning(old: &WindowKind, newest: Timestamp, behind: Timestamp, new: &Windo
     }
 }
 
-/// Whether a plan still has a rule, and its instance.
-fn still_has(plan: &Plan, rule: &RulePlan, instance: &str) -> bool {
+/// Whether a plan still has a rule of the same sort, and its instance.
+fn still_has(series: &SeriesTable, inputs: &Plan, plan: &Plan, rule: &RulePlan, instance: &str) -> bool {
     let Some(next) = plan.rules.iter().find(|next| next.name == rule.name) else { return false };
-    match rule::maker(next).and_then(|maker| next.bindings.get(maker)).map(|binding| &binding.source) {
-        Some(BindingSource::Each(filter)) => !instance.is_empty() && filter.matches(instance),
+    match (&next.condition, rule::maker(next).and_then(|maker| next.bindings.get(maker)).map(|binding| &binding.source))
+    {
+        _ if next.is_over_absence() != rule.is_over_absence() => false,
+        (Condition::Absent { select, .. }, _) => select.iter().any(|filter| {
+            let input = series.id(instance).and_then(|id| series.routes.get(id.index())?.input);
+            let input = input.and_then(|input| inputs.inputs.get(usize::from(input.0)));
+            let is_expected = input.is_some_and(|input| plan.input_named(&input.name).is_some());
+            filter.matches(instance) && (filter.is_literal() || is_expected)
+        }),
+        (_, Some(BindingSource::Each(filter))) => !instance.is_empty() && filter.matches(instance),
         _ => instance.is_empty(),
     }
 }

@@ -16,7 +16,7 @@ use super::ledger::{InputAccount, WindowAccount};
 use super::quality::SavedQuality;
 use super::report::SavedReport;
 use super::retired::Retired;
-use super::rule::Recent;
+use super::rule::{Recent, Standing};
 use super::window::SavedSlot;
 use crate::plan::WindowKind;
 use crate::reading::{SeriesId, SeriesInfo};
@@ -101,8 +101,11 @@ pub(super) struct SavedDefinition {
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) struct SavedRule {
     pub(super) name: Arc<str>,
-    /// The instances whose alert is raised.
-    pub(super) raised: Vec<Arc<str>>,
+    /// How its instances stand.
+    pub(super) standings: Vec<(Arc<str>, Standing)>,
+    /// Whether a reload changes what raises and clears.
+    #[serde(skip)]
+    pub(super) is_changed: bool,
 }
 
 impl State {

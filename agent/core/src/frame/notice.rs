@@ -25,6 +25,7 @@ pub(crate) const fn severity_name(severity: Severity) -> &'static str {
 pub(crate) const fn state_name(state: AlertState) -> &'static str {
     match state {
         AlertState::Raised => "raised",
+        AlertState::Repeated => "repeated",
         AlertState::Cleared => "cleared",
     }
 }
@@ -234,9 +235,9 @@ impl Found {
             }
             "state" => {
                 let word = reader.text(NAME_BYTES_MAX)?;
-                let state =
-                    [AlertState::Raised, AlertState::Cleared].into_iter().find(|state| state_name(*state) == word);
-                self.state = Some(state.ok_or(NoticeFault::Expected("`raised` or `cleared`"))?);
+                let all = [AlertState::Raised, AlertState::Repeated, AlertState::Cleared];
+                let state = all.into_iter().find(|state| state_name(*state) == word);
+                self.state = Some(state.ok_or(NoticeFault::Expected("`raised`, `repeated` or `cleared`"))?);
             }
             "clock" => match reader.text(NAME_BYTES_MAX)? {
                 UNSYNCED => self.clock = ClockState::Unsynced,

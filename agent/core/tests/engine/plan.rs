@@ -7,8 +7,8 @@ use rtlive_core::engine::Engine;
 use rtlive_core::event::{Batch, Declared, Event};
 use rtlive_core::expr::Expression;
 use rtlive_core::plan::{
-    BatchLimit, Binding, BindingSource, Buckets, Deadband, Durability, Format, Function, InputPlan, Plan, Priority,
-    QualityPlan, ReportPlan, RulePlan, Severity, StreamKind, StreamPlan, WindowKind, WindowPlan,
+    BatchLimit, Binding, BindingSource, Buckets, Condition, Deadband, Durability, Format, Function, InputPlan, Plan,
+    Priority, QualityPlan, ReportPlan, RulePlan, Severity, StreamKind, StreamPlan, WindowKind, WindowPlan,
 };
 use rtlive_core::reading::{ClockState, InputId, Quality, Reading, SeriesId, SeriesInfo, Value};
 use rtlive_core::record::{Aggregate, Emitted, Record};
@@ -117,10 +117,38 @@ impl Planned {
         self.0.rules.push(RulePlan {
             name: name.into(),
             bindings: bindings.iter().map(binding).collect(),
-            when: Expression::parse(when, &names).unwrap(),
-            clear: clear.map(|text| Expression::parse(text, &names).unwrap()),
+            condition: Condition::Holds {
+                when: Expression::parse(when, &names).unwrap(),
+                clear: clear.map(|text| Expression::parse(text, &names).unwrap()),
+                hold: Duration::ZERO,
+            },
+            repeat: None,
             severity: Severity::Critical,
             message: (!message.is_empty()).then(|| message.parse().unwrap()),
+        });
+        self
+    }
+
+    /// Gives the last rule a `for` and a `repeat`, in seconds; 0 is none.
+    pub(crate) fn with(mut self, hold: u64, repeat: u64) -> Self {
+        let rule = self.0.rules.last_mut().unwrap();
+        if let Condition::Holds { hold: span, .. } = &mut rule.condition {
+            *span = Duration::from_secs(hold);
+        }
+        rule.repeat = (repeat > 0).then(|| Duration::from_secs(repeat));
+        self
+    }
+
+    /// A rule over absence, in seconds.
+    pub(crate) fn absent(mut self, name: &str, select: &[&str], after: u64) -> Self {
+        let select = select.iter().map(|filter| filter.parse().unwrap()).collect();
+        self.0.rules.push(RulePlan {
+            name: name.into(),
+            bindings: Vec::new(),
+            condition: Condition::Absent { after: Duration::from_secs(after), select },
+            severity: Severity::Warning,
+            message: Some("{series} is silent".parse().unwrap()),
+            repeat: None,
         });
         self
     }
@@ -182,6 +210,16 @@ pub(crate) fn take(engine: &mut Engine, readings: &[(u32, i64, f64)]) -> Vec<Emi
     let arrival = seconds(readings.iter().map(|(_, time, _)| *time).max().unwrap());
     let readings = readings.iter().map(|&(series, time, value)| reading(series, seconds(time), Value::Float(value)));
     handle(engine, &batch(arrival, readings.collect()))
+}
+
+/// Lets time pass second by second: a tick whenever the engine wants one, as whoever drives it does.
+pub(crate) fn wait(engine: &mut Engine, to: i64) -> Vec<Emitted> {
+    let mut out = Vec::new();
+    while let Some(at) = engine.wake_at().filter(|&at| at <= seconds(to)) {
+        engine.handle(at, &Event::Tick, &mut out);
+    }
+    assert_eq!(engine.ledger().check(), None);
+    out
 }
 
 /// Hands an event over, at its arrival.

@@ -4,7 +4,7 @@ use rtlive_core::engine::Engine;
 use rtlive_core::plan::Function;
 use rtlive_core::reading::Value;
 
-use crate::plan::{Planned, batch, declared, handle, reading, seconds, shown, take};
+use crate::plan::{Planned, batch, declared, handle, reading, seconds, shown, take, wait};
 
 fn base() -> Planned {
     Planned::new(0).window("ten", "#", 10, 10)
@@ -108,4 +108,47 @@ fn a_raised_alert_stays_raised_over_a_reload() {
     assert_eq!(engine.alerts_raised().len(), 1);
     let out = take(&mut engine, &[(0, 2, 2.0)]);
     assert_eq!(shown(&engine, &out), ["hot  Cleared at 2: hot: x > 3 (x=2)"]);
+}
+
+#[test]
+fn a_rule_that_did_not_change_goes_on_counting_and_one_that_did_begins_anew() {
+    let rule = |limit: &str| {
+        Planned::new(0).rule("hot", &[("x", "a/x")], limit, None, "").with(5, 0).absent("silent", &["a/x"], 200)
+    };
+    let mut engine = rule("x > 1").engine(&["a/x"]);
+    take(&mut engine, &[(0, 98, 5.0)]);
+    assert!(reload(&mut engine, rule("x > 1")).is_empty());
+    let out = wait(&mut engine, 103);
+    assert_eq!(shown(&engine, &out), ["hot  Raised at 103: hot: x > 1 (x=5)"]);
+    // Raised, it stays so under another condition, and is not raised again by it.
+    assert!(reload(&mut engine, rule("x > 2")).is_empty());
+    let out = take(&mut engine, &[(0, 104, 5.0)]);
+    assert_eq!(shown(&engine, &out), [""; 0]);
+    let out = take(&mut engine, &[(0, 105, 2.0)]);
+    assert_eq!(shown(&engine, &out), ["hot  Cleared at 105: hot: x > 2 (x=2)"]);
+    // Not raised, what it had counted does not count for another condition.
+    take(&mut engine, &[(0, 110, 5.0)]);
+    reload(&mut engine, rule("x > 3"));
+    let out = wait(&mut engine, 500);
+    assert_eq!(shown(&engine, &out).len(), 1, "the absence alone: counted from the last reading, over both reloads");
+}
+
+#[test]
+fn nobody_misses_the_series_of_an_input_that_is_gone() {
+    let planned = |inputs: u64| {
+        let planned = Planned::new(0).absent("silent", &["+/x"], 30);
+        if inputs > 1 { planned.input("b", 0) } else { planned }
+    };
+    let mut engine = planned(2).engine(&["a/x", "b/x"]);
+    assert_eq!(wait(&mut engine, 90).len(), 2);
+    let out = reload(&mut engine, planned(1));
+    assert_eq!(out, ["silent b/x Cleared at 100: b/x is silent ()"]);
+    assert!(wait(&mut engine, 1_000).is_empty());
+    // Put back, it is missed again from when it is declared.
+    let mut out = Vec::new();
+    engine.reload(seconds(1_000), planned(2).done(), &mut out);
+    let event = declared(&engine, "b/x");
+    engine.handle(seconds(1_010), &event, &mut out);
+    out.extend(wait(&mut engine, 2_000));
+    assert_eq!(shown(&engine, &out), ["silent b/x Raised at 1040: b/x is silent ()"]);
 }

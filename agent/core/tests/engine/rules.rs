@@ -4,7 +4,7 @@ use rtlive_core::engine::Engine;
 use rtlive_core::event::Event;
 use rtlive_core::reading::Value;
 
-use crate::plan::{Planned, batch, declared, handle, reading, seconds, shown, take};
+use crate::plan::{Planned, batch, declared, handle, reading, seconds, shown, take, wait};
 
 fn overheat() -> Planned {
     let bindings = [("t", "a/boiler/temperature"), ("pump", "a/boiler/pump")];
@@ -103,4 +103,114 @@ fn a_rule_over_a_series_that_never_comes_is_silent() {
     let event: Event = declared(&engine, "a/boiler/pump");
     handle(&mut engine, &event);
     assert_eq!(poll(&mut engine, 2, 99.0, false).len(), 1);
+}
+
+fn hot_for_five(repeat: u64) -> Engine {
+    Planned::new(0).rule("hot", &[("t", "a/t")], "t > 90", Some("t < 80"), "{t}").with(5, repeat).engine(&["a/t"])
+}
+
+/// What was said, without the values.
+fn said(engine: &Engine, out: &[rtlive_core::record::Emitted]) -> Vec<String> {
+    shown(engine, out).iter().map(|line| line[..line.find(" (").unwrap()].to_owned()).collect()
+}
+
+#[test]
+fn a_condition_that_must_hold_raises_by_the_times_of_its_readings() {
+    let mut engine = hot_for_five(0);
+    assert!(take(&mut engine, &[(0, 100, 95.0), (0, 104, 96.0)]).is_empty());
+    let out = take(&mut engine, &[(0, 105, 97.0)]);
+    assert_eq!(said(&engine, &out), ["hot  Raised at 105: 97"]);
+    // It was over for a moment: the span begins anew.
+    let mut engine = hot_for_five(0);
+    assert!(take(&mut engine, &[(0, 100, 95.0), (0, 103, 90.0), (0, 104, 96.0), (0, 108, 96.0)]).is_empty());
+    // A value that is missing says neither.
+    let out = take(&mut engine, &[(0, 109, f64::NAN), (0, 110, 96.0)]);
+    assert_eq!(said(&engine, &out), ["hot  Raised at 110: 96"]);
+}
+
+#[test]
+fn a_condition_that_must_hold_raises_by_the_wall_clock_where_no_reading_comes() {
+    let mut engine = hot_for_five(0);
+    // The readings are three seconds old when they arrive; the clock counts from their arrival.
+    let late = |time| batch(seconds(time + 3), vec![reading(0, seconds(time), Value::Float(95.0))]);
+    handle(&mut engine, &late(100));
+    handle(&mut engine, &late(101));
+    assert_eq!(engine.wake_at(), Some(seconds(108)));
+    assert!(wait(&mut engine, 107).is_empty());
+    let out = wait(&mut engine, 200);
+    assert_eq!(said(&engine, &out), ["hot  Raised at 105: 95"]);
+    // Over before its time: nothing is left to wake for.
+    let mut engine = hot_for_five(0);
+    take(&mut engine, &[(0, 100, 95.0)]);
+    take(&mut engine, &[(0, 101, 85.0)]);
+    assert_eq!(engine.wake_at(), None);
+    // Missing when its time comes: the next reading decides.
+    take(&mut engine, &[(0, 110, 95.0)]);
+    take(&mut engine, &[(0, 111, f64::NAN)]);
+    assert!(wait(&mut engine, 200).is_empty());
+    let out = take(&mut engine, &[(0, 201, 95.0)]);
+    assert_eq!(said(&engine, &out), ["hot  Raised at 201: 95"]);
+}
+
+#[test]
+fn an_alert_that_stays_raised_is_repeated_at_most_once_in_its_span() {
+    let mut engine = hot_for_five(60);
+    take(&mut engine, &[(0, 100, 95.0)]);
+    assert_eq!(wait(&mut engine, 105).len(), 1);
+    for time in 106..165 {
+        assert!(take(&mut engine, &[(0, time, 99.0)]).is_empty());
+    }
+    let out = wait(&mut engine, 164);
+    assert!(out.is_empty());
+    let out = wait(&mut engine, 165);
+    assert_eq!(said(&engine, &out), ["hot  Repeated at 165: 99"]);
+    // Nobody woke it for an hour: once, not sixty times.
+    let mut out = Vec::new();
+    engine.handle(seconds(3_765), &Event::Tick, &mut out);
+    assert_eq!(said(&engine, &out), ["hot  Repeated at 3765: 99"]);
+    let out = take(&mut engine, &[(0, 3_766, 70.0)]);
+    assert_eq!(said(&engine, &out), ["hot  Cleared at 3766: 70"]);
+    assert_eq!(engine.wake_at(), None);
+}
+
+#[test]
+fn a_series_that_falls_silent_is_missed_until_it_speaks() {
+    let mut engine = Planned::new(0).absent("silent", &["a/+/u", "a/never"], 30).engine(&[]);
+    let declare = |engine: &mut Engine, at, name: &str| {
+        let event = declared(engine, name);
+        engine.handle(seconds(at), &event, &mut Vec::new());
+    };
+    declare(&mut engine, 100, "a/m1/u");
+    declare(&mut engine, 110, "a/m2/u");
+    declare(&mut engine, 110, "a/m2/w");
+    take(&mut engine, &[(1, 120, 1.0)]);
+    // Old, and bad: it speaks all the same.
+    handle(&mut engine, &batch(seconds(125), vec![reading(1, seconds(50), Value::Float(f64::NAN))]));
+    let out = wait(&mut engine, 155);
+    let expected = [
+        "silent a/never Raised at 130: a/never is silent",
+        "silent a/m1/u Raised at 130: a/m1/u is silent",
+        "silent a/m2/u Raised at 155: a/m2/u is silent",
+    ];
+    assert_eq!(said(&engine, &out), expected);
+    let out = take(&mut engine, &[(0, 160, 1.0), (1, 161, 1.0)]);
+    let expected = ["silent a/m1/u Cleared at 160: a/m1/u is silent", "silent a/m2/u Cleared at 161: a/m2/u is silent"];
+    assert_eq!(said(&engine, &out), expected);
+    assert_eq!(engine.wake_at(), Some(seconds(191)));
+}
+
+#[test]
+fn a_process_that_was_away_misses_nothing_for_it() {
+    let planned = || Planned::new(0).absent("silent", &["a/u", "a/v"], 30);
+    let mut engine = planned().engine(&["a/u", "a/v"]);
+    take(&mut engine, &[(0, 100, 1.0)]);
+    take(&mut engine, &[(1, 110, 1.0)]);
+    assert_eq!(wait(&mut engine, 130).len(), 1);
+    let mut engine = Engine::restore(engine.plan().clone(), &engine.snapshot()).unwrap();
+    let mut out = Vec::new();
+    engine.handle(seconds(1_000), &Event::Start, &mut out);
+    assert!(out.is_empty() && wait(&mut engine, 1_029).is_empty());
+    let out = wait(&mut engine, 1_030);
+    assert_eq!(said(&engine, &out), ["silent a/v Raised at 1030: a/v is silent"]);
+    assert_eq!(take(&mut engine, &[(0, 1_031, 1.0)]).len(), 1, "what was raised before is cleared by its reading");
 }

@@ -6,23 +6,31 @@
 //!
 //! A rule has one instance, or one for each series that its first filter binding selects; its other bindings name their
 //! series by the levels of that one. A bad reading makes its value missing; what is missing neither raises nor clears.
+//!
+//! A rule over the absence of data has one instance for each series that it selects, and for each that it names whether it was ever
+//! seen or not. What time alone changes is in [`standing`].
 
-use std::borrow::Cow;
-use std::collections::BTreeMap;
+mod report;
+mod standing;
+
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use crate::expr::{Sample, Scope};
-use crate::plan::{BindingSource, Plan, RulePlan, StreamId};
-use crate::reading::{ClockState, SeriesId};
-use crate::record::{Alert, AlertState, Emitted, Record};
-use crate::template::{Piece, Template};
+use crate::plan::{BindingSource, Condition, Plan, RulePlan};
+use crate::reading::SeriesId;
+use crate::record::Emitted;
 use crate::time::Timestamp;
+
+pub(super) use standing::Standing;
 
 /// The newest two samples of a series that a rule looks at.
 #[derive(Clone, Debug, Default, PartialEq, serde::Serialize, serde::Deserialize)]
 pub(super) struct Recent {
     pub(super) newest: Option<Sample>,
     pub(super) previous: Option<Sample>,
+    /// When a reading of it last arrived, good or bad, old or new.
+    pub(super) heard: Option<Timestamp>,
 }
 
 /// A series that a rule looks at, and who looks.
@@ -31,6 +39,8 @@ struct Watched {
     series: SeriesId,
     recent: Recent,
     instances: Vec<u32>,
+    /// Those of `instances` whose rule is over its absence, and is raised.
+    missed: Vec<u32>,
 }
 
 /// A rule for one series of its filter, or the only one of a rule without.
@@ -39,10 +49,16 @@ pub(super) struct Instance {
     pub(super) rule: u16,
     /// The series that made it; empty for the only one.
     pub(super) name: Arc<str>,
-    pub(super) is_raised: bool,
+    pub(super) standing: Standing,
     is_pending: bool,
-    /// For each binding the place among the watched.
+    /// For each binding the place among the watched; for a rule over absence that of its series.
     bindings: Vec<Option<u32>>,
+    /// When it is looked at because of time alone: what stands in [`Rules::timers`].
+    timer: Option<Timestamp>,
+    /// Whether its rule is over the absence of data.
+    is_absence: bool,
+    /// Whether the input of its series is gone, so that nobody expects to hear of it: for rules over absence.
+    is_mute: bool,
 }
 
 /// All rules.
@@ -59,6 +75,11 @@ pub(super) struct Rules {
     /// Instances whose values changed at `pending_time`.
     pending: Vec<u32>,
     pending_time: Timestamp,
+    /// When which instance is to be looked at. It may be sooner than anything is due: an absence is put off by each reading, and that
+    /// only counts when its time has come.
+    timers: BTreeSet<(Timestamp, u32)>,
+    /// Instances over absence that do not know yet from when on to count.
+    unarmed: Vec<u32>,
 }
 
 struct InstanceScope<'a> {
@@ -113,22 +134,39 @@ impl Rules {
     pub(super) fn new(plan: &Plan) -> Self {
         let mut rules = Self { pending_time: Timestamp::MIN, ..Self::default() };
         for (i, rule) in plan.rules.iter().enumerate() {
-            if maker(rule).is_none() {
-                rules.add_instance(i as u16, rule, "", None, |_| None);
+            match &rule.condition {
+                Condition::Absent { select, .. } => {
+                    for name in select.iter().filter(|filter| filter.is_literal()) {
+                        rules.add_absence(i as u16, &name.to_string().into(), None, false);
+                    }
+                }
+                Condition::Holds { .. } if maker(rule).is_none() => {
+                    rules.add_instance(i as u16, rule, "", None, |_| None);
+                }
+                Condition::Holds { .. } => {}
             }
         }
         rules
     }
 
-    /// A series appears: it may make instances, and instances may wait for it.
+    /// A series appears: it may make instances, and instances may wait for it. Unless it `is_expected`, its input is gone, and nobody
+    /// misses it.
     pub(super) fn declare(
         &mut self,
         plan: &Plan,
         name: &Arc<str>,
         series: SeriesId,
+        is_expected: bool,
         id_of: impl Fn(&str) -> Option<SeriesId>,
     ) {
         for (i, rule) in plan.rules.iter().enumerate() {
+            if let Condition::Absent { select, .. } = &rule.condition {
+                let is_named = select.iter().any(|filter| filter.is_literal() && filter.matches(name));
+                if !is_named && select.iter().any(|filter| filter.matches(name)) {
+                    self.add_absence(i as u16, name, Some(series), !is_expected);
+                }
+                continue;
+            }
             let Some(binding) = maker(rule) else { continue };
             let selects = rule
                 .bindings
@@ -143,9 +181,33 @@ impl Rules {
         }
     }
 
+    /// The input of a series is back: it is missed again from now on.
+    pub(super) fn expect_again(&mut self, series: SeriesId) {
+        let watched = self.places.get(&series).and_then(|&place| self.watched.get(place as usize));
+        for &place in watched.map_or(&[][..], |watched| &watched.instances) {
+            if let Some(instance) = self.instances.get_mut(place as usize).filter(|instance| instance.is_mute) {
+                instance.is_mute = false;
+                self.unarmed.push(place);
+            }
+        }
+    }
+
     /// The series that came to be watched since the last call, with the places under which [`Rules::observe`] takes them.
     pub(super) fn newly_watched(&mut self) -> Vec<(u32, SeriesId)> {
         std::mem::take(&mut self.fresh)
+    }
+
+    /// An instance of a rule over absence.
+    fn add_absence(&mut self, rule: u16, name: &Arc<str>, series: Option<SeriesId>, is_mute: bool) {
+        let instance = self.instances.len() as u32;
+        self.instances.push(Instance { is_absence: true, is_mute, ..Instance::new(rule, Arc::clone(name), 1) });
+        if !is_mute {
+            self.unarmed.push(instance);
+        }
+        match series {
+            Some(series) => self.bind(instance, 0, series),
+            None => self.wanted.entry(Arc::clone(name)).or_default().push((instance, 0)),
+        }
     }
 
     fn add_instance(
@@ -158,13 +220,7 @@ impl Rules {
     ) {
         let instance = self.instances.len() as u32;
         let name: Arc<str> = name.into();
-        self.instances.push(Instance {
-            rule,
-            name: Arc::clone(&name),
-            is_raised: false,
-            is_pending: false,
-            bindings: vec![None; plan.bindings.len()],
-        });
+        self.instances.push(Instance::new(rule, Arc::clone(&name), plan.bindings.len()));
         for (i, binding) in plan.bindings.iter().enumerate() {
             let wanted = match &binding.source {
                 BindingSource::Each(_) if maker == Some(i) => Arc::clone(&name),
@@ -187,7 +243,8 @@ impl Rules {
         let place = *self.places.entry(series).or_insert_with(|| {
             let place = self.watched.len() as u32;
             self.fresh.push((place, series));
-            self.watched.push(Watched { series, recent: Recent::default(), instances: Vec::new() });
+            let (recent, instances, missed) = (Recent::default(), Vec::new(), Vec::new());
+            self.watched.push(Watched { series, recent, instances, missed });
             place
         });
         if let Some(watched) = self.watched.get_mut(place as usize)
@@ -195,58 +252,61 @@ impl Rules {
         {
             watched.instances.push(instance);
         }
-        let bound = self.instances.get_mut(instance as usize).and_then(|instance| instance.bindings.get_mut(binding));
-        if let Some(bound) = bound {
+        if let Some(entry) = self.instances.get_mut(instance as usize)
+            && let Some(bound) = entry.bindings.get_mut(binding)
+        {
             *bound = Some(place);
+        }
+        self.note_missed(instance);
+    }
+
+    /// Has the next reading of a series end its absence.
+    fn note_missed(&mut self, instance: u32) {
+        let Some(entry) = self.instances.get(instance as usize) else { return };
+        let place = entry.bindings.first().copied().flatten();
+        if let Some(watched) = place.and_then(|place| self.watched.get_mut(place as usize))
+            && entry.is_absence
+            && entry.standing.is_raised
+        {
+            watched.missed.push(instance);
         }
     }
 
     /// A reading of a watched series arrives. What earlier times of the batch changed is evaluated first.
-    pub(super) fn observe(&mut self, plan: &Plan, place: u32, sample: Sample, out: &mut Vec<Emitted>) {
+    pub(super) fn observe(
+        &mut self,
+        plan: &Plan,
+        place: u32,
+        arrival: Timestamp,
+        sample: Sample,
+        out: &mut Vec<Emitted>,
+    ) {
         if sample.time != self.pending_time {
-            self.evaluate(plan, out);
+            self.evaluate(plan, arrival, out);
             self.pending_time = sample.time;
         }
         let Some(watched) = self.watched.get_mut(place as usize) else { return };
-        if !watched.recent.observe(sample) {
-            return;
-        }
-        for &instance in &watched.instances {
-            if let Some(entry) = self.instances.get_mut(instance as usize)
-                && !entry.is_pending
-            {
-                entry.is_pending = true;
-                self.pending.push(instance);
+        watched.recent.heard = watched.recent.heard.max(Some(arrival));
+        let is_missed = !watched.missed.is_empty();
+        if watched.recent.observe(sample) {
+            for &instance in &watched.instances {
+                if let Some(entry) = self.instances.get_mut(instance as usize)
+                    && !entry.is_pending
+                {
+                    entry.is_pending = true;
+                    self.pending.push(instance);
+                }
             }
         }
-    }
-
-    /// Evaluates what changed: by rule, then by instance in the order in which their series appeared.
-    pub(super) fn evaluate(&mut self, plan: &Plan, out: &mut Vec<Emitted>) {
-        let Self { instances, watched, pending, pending_time, .. } = self;
-        pending.sort_unstable_by_key(|&place| (instances.get(place as usize).map(|instance| instance.rule), place));
-        for place in pending.drain(..) {
-            let Some(instance) = instances.get_mut(place as usize) else { continue };
-            instance.is_pending = false;
-            let Some(rule) = plan.rules.get(usize::from(instance.rule)) else { continue };
-            let scope = InstanceScope { watched, bindings: &instance.bindings };
-            let changes = match (&rule.clear, instance.is_raised) {
-                (_, false) => rule.when.holds(&scope) == Some(true),
-                (Some(clear), true) => clear.holds(&scope) == Some(true),
-                (None, true) => rule.when.holds(&scope) == Some(false),
-            };
-            if changes {
-                let alert = report(plan, rule, &instance.name, !instance.is_raised, &scope, *pending_time);
-                out.push(Emitted { stream: StreamId::ALERTS, record: Record::Alert(alert) });
-                instance.is_raised = !instance.is_raised;
-            }
+        if is_missed {
+            self.end_absence(plan, place, out);
         }
     }
 
     /// A sample of a watched series that was seen at one time was of another.
     pub(super) fn retime(&mut self, place: u32, seen: Timestamp, time: Timestamp) {
         let Some(watched) = self.watched.get_mut(place as usize) else { return };
-        let Recent { newest, previous } = &mut watched.recent;
+        let Recent { newest, previous, .. } = &mut watched.recent;
         for sample in [newest, previous].into_iter().flatten().filter(|sample| sample.time == seen) {
             sample.time = time;
         }
@@ -254,12 +314,7 @@ impl Rules {
 
     /// The alerts that are raised, as rule and instance.
     pub(super) fn raised(&self) -> impl Iterator<Item = &Instance> {
-        self.instances.iter().filter(|instance| instance.is_raised)
-    }
-
-    /// The samples of every watched series.
-    pub(super) fn recents(&self) -> impl Iterator<Item = (SeriesId, &Recent)> {
-        self.watched.iter().map(|watched| (watched.series, &watched.recent))
+        self.instances.iter().filter(|instance| instance.standing.is_raised)
     }
 
     /// Puts samples back. `None` when no rule looks at the series.
@@ -268,30 +323,19 @@ impl Rules {
         self.watched.get_mut(place as usize)?.recent = recent;
         Some(())
     }
+}
 
-    /// Marks an instance as raised. `None` when there is none such.
-    pub(super) fn restore_raised(&mut self, rule: u16, name: &str) -> Option<()> {
-        let mut instances = self.instances.iter_mut();
-        instances.find(|instance| instance.rule == rule && &*instance.name == name)?.is_raised = true;
-        Some(())
-    }
-
-    /// Clears the raised alerts whose rule or instance a new plan does not have.
-    pub(super) fn clear_removed(
-        &mut self,
-        plan: &Plan,
-        now: Timestamp,
-        stays: impl Fn(&RulePlan, &str) -> bool,
-        out: &mut Vec<Emitted>,
-    ) {
-        for instance in self.instances.iter_mut().filter(|instance| instance.is_raised) {
-            let Some(rule) = plan.rules.get(usize::from(instance.rule)) else { continue };
-            if !stays(rule, &instance.name) {
-                let scope = InstanceScope { watched: &self.watched, bindings: &instance.bindings };
-                let alert = report(plan, rule, &instance.name, false, &scope, now);
-                out.push(Emitted { stream: StreamId::ALERTS, record: Record::Alert(alert) });
-                instance.is_raised = false;
-            }
+impl Instance {
+    fn new(rule: u16, name: Arc<str>, bindings: usize) -> Self {
+        Self {
+            rule,
+            name,
+            standing: Standing::default(),
+            is_pending: false,
+            bindings: vec![None; bindings],
+            timer: None,
+            is_absence: false,
+            is_mute: false,
         }
     }
 }
@@ -299,71 +343,4 @@ impl Rules {
 /// The binding that makes a rule's instances.
 pub(super) fn maker(rule: &RulePlan) -> Option<usize> {
     rule.bindings.iter().position(|binding| matches!(binding.source, BindingSource::Each(_)))
-}
-
-fn report(
-    plan: &Plan,
-    rule: &RulePlan,
-    instance: &Arc<str>,
-    is_raised: bool,
-    scope: &InstanceScope<'_>,
-    time: Timestamp,
-) -> Alert {
-    let values: Vec<_> = rule
-        .bindings
-        .iter()
-        .enumerate()
-        .map(|(i, binding)| (Arc::clone(&binding.name), scope.newest(i).and_then(|sample| sample.value.clone())))
-        .collect();
-    let message = match &rule.message {
-        Some(template) => message(template, plan, rule, instance, &values),
-        None => format!("{}: {}", rule.name, rule.when),
-    };
-    Alert {
-        rule: Arc::clone(&rule.name),
-        instance: Arc::clone(instance),
-        severity: rule.severity,
-        time,
-        state: if is_raised { AlertState::Raised } else { AlertState::Cleared },
-        message: message.into(),
-        values,
-        clock: ClockState::Synced,
-    }
-}
-
-/// Fills in a message: bindings by their names, levels of the instance's series, then `{rule}`, `{instance}` and `{series}` (the same),
-/// `{agent}` and `{label.NAME}`. A value that is missing reads `missing`; a place that nothing is known for stays as it is.
-fn message(
-    template: &Template,
-    plan: &Plan,
-    rule: &RulePlan,
-    instance: &str,
-    values: &[(Arc<str>, Option<crate::reading::Value>)],
-) -> String {
-    let fill = |piece: &Piece| -> Option<Cow<'static, str>> {
-        Some(Cow::Owned(match piece {
-            Piece::Text(text) => text.clone(),
-            Piece::Level(n) => instance.split('/').nth(*n).map_or_else(|| format!("{{{n}}}"), str::to_owned),
-            Piece::Name { name, argument } => {
-                if let Some((_, value)) = values.iter().find(|(binding, _)| **binding == **name) {
-                    value.as_ref().map_or_else(|| "missing".to_owned(), ToString::to_string)
-                } else {
-                    match (name.as_str(), argument) {
-                        ("rule", None) => rule.name.to_string(),
-                        ("instance" | "series", None) => instance.to_owned(),
-                        ("agent", None) => plan.agent.to_string(),
-                        (name, argument) => match name.strip_prefix("label.").and_then(|name| plan.labels.get(name)) {
-                            Some(label) => label.clone(),
-                            None => match argument {
-                                Some(argument) => format!("{{{name}:{argument}}}"),
-                                None => format!("{{{name}}}"),
-                            },
-                        },
-                    }
-                }
-            }
-        }))
-    };
-    // Every place is filled in above, so there is nothing that could be unknown.
-    template.render(fill).unwrap_or_default()
 }
