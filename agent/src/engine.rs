@@ -17,7 +17,7 @@ use tokio::time::Instant;
 use crate::message::{Committed, Delivery, StoreError, StoreHandle};
 use crate::progress::Beat;
 use crate::rates::Rates;
-use crate::stage::{Kept, Stage};
+use crate::stage::Stage;
 use crate::status::EngineStatus;
 use crate::tail::Tail;
 
@@ -31,8 +31,8 @@ const TURN_AT_LEAST_EVERY: Duration = Duration::from_secs(1);
 pub enum EngineRequest {
     /// What it computes and how it stands.
     Status(oneshot::Sender<EngineStatus>),
-    /// Compute another plan from now on; answered with what drivers had kept when the commit that carries the plan is on disk.
-    Reload(Reload, oneshot::Sender<Kept>),
+    /// Compute another plan from now on; answered when the commit that carries the plan is made.
+    Reload(Reload, oneshot::Sender<()>),
 }
 
 /// Another plan.
@@ -71,6 +71,8 @@ pub struct EngineTask {
     pub store: StoreHandle,
     /// To each input: the number of its last delivery that is on disk.
     pub committed: BTreeMap<InputId, watch::Sender<u64>>,
+    /// What was committed to memory only, and is not told yet.
+    pub unreported: BTreeMap<InputId, u64>,
     /// To those who look on.
     pub tail: Tail,
     /// The wall clock.
@@ -90,8 +92,8 @@ impl EngineTask {
         let mut next_commit = Instant::now() + self.commit_every;
         let mut commit: Option<UnderWay> = None;
         let mut wants_snapshot = false;
-        let mut reloads: Vec<oneshot::Sender<Kept>> = Vec::new();
-        let mut reloads_under_way: Vec<oneshot::Sender<Kept>> = Vec::new();
+        let mut reloads: Vec<oneshot::Sender<()>> = Vec::new();
+        let mut reloads_under_way: Vec<oneshot::Sender<()>> = Vec::new();
         let mut inputs_gone = false;
         let mut rates = Rates::default();
 
@@ -117,10 +119,11 @@ impl EngineTask {
                 biased;
                 result = finished(&mut commit) => {
                     let is_last = commit.take().is_some_and(|commit| commit.is_last);
-                    wants_snapshot = result?.wants_snapshot;
-                    self.report_committed();
+                    let committed = result?;
+                    wants_snapshot = committed.wants_snapshot;
+                    self.report_committed(committed.is_durable);
                     for reply in reloads_under_way.drain(..) {
-                        let _ = reply.send(self.stage.kept().clone());
+                        let _ = reply.send(());
                     }
                     if is_last {
                         return Ok(());
@@ -132,6 +135,7 @@ impl EngineTask {
                         self.commit_every = commit_every;
                         // Inputs are numbered anew by the plan: what the ended drivers left behind is taken under the old one.
                         if committed.is_some() {
+                            self.unreported.clear();
                             while let Ok(delivery) = self.deliveries.try_recv() {
                                 self.stage.deliver(self.clock.now(), delivery);
                             }
@@ -177,11 +181,20 @@ impl EngineTask {
         wake_at
     }
 
-    fn report_committed(&mut self) {
-        for (input, number) in self.stage.committed() {
-            if let Some(sender) = self.committed.get(&input) {
-                sender.send_replace(number);
+    /// Tells drivers what was committed; what is only in memory is not told to those whose sources would forget it for that.
+    fn report_committed(&mut self, is_durable: bool) {
+        self.unreported.extend(self.stage.committed());
+        let plan = self.stage.engine().plan();
+        let is_held = |input: &InputId| {
+            let input = plan.inputs.get(usize::from(input.0));
+            !is_durable && input.is_some_and(|input| input.can_be_asked_again)
+        };
+        self.unreported.retain(|input, number| {
+            let is_held = is_held(input);
+            if let Some(sender) = self.committed.get(input).filter(|_| !is_held) {
+                sender.send_replace(*number);
             }
-        }
+            is_held
+        });
     }
 }

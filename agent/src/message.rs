@@ -15,6 +15,7 @@ use rtlive_core::record::{Emitted, Epoch};
 use rtlive_core::time::Timestamp;
 use tokio::sync::{mpsc, oneshot, watch};
 
+use crate::stage::Kept;
 pub use crate::store::StoreError;
 pub use rtlive_core::uplink::FrameId;
 pub use rtlive_drivers::outlet::Delivery;
@@ -40,6 +41,13 @@ pub struct Commit {
     pub snapshot: Option<Snapshot>,
 }
 
+impl Commit {
+    /// One of nothing.
+    pub fn empty(at: Timestamp) -> Self {
+        Self { at, events: Vec::new(), records: Vec::new(), state: Vec::new(), snapshot: None }
+    }
+}
+
 /// The engine's whole state at a commit.
 #[derive(Clone, Debug)]
 pub struct Snapshot {
@@ -54,8 +62,18 @@ pub struct Snapshot {
 pub struct Committed {
     /// The number of the commit; counts from 1 within a store.
     pub number: u64,
-    /// Whether the next commit should bring a snapshot: the journal has grown to 4 times the size of the last one.
+    /// Whether the next commit should bring a snapshot: the journal has grown to 4 times the size of the last one, or the store begins anew.
     pub wants_snapshot: bool,
+    /// Whether it is on the disk, and not only in memory because the disk cannot be written: then nothing is acknowledged to inputs that can be
+    /// asked again.
+    pub is_durable: bool,
+}
+
+impl Committed {
+    /// A commit that is on the disk, and may be the last that is.
+    pub fn of(number: u64) -> Self {
+        Self { number, wants_snapshot: true, is_durable: true }
+    }
 }
 
 /// A frame, committed and ready to be sent.
@@ -115,8 +133,19 @@ pub struct StoreStatus {
     pub bytes_max: u64,
     /// Commits since the start.
     pub commits: u64,
+    /// Present while the store is in memory, because the disk cannot be written; the accounts are then those of memory.
+    pub memory: Option<MemoryStatus>,
     /// The accounts of each (stream, class).
     pub streams: BTreeMap<StreamKey, StreamAccount>,
+}
+
+/// The store is in memory.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MemoryStatus {
+    /// Since when.
+    pub since: Timestamp,
+    /// What the disk answered last.
+    pub why: String,
 }
 
 impl StoreStatus {
@@ -173,6 +202,8 @@ pub enum StoreRequest {
     Hint(LinkHint),
     /// Other bounds, from now on.
     Bound(Bounds),
+    /// What drivers keep, as of the last commit.
+    Kept(oneshot::Sender<Kept>),
     /// The accounts.
     Status(oneshot::Sender<StoreStatus>),
     /// Delete the frames that were acknowledged, checkpoint, close. What the engine took is in its last commit.
@@ -186,6 +217,8 @@ pub struct StoreHandle {
     pub requests: mpsc::Sender<StoreRequest>,
     /// Changes whenever there may be a frame to take that was not there before.
     pub frames: watch::Receiver<u64>,
+    /// `true` while the store is in memory, and inputs that can be asked again are held.
+    pub held: watch::Receiver<bool>,
 }
 
 impl StoreHandle {
@@ -203,6 +236,14 @@ impl StoreHandle {
     /// The store has stopped.
     pub async fn take(&self, except: Arc<[Arc<str>]>) -> Result<Option<StoredFrame>, StoreError> {
         self.ask(|reply| StoreRequest::Take { except, reply }).await
+    }
+
+    /// See [`StoreRequest::Kept`].
+    ///
+    /// # Errors
+    /// The store has stopped.
+    pub async fn kept(&self) -> Result<Kept, StoreError> {
+        self.ask(StoreRequest::Kept).await
     }
 
     /// See [`StoreRequest::Status`].

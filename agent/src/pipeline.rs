@@ -30,7 +30,7 @@ use crate::progress::Beat;
 use crate::recovery;
 use crate::stage::Kept;
 use crate::status::Status;
-use crate::store::{self, Boot, Store};
+use crate::store::{self, Boot, Keeper};
 use crate::tail::{Tail, TailItem};
 use crate::uplink::{self, UplinkHealth};
 
@@ -108,8 +108,8 @@ impl Pipeline {
     /// The store cannot be opened: another agent holds it, or its folder cannot be written.
     pub fn start(mut config: Config, clock: Arc<dyn Clock>) -> Result<Self, PipelineError> {
         let boot = Boot { id: boot_id(), now: clock.now(), random: random() };
-        let options = store::Options { state_dir: config.agent.state_dir.clone(), bounds: bounds(&config) };
-        let (mut store, recovered) = Store::open(&options, boot)?;
+        let options = store::Options { bounds: bounds(&config), ..store::Options::new(config.agent.state_dir.clone()) };
+        let (mut store, recovered) = Keeper::open(&options, boot)?;
         let (stage, kept) = recovery::restore(&mut store, recovered, &config.plan, clock.now())?;
         let (store, store_thread) = store::thread::spawn(store, clock.clone()).map_err(PipelineError::Thread)?;
 
@@ -124,13 +124,14 @@ impl Pipeline {
             tracing::warn!("no [uplink] is configured: records are stored, and go nowhere");
         }
         let (committed, receivers) = committed_channels(config.inputs.len());
-        let inputs = Inputs::start(&mut config, kept, receivers, &deliveries, &clock);
+        let inputs = Inputs::start(&mut config, kept, receivers, &deliveries, &clock, &store);
         let task = EngineTask {
             stage,
             deliveries: from_drivers,
             requests,
             store: store.clone(),
             committed,
+            unreported: BTreeMap::new(),
             tail: Tail::new(tail.clone()),
             clock: clock.clone(),
             commit_every,
@@ -193,9 +194,10 @@ impl Pipeline {
         let commit_every = config.store.commit_every;
         let reload = Reload { plan: config.plan.clone(), commit_every, committed: senders };
         self.engine.send(EngineRequest::Reload(reload, reply)).await.map_err(|_| stopped())?;
-        let kept = answer.await.map_err(|_| stopped())?;
+        answer.await.map_err(|_| stopped())?;
         if let Some(receivers) = receivers {
-            self.inputs = Inputs::start(&mut config, kept, receivers, &self.deliveries, &self.clock);
+            let kept = self.store.kept().await?;
+            self.inputs = Inputs::start(&mut config, kept, receivers, &self.deliveries, &self.clock, &self.store);
             changed.push("all inputs were started again");
         }
         let is_same = |uplink: &Uplink| {
@@ -274,6 +276,7 @@ impl Inputs {
         committed: Vec<watch::Receiver<u64>>,
         deliveries: &mpsc::Sender<Delivery>,
         clock: &Arc<dyn Clock>,
+        store: &StoreHandle,
     ) -> Self {
         let (stop, stopping) = watch::channel(false);
         let mut health = BTreeMap::new();
@@ -281,7 +284,8 @@ impl Inputs {
         for ((id, input), committed) in (0..).map(InputId).zip(config.inputs.drain(..)).zip(committed) {
             let shared = SharedHealth::default();
             health.insert(input.name.clone(), shared.clone());
-            let session = Session::new(SessionParts {
+            let can_be_held = config.plan.inputs.get(usize::from(id.0)).is_some_and(|plan| plan.can_be_asked_again);
+            let mut parts = SessionParts {
                 input: id,
                 name: input.name.clone(),
                 agent: config.plan.agent.clone(),
@@ -290,11 +294,28 @@ impl Inputs {
                 deliveries: deliveries.clone(),
                 committed,
                 stop: stopping.clone(),
+                held: can_be_held.then(|| store.held.clone()),
                 health: shared,
                 state: kept.remove(&input.name).unwrap_or_default(),
                 trace: None,
+            };
+            let (store, name) = (store.clone(), input.name.clone());
+            tasks.spawn(async move {
+                if can_be_held && *store.held.borrow() {
+                    // What it kept may lie on a disk that cannot be read yet.
+                    let waits = Session::new(parts.clone());
+                    waits.health().state = "waiting";
+                    waits.health().error =
+                        Some("held: the store is in memory, and the source keeps its readings".into());
+                    if waits.wait_while_held().await.is_err() {
+                        return;
+                    }
+                    waits.health().error = None;
+                    let Ok(mut kept) = store.kept().await else { return };
+                    parts.state = kept.remove(&name).unwrap_or_default();
+                }
+                supervisor::supervise(name, input.input, Session::new(parts)).await;
             });
-            tasks.spawn(supervisor::supervise(input.name, input.input, session));
         }
         Self { health, stop, tasks, fingerprint: config.inputs_fingerprint }
     }

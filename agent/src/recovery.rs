@@ -8,8 +8,9 @@ use rtlive_core::plan::Plan;
 use rtlive_core::record::Emitted;
 use rtlive_core::time::Timestamp;
 
+use crate::message::Snapshot;
 use crate::stage::{Kept, Stage};
-use crate::store::{Recovered, Store, StoreError};
+use crate::store::{Keeper, Recovered, Store, StoreError};
 
 /// The stage as it was at the last commit, under the plan that is configured now, and what its drivers had kept.
 ///
@@ -18,22 +19,20 @@ use crate::store::{Recovered, Store, StoreError};
 /// that was changed meanwhile is a reload now.
 ///
 /// # Errors
-/// What SQLite said.
+/// What no other disk would help.
 pub fn restore(
-    store: &mut Store,
+    store: &mut Keeper,
     recovered: Recovered,
     plan: &Arc<Plan>,
     now: Timestamp,
 ) -> Result<(Stage, Kept), StoreError> {
     let Recovered { snapshot, commits, kept, last_commit_at } = recovered;
-    let engine = match snapshot.map(|snapshot| Engine::restore(snapshot.plan, &snapshot.engine)) {
-        Some(Ok(mut engine)) => {
-            let emitted = commits.iter().map(|events| replay(&mut engine, events)).collect();
+    let engine = match snapshot.map(|snapshot| replay(snapshot, &commits)) {
+        Some(Some((engine, emitted))) => {
             store.resume(engine.series().to_vec(), emitted)?;
             engine
         }
-        Some(Err(error)) => {
-            tracing::error!(%error, "the engine's snapshot cannot be read: open windows are lost, stored frames are not");
+        Some(None) => {
             store.set_replay_aside()?;
             Engine::new(plan.clone())
         }
@@ -47,10 +46,31 @@ pub fn restore(
     Ok((stage, kept))
 }
 
-fn replay(engine: &mut Engine, events: &[(Timestamp, Event)]) -> Vec<Emitted> {
-    let mut emitted = Vec::new();
-    for (at, event) in events {
-        engine.handle(*at, event, &mut emitted);
+/// Brings a store's tails back, for an engine that goes on beside it.
+///
+/// # Errors
+/// What SQLite said.
+pub fn resume(store: &mut Store, recovered: Recovered) -> Result<(), StoreError> {
+    match recovered.snapshot.map(|snapshot| replay(snapshot, &recovered.commits)) {
+        Some(Some((engine, emitted))) => store.resume(engine.series().to_vec(), emitted),
+        Some(None) => store.set_replay_aside(),
+        None => Ok(()),
     }
-    emitted
+}
+
+/// The engine that the events lead to, and what they emit, commit by commit; `None` where the snapshot cannot be read.
+fn replay(snapshot: Snapshot, commits: &[Vec<(Timestamp, Event)>]) -> Option<(Engine, Vec<Vec<Emitted>>)> {
+    let restored = Engine::restore(snapshot.plan, &snapshot.engine).inspect_err(|error| {
+        tracing::error!(%error, "the engine's snapshot cannot be read: open windows are lost, stored frames are not");
+    });
+    let mut engine = restored.ok()?;
+    let emitted = commits.iter().map(|events| {
+        let mut emitted = Vec::new();
+        for (at, event) in events {
+            engine.handle(*at, event, &mut emitted);
+        }
+        emitted
+    });
+    let emitted = emitted.collect();
+    Some((engine, emitted))
 }

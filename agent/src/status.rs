@@ -164,6 +164,18 @@ pub struct StoreLine {
     pub bytes_max: u64,
     /// Commits since the start.
     pub commits: u64,
+    /// Present while the store is in memory, because the disk cannot be written: since when, and why.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub memory: Option<MemoryLine>,
+}
+
+/// The store is in memory: what is not sent is lost when the agent ends.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct MemoryLine {
+    /// Since when, RFC 3339.
+    pub since: String,
+    /// What the disk answered last.
+    pub why: String,
 }
 
 /// Whether the ledger closes.
@@ -218,6 +230,10 @@ impl Status {
                 bytes: store.bytes,
                 bytes_max: store.bytes_max,
                 commits: store.commits,
+                memory: store
+                    .memory
+                    .as_ref()
+                    .map(|memory| MemoryLine { since: memory.since.to_string(), why: memory.why.clone() }),
             },
             uplink,
             ledger: LedgerLine { closes: imbalances.is_empty(), imbalances },

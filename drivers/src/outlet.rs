@@ -60,6 +60,7 @@ pub struct Session {
     deliveries: mpsc::Sender<Delivery>,
     committed: watch::Receiver<u64>,
     stop: watch::Receiver<bool>,
+    held: Option<watch::Receiver<bool>>,
     health: SharedHealth,
     state: BTreeMap<String, Vec<u8>>,
     trace: Option<mpsc::Sender<TracedBytes>>,
@@ -100,6 +101,7 @@ impl Pending {
 pub struct EngineStopped;
 
 /// What a [`Session`] is made of.
+#[derive(Clone)]
 pub struct SessionParts {
     /// The input.
     pub input: InputId,
@@ -117,6 +119,8 @@ pub struct SessionParts {
     pub committed: watch::Receiver<u64>,
     /// `true` when the program stops.
     pub stop: watch::Receiver<bool>,
+    /// `true` while nothing that is delivered can be made durable; for inputs whose sources keep their readings, which are to be held meanwhile.
+    pub held: Option<watch::Receiver<bool>>,
     /// What status shows.
     pub health: SharedHealth,
     /// What the driver had stored when the last commit before this process was made.
@@ -128,7 +132,7 @@ pub struct SessionParts {
 impl Session {
     /// Puts a session together.
     pub fn new(parts: SessionParts) -> Self {
-        let SessionParts { input, name, agent, prefix, clock, deliveries, committed, stop, health, state, trace } =
+        let SessionParts { input, name, agent, prefix, clock, deliveries, committed, stop, held, health, state, trace } =
             parts;
         Self {
             input,
@@ -139,6 +143,7 @@ impl Session {
             deliveries,
             committed,
             stop,
+            held,
             health,
             state,
             trace,
@@ -236,9 +241,10 @@ impl Session {
     /// all that was added goes with the next delivery.
     ///
     /// # Errors
-    /// [`EngineStopped`] when there is nobody to hand it to.
+    /// [`EngineStopped`] when there is nobody to hand it to, or the program stops while the input is held.
     pub async fn deliver(&mut self, arrival: Timestamp, urgent: bool) -> Result<u64, EngineStopped> {
         if !self.next.is_empty() {
+            self.wait_while_held().await?;
             let deliveries = self.deliveries.clone();
             let room = deliveries.reserve().await.map_err(|_| EngineStopped)?;
             if let Some(delivery) = self.take(arrival, urgent) {
@@ -246,6 +252,20 @@ impl Session {
             }
         }
         Ok(self.last_number)
+    }
+
+    /// Waits while what is delivered cannot be made durable, where the source keeps its readings meanwhile.
+    ///
+    /// # Errors
+    /// [`EngineStopped`] when the program stops first.
+    pub async fn wait_while_held(&self) -> Result<(), EngineStopped> {
+        let Some(mut held) = self.held.clone().filter(|held| *held.borrow()) else { return Ok(()) };
+        tokio::select! {
+            biased;
+            // An error means that the store is gone.
+            released = held.wait_for(|held| !held) => released.map(drop).map_err(|_| EngineStopped),
+            () = self.stopping() => Err(EngineStopped),
+        }
     }
 
     /// The number of the last delivery that was handed over in this process; 0 before the first.

@@ -88,6 +88,7 @@ pub(crate) fn session(
         deliveries,
         committed: on_disk,
         stop: stopping,
+        held: None,
         health: Arc::clone(&health),
         state,
         trace: None,

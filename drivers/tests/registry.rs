@@ -68,6 +68,7 @@ fn decode(config: &Config<Box<dyn Input>>, bytes: &[u8], cuts: &[usize]) -> Opti
         deliveries: mpsc::channel(1).0,
         committed: watch::channel(0).1,
         stop: watch::channel(false).1,
+        held: None,
         health: SharedHealth::default(),
         state: BTreeMap::new(),
         trace: None,

@@ -10,9 +10,9 @@ use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::time::Duration;
 
-use rtlive::message::{Bounds, LinkHint};
+use rtlive::message::LinkHint;
 use rtlive::recovery;
-use rtlive::store::{Boot, Options, Store};
+use rtlive::store::{Boot, Keeper, Options};
 use rtlive_core::event::{Batch, Declared, Event};
 use rtlive_core::journal::Chunk;
 use rtlive_core::plan::Plan;
@@ -108,8 +108,7 @@ fn store(folder: &Path, is_delivered: bool) {
     std::fs::create_dir_all(folder).unwrap();
     let plan = plan(folder);
     let boot = Boot { id: "bench".into(), now: at(0), random: 1 };
-    let (mut store, recovered) =
-        Store::open(&Options { state_dir: folder.to_owned(), bounds: Bounds::NONE }, boot).unwrap();
+    let (mut store, recovered) = Keeper::open(&Options::new(folder.to_owned()), boot).unwrap();
     let (mut stage, _) = recovery::restore(&mut store, recovered, &plan, at(0)).unwrap();
     store.hint(LinkHint { connected: is_delivered, congested: false });
     let mut declared: Vec<Declared> = (0..SERIES).map(series).collect();

@@ -38,9 +38,14 @@ async fn agent(paths: &[PathBuf], config: Config) -> Result<ExitCode, Failure> {
     let mut pipeline = Pipeline::start(config, clock).map_err(Failure::at("start"))?;
 
     let path = socket::path(&state_dir);
-    let listener = socket::listen(&path).map_err(Failure::at(format!("listen on {}", path.display())))?;
     let (to_agent, mut from_socket) = mpsc::channel(SOCKET_REQUESTS_MAX);
-    tokio::spawn(socket::serve(listener, to_agent, pipeline.tail.clone()));
+    match socket::listen(&path) {
+        Ok(listener) => drop(tokio::spawn(socket::serve(listener, to_agent, pipeline.tail.clone()))),
+        // As in a folder that cannot be written: no reason to read nothing.
+        Err(error) => {
+            tracing::error!(%error, "listen on {}; status, tail and reload do not reach this agent", path.display())
+        }
+    }
     tokio::spawn(progress::feed_watchdog(pipeline.beat.clone(), pipeline.store.clone()));
     tracing::info!(version = env!("CARGO_PKG_VERSION"), socket = %path.display(), "ready");
     notify(&[NotifyState::Ready]);

@@ -101,6 +101,7 @@ fn session(input: &InputConfig<Box<dyn Input>>, agent: &Arc<str>, trace: bool) -
         deliveries: sender,
         committed,
         stop,
+        held: None,
         health: SharedHealth::default(),
         state: Default::default(),
         trace: trace.then_some(trace_sender),

@@ -10,9 +10,9 @@ use rtlive_core::time::Timestamp;
 
 use super::subscriber::Subscriber;
 use crate::clock::{boot_id, random};
-use crate::message::{Bounds, StoreError, StreamAccount};
+use crate::message::{StoreError, StreamAccount};
 use crate::recovery;
-use crate::store::{Boot, Options, Store};
+use crate::store::{Boot, Keeper, Options};
 
 /// What became of everything that the agent read.
 #[derive(Debug)]
@@ -37,8 +37,8 @@ impl Account {
     /// # Errors
     /// The store cannot be opened.
     pub fn of(state_dir: &Path, plan: &Arc<Plan>, now: Timestamp) -> Result<Self, StoreError> {
-        let options = Options { state_dir: state_dir.to_owned(), bounds: Bounds::NONE };
-        let (mut store, recovered) = Store::open(&options, Boot { id: boot_id(), now, random: random() })?;
+        let options = Options::new(state_dir.to_owned());
+        let (mut store, recovered) = Keeper::open(&options, Boot { id: boot_id(), now, random: random() })?;
         let (stage, _) = recovery::restore(&mut store, recovered, plan, now)?;
         let status = store.status()?;
         let ledger = stage.engine().ledger();

@@ -3,7 +3,7 @@
 
 use std::fmt;
 
-use super::{InputStatus, Status, StreamStatus, WindowStatus};
+use super::{InputStatus, MemoryLine, Status, StreamStatus, WindowStatus};
 use crate::uplink::{StreamRefusal, UplinkHealth};
 
 impl fmt::Display for Status {
@@ -30,13 +30,16 @@ impl fmt::Display for Status {
         streams.iter().try_for_each(|stream| stream.write(f, width))?;
 
         let (series, open) = (self.series, self.windows_open);
-        writeln!(
-            f,
-            "\nstore    {} of {} on disk, {} commits, {series} series, {open} open windows",
-            bytes(store.bytes),
-            bytes(store.bytes_max),
-            store.commits
-        )?;
+        let place = if store.memory.is_some() { "IN MEMORY" } else { "on disk" };
+        let (size, most, commits) = (bytes(store.bytes), bytes(store.bytes_max), store.commits);
+        writeln!(f, "\nstore    {size} of {most} {place}, {commits} commits, {series} series, {open} open windows")?;
+        if let Some(MemoryLine { since, why }) = &store.memory {
+            let since = second(since);
+            writeln!(
+                f,
+                "         since {since} the disk cannot be written, and what is not sent is lost when the agent ends: {why}"
+            )?;
+        }
         match uplink {
             Some(uplink) => writeln!(f, "link     {uplink}")?,
             None => writeln!(f, "link     none is configured: records are stored, and go nowhere")?,

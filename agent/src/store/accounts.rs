@@ -69,6 +69,20 @@ impl Accounts {
         self.0.keys().cloned().collect()
     }
 
+    /// Adds what another store counted, in an epoch of its own.
+    pub(super) fn add(&mut self, accounts: Vec<(StreamKey, Account)>) -> Vec<StreamKey> {
+        let add = |(key, other): (StreamKey, Account)| {
+            let account = self.0.entry(key.clone()).or_default();
+            account.numbered += other.numbered;
+            account.acknowledged += other.acknowledged;
+            account.stored += other.stored;
+            account.in_gaps += other.in_gaps;
+            account.stored_bytes += other.stored_bytes;
+            key
+        };
+        accounts.into_iter().map(add).collect()
+    }
+
     pub(super) fn status(&self, oldest: &BTreeMap<StreamKey, Timestamp>) -> BTreeMap<StreamKey, StreamAccount> {
         let status = |(key, account): (&StreamKey, &Account)| {
             let Account { numbered, acknowledged, stored, in_gaps, stored_bytes, .. } = *account;

@@ -39,6 +39,12 @@ pub enum StoreError {
         /// The version of its tables.
         version: i64,
     },
+    /// What has the store's name is no file.
+    #[error("{path} is no file")]
+    NoFile {
+        /// What is there.
+        path: String,
+    },
     /// Damage showed while the file was in use, by an earlier process.
     #[error("{path} was found to be damaged while it was in use")]
     Condemned {
@@ -70,21 +76,60 @@ impl StoreError {
         matches!(source.sqlite_error_code(), Some(DatabaseCorrupt | NotADatabase))
     }
 
+    /// Whether the disk is at fault, so that what fails now may succeed once it has room again, or can be written again.
+    pub(super) fn is_of_the_disk(&self) -> bool {
+        use rusqlite::ErrorCode::{
+            CannotOpen, DatabaseBusy, DatabaseLocked, DiskFull, PermissionDenied, ReadOnly, SystemIoFailure,
+        };
+        match self {
+            Self::Sqlite { source, .. } => source.sqlite_error_code().is_some_and(|code| {
+                matches!(
+                    code,
+                    CannotOpen
+                        | DatabaseBusy
+                        | DatabaseLocked
+                        | DiskFull
+                        | PermissionDenied
+                        | ReadOnly
+                        | SystemIoFailure
+                )
+            }),
+            Self::Folder { .. } => true,
+            _ => false,
+        }
+    }
+
+    /// Whether what failed may have been done all the same.
+    pub(super) fn is_doubtful(&self) -> bool {
+        matches!(self, Self::Sqlite { doing: super::file::COMMIT, .. })
+    }
+
+    /// Whether there is no room on the disk.
+    pub(super) fn is_full(&self) -> bool {
+        match self {
+            Self::Sqlite { source, .. } => source.sqlite_error_code() == Some(rusqlite::ErrorCode::DiskFull),
+            Self::Folder { source, .. } => source.kind() == std::io::ErrorKind::StorageFull,
+            _ => false,
+        }
+    }
+
     /// Whether the file itself is at fault, so that a new one would do. A file that is held by another program, or cannot be written, or has
     /// no room, is not.
     pub(super) fn is_damage(&self) -> bool {
-        use rusqlite::ErrorCode::{
-            CannotOpen, DatabaseBusy, DatabaseLocked, DiskFull, OutOfMemory, PermissionDenied, ReadOnly,
-        };
         match self {
-            Self::Sqlite { source, .. } => !source.sqlite_error_code().is_some_and(|code| {
-                matches!(
-                    code,
-                    CannotOpen | DatabaseBusy | DatabaseLocked | DiskFull | OutOfMemory | PermissionDenied | ReadOnly
-                )
-            }),
-            Self::Foreign { .. } => true,
+            Self::Sqlite { source, .. } => {
+                !self.is_of_the_disk() && source.sqlite_error_code() != Some(rusqlite::ErrorCode::OutOfMemory)
+            }
+            Self::Foreign { .. } | Self::Condemned { .. } => true,
             _ => false,
         }
+    }
+}
+
+/// The error with its cause.
+pub(super) fn describe(error: &StoreError) -> String {
+    match std::error::Error::source(error) {
+        Some(source) => format!("{error}: {source}"),
+        None => error.to_string(),
     }
 }

@@ -16,7 +16,7 @@ use rtlive_core::time::Timestamp;
 
 use super::file::Evictable;
 use super::{Store, StoreError, Touched};
-use crate::message::Bounds;
+use crate::message::{Bounds, FrameId};
 
 /// What part of the file system the store takes at most.
 const FILE_SYSTEM_PART: u64 = 2;
@@ -44,7 +44,7 @@ const GAPS: &str = "gaps";
 /// What goes in this transaction.
 #[derive(Default)]
 struct Removal {
-    ids: BTreeSet<crate::message::FrameId>,
+    ids: BTreeSet<FrameId>,
     gaps: Vec<Gap>,
 }
 
@@ -71,8 +71,13 @@ impl Store {
         self.frame_bytes_max = bytes;
     }
 
-    /// Removes frames that have waited too long, and frames that take more room than they may.
-    pub(super) fn evict(&mut self, plan: &Plan, at: Timestamp, touched: &mut Touched) -> Result<(), StoreError> {
+    /// Removes frames that have waited too long, and frames that take more room than they may; says which.
+    pub(super) fn evict(
+        &mut self,
+        plan: &Plan,
+        at: Timestamp,
+        touched: &mut Touched,
+    ) -> Result<BTreeSet<FrameId>, StoreError> {
         let mut removal = Removal::default();
         self.expire(plan, at, &mut removal, touched)?;
         for stream in &plan.streams {
@@ -94,12 +99,9 @@ impl Store {
                 .remove(priority, "evicted", &mut removal, touched, |_, removed| (removed < excess).then_some(true))?;
             excess = excess.saturating_sub(removed);
         }
-        if removal.ids.is_empty() {
-            return Ok(());
-        }
         self.file.delete_frames(&removal.ids)?;
         self.gaps.extend(removal.gaps.into_iter().map(Record::Gap));
-        Ok(())
+        Ok(removal.ids)
     }
 
     /// How many bytes of frames must go.
@@ -175,7 +177,7 @@ impl Store {
             account.stored = account.stored.saturating_sub(count);
             account.stored_bytes = account.stored_bytes.saturating_sub(sealed.bytes);
             account.in_gaps += count;
-            let reason = if tried.remove(&id) { "unconfirmed" } else { reason };
+            let reason = if tried.contains(&id) { "unconfirmed" } else { reason };
             merge(&mut removal.gaps, sealed.gap_of(reason, span));
             touched.insert(sealed.key);
             Ok(true)

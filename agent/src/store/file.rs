@@ -19,6 +19,9 @@ use rtlive_core::record::Epoch;
 use rtlive_core::time::Timestamp;
 use rusqlite::{Connection, OptionalExtension, Row, params};
 
+use super::error::describe;
+use super::fault::Faults;
+use super::reserve;
 use super::seal::{NewFrame, Sealed};
 use super::snapshot::SavedSnapshot;
 use crate::message::{FrameId, StoreError, StoredFrame};
@@ -63,12 +66,21 @@ const SCHEMA: &str = "
     ) STRICT;
 ";
 
+const INSERT_FRAME: &str =
+    "INSERT INTO frames (id, stream, class, epoch, first, count, committed_at, json, checksum, bytes)
+     VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)";
+
+/// The operation after whose failure it is not known whether it was done.
+pub(super) const COMMIT: &str = "commit";
+
 /// The file.
 pub(super) struct File {
     connection: Connection,
     path: PathBuf,
     /// The last id that was used, by the priority's place.
     last_ids: [i64; 3],
+    is_in_memory: bool,
+    faults: Faults,
 }
 
 /// A transaction that is open; forgetting it rolls back when the connection closes.
@@ -106,6 +118,9 @@ pub(super) enum Found {
     Damaged(FrameId, Sealed),
 }
 
+/// The columns of a frame.
+pub(super) struct FrameRow(FrameId, Vec<rusqlite::types::Value>);
+
 /// A frame that may be evicted.
 pub(super) struct Evictable<'a, 'b> {
     pub(super) id: FrameId,
@@ -124,41 +139,93 @@ impl Evictable<'_, '_> {
 
 impl File {
     /// Opens the file, or makes it. One that is not a store of this version is moved aside; the answer says whether that was so.
-    pub(super) fn open_or_replace(path: &Path) -> Result<(Self, bool), StoreError> {
-        if condemned(path).exists() {
-            return Ok((Self::replace(path, &StoreError::Condemned { path: path.display().to_string() })?, true));
+    pub(super) fn open_or_replace(path: &Path, faults: &Faults) -> Result<(Self, bool), StoreError> {
+        let is_strange =
+            |part: &PathBuf| fs::symlink_metadata(part).is_ok() && !fs::metadata(part).is_ok_and(|it| it.is_file());
+        let unusable = if let Some(part) = parts(path).iter().find(|part| is_strange(part)) {
+            Some(StoreError::NoFile { path: part.display().to_string() })
+        } else if condemned(path).exists() {
+            Some(StoreError::Condemned { path: path.display().to_string() })
+        } else {
+            None
+        };
+        if let Some(error) = unusable {
+            return Ok((Self::replace(path, faults, &error)?, true));
         }
-        match Self::open(path) {
+        match Self::open(path, faults) {
             Ok(file) => Ok((file, false)),
-            Err(error) if error.is_damage() => Ok((Self::replace(path, &error)?, true)),
+            Err(error) if error.is_damage() => Ok((Self::replace(path, faults, &error)?, true)),
             Err(error) => Err(error),
         }
     }
 
     /// Moves a file aside that cannot be used, and makes a new one.
-    pub(super) fn replace(path: &Path, why: &StoreError) -> Result<Self, StoreError> {
+    pub(super) fn replace(path: &Path, faults: &Faults, why: &StoreError) -> Result<Self, StoreError> {
         tracing::error!("the store cannot be read and is set aside: {}", describe(why));
         let failed = |source| StoreError::Folder { path: path.display().to_string(), source };
         set_aside(path).map_err(failed)?;
         match fs::remove_file(condemned(path)) {
             Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(failed(error)),
-            _ => Self::open(path),
+            _ => Self::open(path, faults),
         }
+    }
+
+    /// One in memory, of which only the frames are ever read again.
+    pub(super) fn in_memory() -> Result<Self, StoreError> {
+        let path = PathBuf::from(":memory:");
+        let failed = |doing| move |source| StoreError::Sqlite { doing, path: ":memory:".into(), source };
+        let connection = Connection::open_in_memory().map_err(failed("open a store in memory"))?;
+        connection.pragma_update(None, "page_size", PAGE_BYTES).map_err(failed("set the page size"))?;
+        connection.pragma_update(None, "auto_vacuum", "INCREMENTAL").map_err(failed("set the vacuum"))?;
+        connection.execute_batch(SCHEMA).map_err(failed("make the tables"))?;
+        Ok(Self {
+            connection,
+            path,
+            last_ids: PRIORITIES.map(|priority| id_range(priority).0),
+            is_in_memory: true,
+            faults: Faults::default(),
+        })
+    }
+
+    /// Closes the file after an error, whatever else goes wrong with that; it must not be used any more.
+    pub(super) fn let_go(&mut self) -> Result<(), StoreError> {
+        let nothing = Self::in_memory()?;
+        drop(std::mem::replace(&mut self.connection, nothing.connection));
+        Ok(())
+    }
+
+    /// The last ids that were used.
+    pub(super) fn last_ids(&self) -> [i64; 3] {
+        PRIORITIES.map(|priority| self.last_id(priority) - id_range(priority).0)
+    }
+
+    /// Gives no ids up to these any more.
+    pub(super) fn raise_ids(&mut self, ids: [i64; 3]) {
+        for ((known, id), priority) in self.last_ids.iter_mut().zip(ids).zip(PRIORITIES) {
+            *known = (*known).max(id_range(priority).0 + id);
+        }
+    }
+
+    fn last_id(&self, priority: Priority) -> i64 {
+        let place = PRIORITIES.iter().position(|&other| other == priority).unwrap_or_default();
+        self.last_ids.get(place).copied().unwrap_or_default()
     }
 
     /// After an error that says that the file is damaged: leaves a mark beside it, so that the next start moves it aside rather than meet
     /// the same damage.
     pub(super) fn condemn_for(&self, error: &StoreError) {
         if error.is_corruption()
+            && !self.is_in_memory
             && let Err(error) = fs::write(condemned(&self.path), "")
         {
             tracing::error!(%error, "the damaged store cannot be marked");
         }
     }
 
-    fn open(path: &Path) -> Result<Self, StoreError> {
+    fn open(path: &Path, faults: &Faults) -> Result<Self, StoreError> {
         let failed = |doing| move |source| StoreError::Sqlite { doing, path: path.display().to_string(), source };
-        let connection = Connection::open(path).map_err(failed("open the store"))?;
+        let connection =
+            faults.around("open the store", || Connection::open(path)).map_err(failed("open the store"))?;
         connection.set_prepared_statement_cache_capacity(32);
         let pragma = |name: &str, value: i64| connection.pragma_update(None, name, value);
         pragma("page_size", PAGE_BYTES).map_err(failed("set the page size"))?;
@@ -186,7 +253,8 @@ impl File {
                 return Err(StoreError::Foreign { path: path.display().to_string(), application, version });
             }
         }
-        let mut file = Self { connection, path: path.to_owned(), last_ids: [0; 3] };
+        let mut file =
+            Self { connection, path: path.to_owned(), last_ids: [0; 3], is_in_memory: false, faults: faults.clone() };
         for (place, priority) in PRIORITIES.into_iter().enumerate() {
             let (from, to) = id_range(priority);
             let last = file.connection.query_row(
@@ -284,11 +352,14 @@ impl File {
     }
 
     pub(super) fn end(&self, Open(()): Open) -> Result<(), StoreError> {
-        self.execute("commit", "COMMIT", [])
+        self.execute(COMMIT, "COMMIT", [])
     }
 
     /// Returns the length of the chunk.
     pub(super) fn insert_chunk(&self, chunk: &Chunk) -> Result<u64, StoreError> {
+        if self.is_in_memory {
+            return Ok(0);
+        }
         let bytes = chunk.encode()?;
         let sql = "INSERT INTO journal (number, chunk) VALUES (?1, ?2)";
         self.execute("write the journal", sql, params![chunk.number.cast_signed(), bytes])?;
@@ -297,6 +368,9 @@ impl File {
 
     /// Keeps this snapshot and the one before, and the journal since that one. Returns the length of the snapshot.
     pub(super) fn insert_snapshot(&self, snapshot: &SavedSnapshot) -> Result<u64, StoreError> {
+        if self.is_in_memory {
+            return Ok(0);
+        }
         let bytes = snapshot.encode().map_err(StoreError::Snapshot)?;
         let number = snapshot.number.cast_signed();
         let before =
@@ -318,11 +392,7 @@ impl File {
         committed_at: Timestamp,
         frame: &NewFrame,
     ) -> Result<(), StoreError> {
-        let place = PRIORITIES.iter().position(|&priority| priority == stream.priority).unwrap_or_default();
-        let last = self.last_ids.get(place).copied().unwrap_or_default();
-        let id = last + 1;
-        let sql = "INSERT INTO frames (id, stream, class, epoch, first, count, committed_at, json, checksum, bytes)
-                   VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)";
+        let id = self.last_id(stream.priority) + 1;
         let values = params![
             id,
             &*stream.name,
@@ -335,11 +405,43 @@ impl File {
             crc32fast::hash(&frame.bytes),
             frame.bytes
         ];
-        self.execute("write a frame", sql, values)?;
-        if let Some(known) = self.last_ids.get_mut(place) {
-            *known = id;
+        self.execute("write a frame", INSERT_FRAME, values)?;
+        self.used(FrameId(id));
+        Ok(())
+    }
+
+    fn used(&mut self, id: FrameId) {
+        let priority = priority_of(id);
+        if let Some((known, _)) = self.last_ids.iter_mut().zip(PRIORITIES).find(|(_, other)| *other == priority) {
+            *known = id.0.max(*known);
+        }
+    }
+
+    /// All frames as they are, the oldest of each priority first.
+    pub(super) fn rows(&self) -> Result<Vec<FrameRow>, StoreError> {
+        let failed = || self.failed("read the frames");
+        let sql = "SELECT id, stream, class, epoch, first, count, committed_at, json, checksum, bytes FROM frames ORDER BY id";
+        let mut statement = self.connection.prepare(sql).map_err(failed())?;
+        let row = |row: &Row<'_>| {
+            Ok(FrameRow(FrameId(row.get(0)?), (0..10).map(|at| row.get(at)).collect::<Result<_, _>>()?))
+        };
+        let rows = statement.query_map([], row).map_err(failed())?;
+        rows.collect::<Result<_, _>>().map_err(failed())
+    }
+
+    /// Writes frames of another store as they are.
+    pub(super) fn insert_rows(&mut self, rows: &[FrameRow]) -> Result<(), StoreError> {
+        for FrameRow(id, columns) in rows {
+            self.execute("write a frame", INSERT_FRAME, rusqlite::params_from_iter(columns))?;
+            self.used(*id);
         }
         Ok(())
+    }
+
+    /// Whether a frame is there.
+    pub(super) fn has_frame(&self, id: FrameId) -> Result<bool, StoreError> {
+        let sql = "SELECT EXISTS (SELECT 1 FROM frames WHERE id = ?1)";
+        self.connection.query_row(sql, [id.0], |row| row.get(0)).map_err(self.failed("look for a frame"))
     }
 
     /// The first frame of a priority behind `after`, up to `to`, that `is_wanted` by its id and stream, and the last id that was looked at, which is
@@ -357,7 +459,8 @@ impl File {
         let failed = || self.failed("read a frame");
         let sql = "SELECT id, stream, class, epoch, first, count, committed_at, json, checksum, bytes
                    FROM frames WHERE id > ?1 AND id < ?2 ORDER BY id";
-        let mut statement = self.connection.prepare_cached(sql).map_err(failed())?;
+        let prepare = || self.connection.prepare_cached(sql);
+        let mut statement = self.faults.around("read a frame", prepare).map_err(failed())?;
         let mut rows = statement.query(range).map_err(failed())?;
         let mut looked_at = None;
         while *left > 0 {
@@ -467,14 +570,19 @@ impl File {
         Ok((pages.map_err(self.failed("read the size"))? * PAGE_BYTES).cast_unsigned())
     }
 
-    /// The size of the files that were set aside, and of the log's index, in bytes.
+    /// The size of the files that were set aside, of the reserve and of the log's index, in bytes.
     pub(super) fn bytes_beside(&self) -> u64 {
         let aside = (1..=SET_ASIDE_MAX).flat_map(|number| parts(&numbered(&self.path, number)));
-        aside.map(|path| fs::metadata(path).map_or(0, |file| file.len())).sum::<u64>() + LOG_INDEX_BYTES
+        let aside: u64 = aside.map(|path| fs::metadata(path).map_or(0, |file| file.len())).sum();
+        aside + reserve::bytes(self.folder()) + LOG_INDEX_BYTES
     }
 
     /// The size of the file and its log, in bytes.
     pub(super) fn bytes(&self) -> u64 {
+        if self.is_in_memory {
+            let read = |name: &str| self.connection.pragma_query_value(None, name, |row| row.get::<_, i64>(0));
+            return (read("page_count").unwrap_or(0) * read("page_size").unwrap_or(0)).unsigned_abs();
+        }
         let sizes = parts(&self.path).into_iter().map(|path| fs::metadata(path).map_or(0, |file| file.len()));
         sizes.sum()
     }
@@ -485,8 +593,8 @@ impl File {
     }
 
     fn execute(&self, doing: &'static str, sql: &str, values: impl rusqlite::Params) -> Result<(), StoreError> {
-        let mut statement = self.connection.prepare_cached(sql).map_err(self.failed(doing))?;
-        statement.execute(values).map(|_| ()).map_err(self.failed(doing))
+        let execute = || self.connection.prepare_cached(sql)?.execute(values).map(drop);
+        self.faults.around(doing, execute).map_err(self.failed(doing))
     }
 
     fn failed(&self, doing: &'static str) -> impl FnOnce(rusqlite::Error) -> StoreError + use<> {
@@ -574,22 +682,17 @@ fn set_aside(path: &Path) -> std::io::Result<()> {
     let numbered = |number| numbered(path, number);
     for number in (1..=SET_ASIDE_MAX).rev() {
         for (from, to) in parts(&numbered(number)).into_iter().zip(parts(&numbered(number + 1))) {
-            if from.exists() {
+            if fs::symlink_metadata(&from).is_ok_and(|it| it.is_dir() && number == SET_ASIDE_MAX) {
+                fs::remove_dir_all(from)?;
+            } else if fs::symlink_metadata(&from).is_ok() {
                 if number == SET_ASIDE_MAX { fs::remove_file(from)? } else { fs::rename(from, to)? }
             }
         }
     }
     for (from, to) in parts(path).into_iter().zip(parts(&numbered(1))) {
-        if from.exists() {
+        if fs::symlink_metadata(&from).is_ok() {
             fs::rename(from, to)?;
         }
     }
     Ok(())
-}
-
-fn describe(error: &StoreError) -> String {
-    match std::error::Error::source(error) {
-        Some(source) => format!("{error}: {source}"),
-        None => error.to_string(),
-    }
 }

@@ -17,11 +17,14 @@ mod accounts;
 pub mod book;
 mod error;
 mod evict;
+mod fault;
 mod file;
+mod keeper;
 mod lock;
 pub mod look;
 mod outgoing;
 mod recover;
+mod reserve;
 mod seal;
 mod snapshot;
 mod tails;
@@ -33,7 +36,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use rtlive_core::event::Event;
-use rtlive_core::journal::{Chunk, Range};
+use rtlive_core::journal::{Account, Chunk, Range, StreamKey};
 use rtlive_core::plan::{Plan, Priority, StreamId};
 use rtlive_core::reading::SeriesInfo;
 use rtlive_core::record::{Emitted, Epoch, EpochStart, OutageRecord, Record};
@@ -42,12 +45,14 @@ use rtlive_core::time::Timestamp;
 use crate::message::{Bounds, Commit, Committed, FrameId, KeptChange, LinkHint, Snapshot, StoreStatus};
 use crate::stage::Kept;
 use accounts::Accounts;
-use file::File;
+use file::{File, FrameRow};
 use lock::Lock;
 use seal::Sealed;
 use tails::Tails;
 
 pub use error::StoreError;
+pub use fault::{Fault, Faults};
+pub use keeper::{Keeper, MEMORY_BYTES_MAX, RETRY_EVERY};
 pub use outgoing::Look;
 pub use snapshot::SavedSnapshot;
 
@@ -83,6 +88,15 @@ pub struct Options {
     pub state_dir: PathBuf,
     /// How much room it may take, and for how long.
     pub bounds: Bounds,
+    /// What fails, in tests.
+    pub faults: Faults,
+}
+
+impl Options {
+    /// The store in a folder, without bounds.
+    pub fn new(state_dir: PathBuf) -> Self {
+        Self { state_dir, bounds: Bounds::NONE, faults: Faults::default() }
+    }
 }
 
 /// What the store must be told of the world, so that it needs no clock and no randomness of its own.
@@ -125,6 +139,10 @@ pub struct Store {
     boot: Boot,
     /// What to seal and say with the first commit of a new epoch.
     beginning: Option<Beginning>,
+    /// What the first commit of a new epoch takes over from memory.
+    takes_over: Option<Handover>,
+    /// Whether no snapshot is in the file that leads here.
+    needs_snapshot: bool,
     /// From when to when what was committed is lost beside what gaps name, because the journal could not be replayed.
     lost: Option<(Option<Timestamp>, Timestamp)>,
     /// Chunks whose records [`Store::resume`] has not seen yet.
@@ -163,60 +181,77 @@ struct Beginning {
     reason: &'static str,
 }
 
+/// What a store in memory hands over to the disk.
+struct Handover {
+    /// Its epoch and the last numbers in it, if anything was numbered.
+    epoch: Option<(Epoch, LastNumbers)>,
+    accounts: Vec<(StreamKey, Account)>,
+    plan: Option<Arc<Plan>>,
+    series: Vec<SeriesInfo>,
+    frames: Vec<FrameRow>,
+}
+
 impl Store {
     /// Makes an instant durable. When this returns, everything in it survives a power cut.
     ///
     /// # Errors
     /// What SQLite said. The store must not be used afterwards: open it again, and see what stands. A file whose damage shows here is
     /// moved aside then.
-    pub fn commit(&mut self, commit: Commit) -> Result<Committed, StoreError> {
-        self.write(commit, false).inspect_err(|error| self.file.condemn_for(error))
+    pub fn commit(&mut self, mut commit: Commit) -> Result<Committed, StoreError> {
+        self.write(&mut commit, false).inspect_err(|error| self.file.condemn_for(error))
     }
 
-    fn write(&mut self, commit: Commit, is_flush: bool) -> Result<Committed, StoreError> {
-        let Commit { at, events, records, state, snapshot } = commit;
+    /// After an error the commit is as it was, so that another store can write it.
+    fn write(&mut self, commit: &mut Commit, is_flush: bool) -> Result<Committed, StoreError> {
+        let at = commit.at;
         if self.plan.is_none() {
-            self.plan = snapshot.as_ref().map(|snapshot| snapshot.plan.clone());
+            self.plan = commit.snapshot.as_ref().map(|snapshot| snapshot.plan.clone());
         }
         let Some(plan) = self.plan.clone() else { return Err(StoreError::NoPlan) };
 
         let transaction = self.file.begin()?;
         let mut touched = BTreeSet::new();
         self.delete_acknowledged(&mut touched)?;
-        self.evict(&plan, at, &mut touched)?;
+        let evicted = self.evict(&plan, at, &mut touched)?;
         let used = self.file.bytes_used()?;
         let begun = self.begin_epoch(&plan, at, &mut touched)?;
-        for (_, event) in &events {
+        // What is taken over may bring another one.
+        let plan = self.plan.clone().unwrap_or(plan);
+        for (_, event) in &commit.events {
             if let Event::Series(declared) = event {
                 self.know_series(&declared.info);
             }
         }
         let own = begun.into_iter().chain(std::mem::take(&mut self.gaps));
-        self.number(&plan, at, own.map(|record| Emitted { stream: StreamId::GAPS, record }).collect(), &mut touched);
+        self.number(&plan, at, own.map(|record| Emitted { stream: StreamId::GAPS, record }), &mut touched);
         // The store's own records are in a frame before the engine's are numbered, so that the journal's numbers are the engine's alone.
         self.seal_stream(&plan, StreamId::GAPS, &mut touched)?;
-        let ranges = self.number(&plan, at, records, &mut touched);
-        self.seal_due(&plan, at, snapshot.is_some(), &mut touched)?;
+        let ranges = self.number(&plan, at, commit.records.iter().cloned(), &mut touched);
+        self.seal_due(&plan, at, commit.snapshot.is_some(), &mut touched)?;
         // What could not be sealed leaves a hole that this very transaction makes durable, and so must its gap be. One round is enough:
         // a gap that cannot be sealed is not helped by another.
         let gaps = std::mem::take(&mut self.gaps).into_iter();
-        self.number(&plan, at, gaps.map(|record| Emitted { stream: StreamId::GAPS, record }).collect(), &mut touched);
+        self.number(&plan, at, gaps.map(|record| Emitted { stream: StreamId::GAPS, record }), &mut touched);
         self.seal_stream(&plan, StreamId::GAPS, &mut touched)?;
-        keep(&mut self.kept, &state);
+        keep(&mut self.kept, &commit.state);
 
-        self.last_number += 1;
+        let number = self.last_number + 1;
         let accounts = self.accounts.named(&touched);
-        let chunk =
-            Chunk { number: self.last_number, at, is_flush, epoch: Some(self.epoch), events, ranges, state, accounts };
-        self.journal_bytes += self.file.insert_chunk(&chunk)?;
-        if let Some(snapshot) = snapshot {
-            self.save(snapshot, at)?;
+        let (events, state) = (std::mem::take(&mut commit.events), std::mem::take(&mut commit.state));
+        let chunk = Chunk { number, at, is_flush, epoch: Some(self.epoch), events, ranges, state, accounts };
+        let inserted = self.file.insert_chunk(&chunk);
+        (commit.events, commit.state) = (chunk.events, chunk.state);
+        self.journal_bytes += inserted?;
+        if let Some(snapshot) = &commit.snapshot {
+            self.save(snapshot, number, at)?;
         }
         self.growth_max = self.growth_max.max(self.file.bytes_used()?.saturating_sub(used));
         self.file.end(transaction)?;
+        self.last_number = number;
         self.commits += 1;
         self.unflushed_since = None;
-        Ok(Committed { number: self.last_number, wants_snapshot: self.wants_snapshot() })
+        self.settle(&evicted);
+        Ok(Committed { wants_snapshot: self.wants_snapshot(), ..Committed::of(number) })
     }
 
     /// Whether something waits for a commit that does not come: acknowledged frames, or a tail that is due.
@@ -235,8 +270,7 @@ impl Store {
     /// # Errors
     /// As [`Store::commit`].
     pub fn flush(&mut self, now: Timestamp) -> Result<(), StoreError> {
-        let commit = Commit { at: now, events: Vec::new(), records: Vec::new(), state: Vec::new(), snapshot: None };
-        self.write(commit, true).map(|_| ()).inspect_err(|error| self.file.condemn_for(error))
+        self.write(&mut Commit::empty(now), true).map(drop).inspect_err(|error| self.file.condemn_for(error))
     }
 
     /// Gives some of the room that deleted frames leave back to the file system; to be called in idle time. Says whether there was enough of it to
@@ -259,7 +293,8 @@ impl Store {
     /// # Errors
     /// What SQLite said.
     pub fn status(&self) -> Result<StoreStatus, StoreError> {
-        let mut oldest = self.file.oldest_frames()?;
+        // What cannot be read is no reason to tell nothing.
+        let mut oldest = self.file.oldest_frames().unwrap_or_default();
         if let Some(plan) = &self.plan {
             for (stream, since) in self.tails.oldest() {
                 if let Some(stream) = plan.streams.get(stream.index()) {
@@ -274,6 +309,7 @@ impl Store {
             bytes: self.file.bytes(),
             bytes_max: self.bounds.bytes,
             commits: self.commits,
+            memory: None,
             streams,
         })
     }
@@ -288,7 +324,7 @@ impl Store {
 
     fn wants_snapshot(&self) -> bool {
         let least = JOURNAL_BYTES_MIN.min(self.bounds.bytes / JOURNAL_PART);
-        self.journal_bytes >= least.max(JOURNAL_PER_SNAPSHOT * self.snapshot_bytes)
+        self.needs_snapshot || self.journal_bytes >= least.max(JOURNAL_PER_SNAPSHOT * self.snapshot_bytes)
     }
 
     /// With the first commit of an epoch: what is left of the one before goes into its frames, numbers start anew, and its first records say
@@ -303,7 +339,20 @@ impl Store {
         self.epoch = Epoch(self.boot.random);
         self.file.set_meta(self.epoch, &self.boot.id)?;
         let reason: Arc<str> = reason.into();
-        let mut records = vec![Record::EpochStart(EpochStart { time: at, predecessor, last, reason: reason.clone() })];
+        let start =
+            |predecessor, last| Record::EpochStart(EpochStart { time: at, predecessor, last, reason: reason.clone() });
+        let mut records = Vec::new();
+        if let Some(Handover { epoch, accounts, plan, series, frames }) = self.takes_over.take() {
+            self.file.insert_rows(&frames)?;
+            touched.extend(self.accounts.add(accounts));
+            self.plan = plan.or(self.plan.take());
+            self.know_all(series);
+            // Both epochs end here: that of the disk, and that of memory.
+            records.extend(epoch.map(|(epoch, last)| start(Some(epoch), last)));
+        }
+        if records.is_empty() || predecessor.is_some() {
+            records.push(start(predecessor, last));
+        }
         if let Some((start, end)) = self.lost.take() {
             records.extend(plan.inputs.iter().map(|input| {
                 let (input, reason) = (input.name.clone(), reason.clone());
@@ -311,6 +360,19 @@ impl Store {
             }));
         }
         Ok(records)
+    }
+
+    /// Takes from a commit that is not made here what the next ones build on.
+    fn learn(&mut self, commit: &Commit) {
+        for (_, event) in &commit.events {
+            if let Event::Series(declared) = event {
+                self.know_series(&declared.info);
+            }
+        }
+        keep(&mut self.kept, &commit.state);
+        if let Some(snapshot) = &commit.snapshot {
+            self.plan = Some(snapshot.plan.clone());
+        }
     }
 
     fn know_series(&mut self, info: &SeriesInfo) {
@@ -324,8 +386,20 @@ impl Store {
         }
     }
 
+    /// The series are these, in the engine's order.
+    fn know_all(&mut self, series: Vec<SeriesInfo>) {
+        self.series_places = series.iter().enumerate().map(|(place, info)| (info.name.clone(), place)).collect();
+        self.series = series;
+    }
+
     /// Gives numbers to records and appends them to their streams' tails.
-    fn number(&mut self, plan: &Plan, at: Timestamp, records: Vec<Emitted>, touched: &mut Touched) -> Vec<Range> {
+    fn number(
+        &mut self,
+        plan: &Plan,
+        at: Timestamp,
+        records: impl IntoIterator<Item = Emitted>,
+        touched: &mut Touched,
+    ) -> Vec<Range> {
         let mut ranges: BTreeMap<StreamId, Range> = BTreeMap::new();
         for Emitted { stream: id, record } in records {
             let Some(stream) = plan.streams.get(id.index()) else { continue };
@@ -381,40 +455,50 @@ impl Store {
     }
 
     fn delete_acknowledged(&mut self, touched: &mut Touched) -> Result<(), StoreError> {
-        let ids = std::mem::take(&mut self.acknowledged);
-        self.file.delete_frames(&ids)?;
-        self.tried.retain(|id| !ids.contains(id));
-        for sealed in ids.iter().filter_map(|id| self.given.remove(id)) {
+        self.file.delete_frames(&self.acknowledged)?;
+        for sealed in self.acknowledged.iter().filter_map(|id| self.given.get(id)) {
             let account = self.accounts.of_key(&sealed.key);
             let count = sealed.to + 1 - sealed.from;
             account.stored = account.stored.saturating_sub(count);
             account.stored_bytes = account.stored_bytes.saturating_sub(sealed.bytes);
             if sealed.is_damaged {
                 account.in_gaps += count;
+                self.gaps.push(sealed.gap("damaged"));
             } else {
                 account.acknowledged += count;
             }
-            touched.insert(sealed.key);
+            touched.insert(sealed.key.clone());
         }
         Ok(())
     }
 
-    fn save(&mut self, snapshot: Snapshot, at: Timestamp) -> Result<(), StoreError> {
+    /// Once the transaction that deleted frames is made, nothing more is known of them.
+    fn settle(&mut self, evicted: &BTreeSet<FrameId>) {
+        let gone = std::mem::take(&mut self.acknowledged);
+        self.given.retain(|id, _| !gone.contains(id));
+        self.tried.retain(|id| !gone.contains(id) && !evicted.contains(id));
+    }
+
+    fn save(&mut self, snapshot: &Snapshot, number: u64, at: Timestamp) -> Result<(), StoreError> {
         let saved = SavedSnapshot {
-            number: self.last_number,
+            number,
             at,
             accounts: self.accounts.all(),
             kept: self.kept.clone(),
             plan: snapshot.plan.clone(),
-            engine: snapshot.engine,
+            engine: snapshot.engine.clone(),
             bytes: 0,
         };
         self.snapshot_bytes = self.file.insert_snapshot(&saved)?;
         self.journal_bytes = 0;
-        self.plan = Some(snapshot.plan);
+        self.needs_snapshot = false;
+        self.plan = Some(snapshot.plan.clone());
         Ok(())
     }
 }
+
+/// The last number of each stream and class.
+type LastNumbers = Vec<(Arc<str>, Arc<str>, u64)>;
 
 /// The streams whose accounts a commit changed.
 type Touched = BTreeSet<rtlive_core::journal::StreamKey>;

@@ -3,6 +3,7 @@
 //! Of each priority, every frame up to a *front* was looked at: it is given out, or acknowledged, or of a stream whose place behind the front is
 //! known. So a stream that is not wanted for a long time, with a long backlog, is passed over once, and not at every trial.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use rtlive_core::plan::Priority;
@@ -120,6 +121,21 @@ impl Store {
         }
     }
 
+    /// These frames were given out by the store that this one takes the place of, and some of them arrived.
+    pub(super) fn take_given(
+        &mut self,
+        given: BTreeMap<FrameId, Sealed>,
+        acknowledged: BTreeSet<FrameId>,
+    ) -> Result<(), StoreError> {
+        for (id, sealed) in given {
+            if self.file.has_frame(id)? {
+                self.given.insert(id, sealed);
+            }
+        }
+        self.acknowledged.extend(acknowledged.into_iter().filter(|id| self.given.contains_key(id)));
+        Ok(())
+    }
+
     /// Every frame that was given out and not acknowledged is to be given out again, in order.
     pub fn requeue(&mut self) {
         let ids: Vec<FrameId> = self.given.keys().copied().collect();
@@ -140,7 +156,6 @@ impl Store {
     fn give_up(&mut self, id: FrameId, mut sealed: Sealed) {
         tracing::error!(stream = &*sealed.key.stream, from = sealed.from, to = sealed.to, "a stored frame is damaged");
         sealed.is_damaged = true;
-        self.gaps.push(sealed.gap("damaged"));
         self.given.insert(id, sealed);
         self.acknowledged.insert(id);
     }

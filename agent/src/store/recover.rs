@@ -18,9 +18,11 @@ use rtlive_core::record::{Emitted, Epoch, Gap, Record};
 use rtlive_core::time::Timestamp;
 
 use super::accounts::{self, Accounts};
+use super::error::describe;
 use super::file::{File, JournalRow};
+use super::keeper::AFTER_MEMORY;
 use super::lock::Lock;
-use super::{Beginning, Boot, FILE_NAME, Options, REPLAY_FAILED, Recovered, Store, StoreError, Tails, keep};
+use super::{Beginning, Boot, FILE_NAME, Handover, Options, REPLAY_FAILED, Recovered, Store, StoreError, Tails, keep};
 use crate::message::{Bounds, LinkHint, Snapshot};
 use crate::stage::Kept;
 
@@ -36,14 +38,47 @@ impl Store {
     /// Another agent holds the folder, another program holds the file, or nothing can be written there.
     pub fn open(options: &Options, boot: Boot) -> Result<(Self, Recovered), StoreError> {
         let lock = Arc::new(Lock::take(&options.state_dir)?);
+        Self::open_locked(options, boot, lock)
+    }
+
+    /// The same, by who holds the lock.
+    pub(super) fn open_locked(options: &Options, boot: Boot, lock: Arc<Lock>) -> Result<(Self, Recovered), StoreError> {
         let path = options.state_dir.join(FILE_NAME);
-        let (file, was_damaged) = File::open_or_replace(&path)?;
+        let (file, was_damaged) = File::open_or_replace(&path, &options.faults)?;
         let (mut store, recovered) = match Self::recover(file, &lock, boot.clone(), was_damaged) {
-            Err(error) if error.is_damage() => Self::recover(File::replace(&path, &error)?, &lock, boot, true),
+            Err(error) if error.is_damage() => {
+                Self::recover(File::replace(&path, &options.faults, &error)?, &lock, boot, true)
+            }
             recovered => recovered,
         }?;
         store.bound(options.bounds)?;
         Ok((store, recovered))
+    }
+
+    /// A new one in memory.
+    pub(super) fn in_memory(boot: Boot, lock: Arc<Lock>) -> Result<Self, StoreError> {
+        Ok(Self::new(File::in_memory()?, lock, boot))
+    }
+
+    /// This store's next commit begins an epoch, and takes over all that a store in memory holds and knows, whose epoch ends with it. That one's
+    /// tails must be sealed. Where it knows nothing of what drivers had kept before it, what this one knows of that stands.
+    pub(super) fn take_over(&mut self, memory: &Self, knows_kept: bool) -> Result<(), StoreError> {
+        let predecessor = self.file.meta()?.map(|_| self.epoch);
+        self.begin(predecessor, AFTER_MEMORY);
+        if knows_kept {
+            self.kept.clear();
+        }
+        for (input, kept) in &memory.kept {
+            self.kept.entry(input.clone()).or_default().extend(kept.clone());
+        }
+        self.takes_over = Some(Handover {
+            epoch: memory.beginning.is_none().then(|| (memory.epoch, memory.accounts.last_numbers())),
+            accounts: memory.accounts.all(),
+            plan: memory.plan.clone(),
+            series: memory.series.clone(),
+            frames: memory.file.rows()?,
+        });
+        Ok(())
     }
 
     fn new(file: File, lock: Arc<Lock>, boot: Boot) -> Self {
@@ -59,6 +94,8 @@ impl Store {
             tails: Tails::default(),
             kept: Kept::new(),
             beginning: None,
+            takes_over: None,
+            needs_snapshot: true,
             lost: None,
             unresumed: Vec::new(),
             last_number: 0,
@@ -97,6 +134,7 @@ impl Store {
         let mut is_whole = saved.is_some();
         if let Some(saved) = saved {
             store.last_number = saved.number;
+            store.needs_snapshot = false;
             store.snapshot_bytes = saved.bytes;
             store.accounts = Accounts::of(saved.accounts);
             store.kept = saved.kept;
@@ -139,7 +177,11 @@ impl Store {
             recovered.snapshot = None;
             recovered.commits.clear();
         } else if recovered.snapshot.is_some() {
-            store.file.set_replays(meta.replays + 1)?;
+            match store.file.set_replays(meta.replays + 1) {
+                // What was read can be used, also where nothing can be written.
+                Err(error) if error.is_of_the_disk() => tracing::error!("{}", describe(&error)),
+                counted => counted?,
+            }
         } else {
             store.set_replay_aside()?;
         }
@@ -150,7 +192,7 @@ impl Store {
     }
 
     /// A new epoch begins with the next commit, if it does not already.
-    fn begin(&mut self, predecessor: Option<Epoch>, reason: &'static str) {
+    pub(super) fn begin(&mut self, predecessor: Option<Epoch>, reason: &'static str) {
         self.beginning.get_or_insert(Beginning { predecessor, reason });
     }
 
@@ -161,8 +203,7 @@ impl Store {
     /// # Errors
     /// What SQLite said.
     pub fn resume(&mut self, series: Vec<SeriesInfo>, emitted: Vec<Vec<Emitted>>) -> Result<(), StoreError> {
-        self.series_places = series.iter().enumerate().map(|(place, info)| (info.name.clone(), place)).collect();
-        self.series = series;
+        self.know_all(series);
         if self.is_damaged() {
             self.count_frames()?;
         }

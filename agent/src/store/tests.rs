@@ -2,6 +2,7 @@
 
 mod bounds;
 mod damage;
+mod keeper;
 mod model;
 
 use std::path::Path;
@@ -15,7 +16,7 @@ use rtlive_core::record::{Emitted, Record};
 use rtlive_core::time::Timestamp;
 
 use super::{Boot, Options, Recovered, Store};
-use crate::message::{Bounds, Commit, LinkHint, Snapshot, StoredFrame};
+use crate::message::{Commit, LinkHint, Snapshot, StoredFrame};
 
 /// Where a record of series `n` goes: behind the reserved streams.
 const STREAMS: [(&str, Priority, BatchLimit); 3] = [
@@ -55,8 +56,7 @@ fn series() -> Vec<SeriesInfo> {
 /// Opens a store as its process does: what the engine of these tests emits is each reading as it is.
 fn open(folder: &Path, boot: u64, seconds: i64, random: u64) -> (Store, Recovered) {
     let boot = Boot { id: format!("boot {boot}"), now: at(seconds), random };
-    let (mut store, recovered) =
-        Store::open(&Options { state_dir: folder.to_owned(), bounds: Bounds::NONE }, boot).unwrap();
+    let (mut store, recovered) = Store::open(&Options::new(folder.to_owned()), boot).unwrap();
     if recovered.snapshot.is_some() {
         let emitted = recovered.commits.iter().map(|events| emitted(events)).collect();
         store.resume(series(), emitted).unwrap();

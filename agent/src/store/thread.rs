@@ -9,7 +9,7 @@ use rtlive_drivers::outlet::Clock;
 use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 
-use super::{Look, Store};
+use super::{Keeper, Look};
 use crate::message::{STORE_REQUESTS_MAX, StoreError, StoreHandle, StoreRequest};
 
 /// How often the thread looks for what waits for a commit that does not come.
@@ -18,43 +18,49 @@ const LOOK_EVERY: Duration = Duration::from_millis(500);
 /// How often free pages are given back, at most, while nothing else is asked: half a MiB a second.
 const VACUUM_EVERY: Duration = Duration::from_secs(1);
 
-/// Moves the store to a thread of its own. The thread ends with [`StoreRequest::Stop`], or when every handle is gone, or after an error
-/// of the disk, which it answers to whoever asked.
+/// Moves the store to a thread of its own. The thread ends with [`StoreRequest::Stop`], or when every handle is gone, or after an error that
+/// no other disk would help, which it answers to whoever asked.
 ///
 /// # Errors
 /// The system has no room for a thread.
-pub fn spawn(store: Store, clock: Arc<dyn Clock>) -> io::Result<(StoreHandle, JoinHandle<()>)> {
+pub fn spawn(store: Keeper, clock: Arc<dyn Clock>) -> io::Result<(StoreHandle, JoinHandle<()>)> {
     let (sender, requests) = mpsc::channel(STORE_REQUESTS_MAX);
     let (changed, frames) = watch::channel(0);
+    let (hold, held) = watch::channel(store.is_in_memory());
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build()?;
     let thread = thread::Builder::new().name("store".into()).spawn(move || {
-        if let Err(error) = runtime.block_on(serve(store, requests, &changed, &*clock)) {
+        if let Err(error) = runtime.block_on(serve(store, requests, &changed, &hold, &*clock)) {
             tracing::error!("the store stops: {error}");
         }
     })?;
-    Ok((StoreHandle { requests: sender, frames }, thread))
+    Ok((StoreHandle { requests: sender, frames, held }, thread))
 }
 
 async fn serve(
-    mut store: Store,
+    mut store: Keeper,
     mut requests: mpsc::Receiver<StoreRequest>,
     changed: &watch::Sender<u64>,
+    hold: &watch::Sender<bool>,
     clock: &dyn Clock,
 ) -> Result<(), StoreError> {
     let mut vacuum_at = Instant::now() + VACUUM_EVERY;
     loop {
         if requests.is_empty() && Instant::now() >= vacuum_at {
             store.vacuum()?;
+            tell_held(&store, hold);
             vacuum_at = Instant::now() + VACUUM_EVERY;
         }
         let Ok(request) = tokio::time::timeout(LOOK_EVERY, requests.recv()).await else {
             flush(&mut store, changed, clock)?;
+            tell_held(&store, hold);
             continue;
         };
         match request {
             None => return store.close(),
             Some(StoreRequest::Commit(commit, reply)) => {
                 let result = store.commit(*commit);
+                // Before the engine tells the drivers.
+                tell_held(&store, hold);
                 let failed = result.as_ref().err().map(|error| StoreError::Failed(error.to_string()));
                 // Whoever asked may have given up.
                 let _ = reply.send(result);
@@ -86,6 +92,9 @@ async fn serve(
             }
             Some(StoreRequest::Hint(hint)) => store.hint(hint),
             Some(StoreRequest::Bound(bounds)) => store.bound(bounds)?,
+            Some(StoreRequest::Kept(reply)) => {
+                let _ = reply.send(store.kept().clone());
+            }
             Some(StoreRequest::Status(reply)) => {
                 let _ = reply.send(store.status()?);
             }
@@ -99,10 +108,15 @@ async fn serve(
             }
         }
         flush(&mut store, changed, clock)?;
+        tell_held(&store, hold);
     }
 }
 
-fn flush(store: &mut Store, changed: &watch::Sender<u64>, clock: &dyn Clock) -> Result<(), StoreError> {
+fn tell_held(store: &Keeper, hold: &watch::Sender<bool>) {
+    hold.send_if_modified(|held| std::mem::replace(held, store.is_in_memory()) != store.is_in_memory());
+}
+
+fn flush(store: &mut Keeper, changed: &watch::Sender<u64>, clock: &dyn Clock) -> Result<(), StoreError> {
     let now = clock.now();
     if store.wants_flush(now) {
         store.flush(now)?;

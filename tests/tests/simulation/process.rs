@@ -3,10 +3,10 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use rtlive::message::{Bounds, Commit, FrameId, LinkHint};
+use rtlive::message::{Commit, FrameId, LinkHint};
 use rtlive::recovery;
 use rtlive::stage::{Kept, Stage};
-use rtlive::store::{Boot, FILE_NAME, Options, Store};
+use rtlive::store::{Boot, FILE_NAME, Keeper, Options};
 use rtlive_core::engine::Engine;
 use rtlive_core::plan::Plan;
 use rtlive_core::time::Timestamp;
@@ -24,7 +24,7 @@ const LOOK_EVERY: i64 = 500;
 
 /// The agent's process.
 pub(crate) struct Process {
-    pub(crate) store: Store,
+    pub(crate) store: Keeper,
     pub(crate) stage: Stage,
     sender: Sender,
     /// In the order of [`INPUTS`].
@@ -82,8 +82,8 @@ impl World {
         if self.is_rough && self.random.percent(10) {
             self.damage_snapshot()?;
         }
-        let options = Options { state_dir: self.folder.clone(), bounds: Bounds::NONE };
-        let (mut store, recovered) = Store::open(&options, boot).map_err(|error| format!("open: {error}"))?;
+        let options = Options::new(self.folder.clone());
+        let (mut store, recovered) = Keeper::open(&options, boot).map_err(|error| format!("open: {error}"))?;
         if let Some(bytes) = self.bytes_max {
             store.set_bytes_max(bytes);
         }

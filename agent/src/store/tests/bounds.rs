@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use super::*;
+use crate::message::Bounds;
 use crate::store::Look;
 
 /// Values that no coding makes small.

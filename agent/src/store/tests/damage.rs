@@ -144,8 +144,7 @@ fn a_replay_that_ends_the_process_is_set_aside_after_the_second_time() {
     let state_dir = folder.path().to_owned();
     for attempt in 0..3 {
         let boot = Boot { id: "boot 1".into(), now: at(50), random: 99 };
-        let (store, recovered) =
-            Store::open(&Options { state_dir: state_dir.clone(), bounds: Bounds::NONE }, boot).unwrap();
+        let (store, recovered) = Store::open(&Options::new(state_dir.clone()), boot).unwrap();
         assert_eq!(recovered.snapshot.is_some(), attempt < 2);
         // The process dies in its replay.
         drop(store);
@@ -203,7 +202,7 @@ fn a_file_that_another_program_holds_is_left_where_it_is() {
     let holder = Connection::open(folder.path().join(FILE_NAME)).unwrap();
     holder.execute_batch("PRAGMA locking_mode = EXCLUSIVE; BEGIN EXCLUSIVE; UPDATE meta SET replays = 0;").unwrap();
     let boot = Boot { id: "boot 1".into(), now: at(50), random: 99 };
-    let options = Options { state_dir: folder.path().to_owned(), bounds: Bounds::NONE };
+    let options = Options::new(folder.path().to_owned());
     let opened = Store::open(&options, boot.clone());
     // Reading may still be possible beside a writer; moving the file aside is not.
     assert!(!folder.path().join("store.damaged-1").exists());
