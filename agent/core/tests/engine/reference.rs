@@ -5,6 +5,7 @@ use std::fs;
 use std::path::PathBuf;
 
 use rtlive_core::engine::Engine;
+use rtlive_core::plan::Function;
 use rtlive_core::reading::{SeriesId, Value};
 use rtlive_core::record::{Emitted, Record};
 use rtlive_core::time::Timestamp;
@@ -68,7 +69,8 @@ fn compare(file: &str, window: &str, every: u64, stamp: impl Fn(&BTreeMap<String
     names.dedup();
     let series: Vec<String> = names.iter().map(|name| format!("a/{name}")).collect();
     let series: Vec<&str> = series.iter().map(String::as_str).collect();
-    let mut engine = Planned::new(0).window("w", "#", every, 0).engine(&series);
+    let functions = Function::PLAIN.into_iter().chain([Function::Std]).collect();
+    let mut engine = Planned::new(0).window("w", "#", every, 0).computing(functions).engine(&series);
     let mut out = Vec::new();
     for row in rows(&folder.join(format!("{file}.csv"))) {
         let time = stamp(&row);
@@ -85,10 +87,11 @@ fn compare(file: &str, window: &str, every: u64, stamp: impl Fn(&BTreeMap<String
         let what = format!("{} from {}", row["series"], row["window_start"]);
         let aggregate = &found[&(5, SeriesId(place as u32), time(&row["window_start"]))];
         assert_eq!(aggregate.end, time(&row["window_end"]), "{what}");
-        let [count, sum, mean, min, max, first, last] = &*aggregate.values else { panic!("seven functions") };
+        let [count, sum, mean, min, max, first, last, std] = &*aggregate.values else { panic!("eight functions") };
         assert_eq!(count, &Some(number(&row["count"])), "{what}");
         assert_close(sum, &row["sum"], &what);
         assert_close(mean, &row["mean"], &what);
+        assert_close(std, &row["std"], &what);
         for (found, column) in [(min, "min"), (max, "max"), (first, "first"), (last, "last")] {
             assert_eq!(float(found).to_bits(), float(&Some(number(&row[column]))).to_bits(), "{column} of {what}");
         }
