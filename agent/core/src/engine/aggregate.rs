@@ -131,6 +131,14 @@ impl Keeps {
         }
     }
 
+    /// Whether what was kept is all that is to be kept now.
+    pub(super) fn covers(&self, now: &Self) -> bool {
+        let has_states = |now: Order| self.order.is_some_and(|order| order.states || !now.states);
+        (self.squares || !now.squares)
+            && (now.sketch.is_none() || now.sketch == self.sketch)
+            && now.order.is_none_or(has_states)
+    }
+
     /// Whether the newest reading before a window counts.
     pub(super) const fn needs_carry(&self) -> bool {
         self.order.is_some()

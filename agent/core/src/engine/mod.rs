@@ -184,7 +184,10 @@ impl Engine {
     pub fn handle(&mut self, now: Timestamp, event: &Event, out: &mut Vec<Emitted>) {
         let emitted = out.len();
         match event {
-            Event::Series(declared) => self.declare(declared),
+            Event::Series(declared) => {
+                self.declare(declared);
+                self.settle(out);
+            }
             Event::Batch(batch) => self.take(batch, out),
             Event::Tick => self.step(now, out),
             Event::Outage(outage) => self.report_outage(outage, out),
@@ -317,7 +320,7 @@ impl Engine {
         if let Some((place, source)) = source.and_then(|place| Some((place, self.sources.get_mut(place as usize)?))) {
             for (number, (stream, window)) in windows.enumerate() {
                 if window.select.iter().any(|filter| filter.matches(name)) {
-                    let floor = self.retired.take(stream, id);
+                    let floor = window.kind.start_from(self.retired.take(stream, id));
                     self.windows.subscribe(number as u16, id, floor, place, source);
                 }
             }

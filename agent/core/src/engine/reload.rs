@@ -3,9 +3,9 @@
 //! A reload takes the state out of the engine and puts it into a new one of the new plan, as a restart does with the same plan. All is
 //! matched by name.
 //! - A window of which only the lateness, the functions or `emit_every` change goes on. What had closed stays closed under a longer lateness.
-//! - A window that is another (`every`, `over`, `gap`, `offset`, `zone`) begins at the next boundary of the old one, behind the newest
-//!   reading of the source; what is before that goes to the old definition, which ends by and by. A window that changes again while
-//!   an older definition still has some open ends that one at once.
+//! - A window that is another (`every`, `over`, `gap`, `offset`, `zone`, or a function that needs what was not kept) begins at the next
+//!   boundary of the old one, behind the newest reading of the source; what is before that goes to the old definition, which ends by
+//!   and by. A window that changes again while an older definition still has some open ends that one at once.
 //! - What has no place in the new plan ends before: its windows are emitted as far as they are (`is_final` false), its raised alerts are
 //!   cleared. Should it come back, its windows begin behind those that were emitted ([`super::retired`]).
 //! - What quality checks remember goes on for the checks that a series still has, and what was reported last for the streams that still
@@ -14,6 +14,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use super::aggregate::Keeps;
 use super::clock::Clock;
 use super::report::SavedReport;
 use super::series::SeriesTable;
@@ -22,7 +23,7 @@ use super::snapshot::{
 };
 use super::window::{SavedSlot, Window};
 use super::{Engine, rule};
-use crate::plan::{BindingSource, Condition, Plan, RulePlan, StreamKind, WindowKind, WindowPlan};
+use crate::plan::{BindingSource, Condition, Plan, RulePlan, StreamKind, WindowPlan};
 use crate::reading::{InputId, SeriesId, SeriesInfo};
 use crate::record::Emitted;
 use crate::time::{Timestamp, nanos};
@@ -145,18 +146,19 @@ impl Engine {
                     |&slot: &usize| self.windows.window(slot).is_some_and(|of| of.account == window.account);
                 let Some(slot) = route.slots().find(of_window) else { continue };
                 let Some(old) = self.windows.saved(slot) else { continue };
-                let floor = match (is_same, source.newest) {
-                    (true, Some(_)) => old.floor.max(window.least_start(source.watermark)),
-                    (false, Some(newest)) => {
+                let floor = match is_same {
+                    true if source.newest.is_none() => old.floor,
+                    true => old.floor.max(window.least_start(source.watermark)),
+                    false => {
                         let behind = self.windows.fresh_start(slot, source.watermark).unwrap_or(Timestamp::MIN);
-                        beginning(&window.kind, newest, behind, &new.kind)
+                        let boundary = source.newest.map_or(behind, |newest| window.kind.boundary_after(newest));
+                        new.kind.start_from(boundary.max(behind))
                     }
-                    (_, None) => old.floor,
                 };
-                let panes = if is_same { old.panes.clone() } else { Vec::new() };
+                let (begins, panes) = if is_same { (old.begins, old.panes.clone()) } else { (floor, Vec::new()) };
                 let carry = old.carry.clone().filter(|_| is_same);
-                slots.push(SavedSlot { series: old.series, floor, carry, panes });
-                if source.newest.is_some() {
+                slots.push(SavedSlot { series: old.series, floor, begins, carry, panes });
+                if floor > Timestamp::MIN {
                     old_slots.push(old);
                 }
             }
@@ -203,7 +205,7 @@ impl Engine {
         let Some(name) = self.series.infos.get(id.index()).map(|info| Arc::clone(&info.name)) else { return };
         let slots = self.subscribe(id, &name, Some(place));
         let mut current = None;
-        for (number, is_before, SavedSlot { floor, carry, panes, .. }) in moved {
+        for (number, is_before, SavedSlot { floor, begins, carry, panes, .. }) in moved {
             let Some(source) = self.sources.get_mut(place as usize) else { continue };
             let slot = match is_before {
                 true => {
@@ -220,12 +222,19 @@ impl Engine {
                 }
             };
             if let Some(entry) = self.windows.slots.get_mut(slot) {
-                (entry.floor, entry.carry) = (floor, carry.map(Box::new));
+                (entry.floor, entry.begins, entry.carry) = (floor, begins, carry.map(Box::new));
             }
             self.windows.reopen(slot, panes, source);
         }
         if let Some(route) = self.series.routes.get_mut(id.index()) {
             route.reroute(input, place, slots);
+        }
+        // The watermark here may be past what is open.
+        if let Some(source) =
+            self.sources.get_mut(place as usize).filter(|source| source.has_due() && !source.is_queued)
+        {
+            source.is_queued = true;
+            self.queued.push(place);
         }
     }
 
@@ -407,7 +416,7 @@ impl Engine {
 
     /// Puts open windows into the slot of a series, or with `before` into a new one of the definition before.
     fn put_slot(&mut self, window: usize, before: Option<u16>, saved: SavedSlot) -> Option<()> {
-        let SavedSlot { series, floor, carry, panes } = saved;
+        let SavedSlot { series, floor, begins, carry, panes } = saved;
         let route = *self.series.routes.get(series.index())?;
         let of_window =
             |&slot: &usize| self.windows.slots.get(slot).is_some_and(|slot| usize::from(slot.window) == window);
@@ -425,7 +434,7 @@ impl Engine {
             }
         };
         let entry = self.windows.slots.get_mut(slot)?;
-        (entry.floor, entry.carry) = (floor, carry.map(Box::new));
+        (entry.floor, entry.begins, entry.carry) = (floor, begins, carry.map(Box::new));
         self.windows.reopen(slot, panes, source)
     }
 
@@ -458,19 +467,9 @@ fn window_named<'a>(plan: &'a Plan, name: &str) -> Option<&'a WindowPlan> {
     }
 }
 
-/// Whether open windows of one are open windows of the other.
+/// Whether open windows of one are open windows of the other, with all that its functions need.
 fn is_same(old: &Window, new: &WindowPlan) -> bool {
-    old.kind == new.kind
-}
-
-/// Where the windows of a new definition begin: at the old one's next boundary behind the newest reading, and behind all that it
-/// has open; sliding ones at their next step from there, as one that is cut off would be told beside others of the same start.
-fn beginning(old: &WindowKind, newest: Timestamp, behind: Timestamp, new: &WindowKind) -> Timestamp {
-    let boundary = old.boundary_after(newest).max(behind);
-    match new {
-        WindowKind::Sliding { .. } if new.around(boundary).0 < boundary => new.boundary_after(boundary),
-        _ => boundary,
-    }
+    old.kind == new.kind && old.keeps.covers(&Keeps::of(&new.compute, new.buckets, 0))
 }
 
 /// Whether a plan still has a rule of the same sort, and its instance.

@@ -112,6 +112,15 @@ impl WindowKind {
         }
     }
 
+    /// The least start that a window may have which must not begin before a time. Sliding windows are not cut off there: several
+    /// of the same start could not be told apart.
+    pub(crate) fn start_from(&self, time: Timestamp) -> Timestamp {
+        match self {
+            Self::Sliding { .. } if time > Timestamp::MIN && self.around(time).0 < time => self.boundary_after(time),
+            _ => time,
+        }
+    }
+
     /// The first instant after a time at which a window begins, so that no window before it has a start as late; for a session,
     /// which may begin at any, the next.
     pub(crate) fn boundary_after(&self, time: Timestamp) -> Timestamp {

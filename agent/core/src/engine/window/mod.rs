@@ -73,8 +73,10 @@ pub(super) struct Slot {
     pub(super) series: SeriesId,
     group: u32,
     head: u32,
-    /// No window begins before this any more: the definition was another, or what began before has closed.
+    /// No window begins before this any more: what began before has closed, or belongs to the definition before.
     pub(super) floor: Timestamp,
+    /// Where this definition begins, where there was another before it.
+    pub(super) begins: Timestamp,
     /// The newest reading of windows that have closed, where it is needed.
     pub(super) carry: Option<Box<Observed>>,
 }
@@ -103,7 +105,7 @@ pub(super) struct Windows {
     /// Those of the plan, and behind them those that end after a reload.
     pub(super) windows: Vec<Window>,
     pub(super) slots: Vec<Slot>,
-    /// The slots that take what lies before the floor of another: under the definition before the last reload.
+    /// The slots that take what lies before the beginning of another: under the definition before the last reload.
     pub(super) before: BTreeMap<u32, u32>,
     groups: Vec<Group>,
     panes: Panes,
@@ -206,7 +208,16 @@ impl Windows {
         if let Some(group) = self.groups.get_mut(group as usize) {
             group.slots.push(slot as u32);
         }
-        self.slots.push(Slot { window, count: 0, series, group, head: NONE, floor, carry: None });
+        self.slots.push(Slot {
+            window,
+            count: 0,
+            series,
+            group,
+            head: NONE,
+            floor,
+            begins: Timestamp::MIN,
+            carry: None,
+        });
         slot
     }
 
@@ -271,8 +282,10 @@ impl Windows {
         source: &mut Source,
         accounts: &mut [WindowAccount],
     ) -> Placed {
-        let Some(floor) = self.slots.get(slot).map(|entry| entry.floor) else { return Placed::Open };
-        if time < floor
+        let Some((floor, begins)) = self.slots.get(slot).map(|entry| (entry.floor, entry.begins)) else {
+            return Placed::Open;
+        };
+        if time < begins
             && let Some(&before) = self.before.get(&(slot as u32))
         {
             return self.add(before as usize, time, value, source, accounts);

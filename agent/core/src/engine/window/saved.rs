@@ -14,6 +14,7 @@ pub(crate) struct SavedSlot {
     pub(crate) series: SeriesId,
     pub(crate) floor: Timestamp,
     pub(crate) carry: Option<Observed>,
+    pub(crate) begins: Timestamp,
     /// The latest first.
     pub(crate) panes: Vec<SavedPane>,
 }
@@ -41,7 +42,7 @@ impl Windows {
         };
         let panes = self.panes_of(slot).map(pane).collect();
         let carry = entry.carry.as_deref().cloned();
-        Some(SavedSlot { series: entry.series, floor: entry.floor, carry, panes })
+        Some(SavedSlot { series: entry.series, floor: entry.floor, begins: entry.begins, carry, panes })
     }
 
     /// Opens the panes of a slot as they were saved. `None` when they are none that its window could have.

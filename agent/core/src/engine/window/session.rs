@@ -4,6 +4,9 @@
 //! a session that was emitted under a start that it no longer has is taken back, under that start and the next revision. One that was
 //! emitted and grows is emitted again in the same event, as early if it has not ended again, so that what was taken back is
 //! always told anew with it.
+//!
+//! A reading is late when it would begin a session, alone or ahead of one, and `[reading, reading + gap)` has closed: a session that
+//! began there may have been told and be gone, and would be told again under the same start.
 
 use super::super::ledger::WindowAccount;
 use super::super::watermark::Source;
@@ -27,10 +30,14 @@ impl Windows {
         let end_alone = Timestamp::from_nanos(time.as_nanos().saturating_add(gap));
         let near = self.near(slot, time, gap, source.watermark);
         let joined = self.joined(&near, time, gap, longest);
+        let is_closed = self.window(slot).is_none_or(|window| source.watermark >= window.closes(end_alone));
+        if is_closed && joined.first().is_none_or(|&first| self.starts_after(first, time)) {
+            account.late += 1;
+            return Placed::Late;
+        }
         let Some((&first, others)) = joined.split_first() else {
-            let closes = self.window(slot).map_or(Timestamp::MIN, |window| window.closes(end_alone));
             self.reuse_closed(slot, source.watermark);
-            if source.watermark >= closes || self.make_room(slot, time, 1, account).is_none() {
+            if self.make_room(slot, time, 1, account).is_none() {
                 account.late += 1;
                 return Placed::Late;
             }
