@@ -239,7 +239,10 @@ impl<'f> Reader<'f> {
                 Ok(value) => {
                     let declare = || session.series(&field.series, field.unit.as_deref(), &self.source);
                     let series = *slot.get_or_insert_with(declare);
-                    session.read(series, time, value);
+                    match fields.time {
+                        Some(_) => session.read(series, time, value),
+                        None => session.read_on_arrival(series, time, value),
+                    }
                 }
                 Err(reason) => session.reject(reason, 1),
             }

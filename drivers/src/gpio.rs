@@ -1,7 +1,7 @@
 //! `gpio`: lines of the GPIO character device, version 2 of its interface (Linux 5.10, `include/uapi/linux/gpio.h`).
 //!
 //! Wiring: a contact between the line and ground, with `bias = "pull-up"` and `active_low = true`, reads true while it is closed.
-//! Edges are stamped by the kernel in its interrupt handler, with the wall clock, so that neither load nor a slow commit moves
+//! Edges are stamped by the kernel in its interrupt handler, by the clock that nobody sets, so that neither load nor a slow commit moves
 //! them; debouncing is the kernel's too. The kernel keeps 1024 edges until they are fetched and then drops the oldest; its
 //! sequence numbers show how many, which becomes an outage `overrun`.
 //!
@@ -285,7 +285,7 @@ impl GpioInput {
     async fn run(&self, session: &mut Session) -> Result<(), InputError> {
         let path = find_chip(&self.chip)?;
         let offsets = self.find_lines(&path)?;
-        let (request, clock) = self.request(&path, &offsets)?;
+        let request = self.request(&path, &offsets)?;
         let request =
             watched(request).map_err(|error| failed(format!("wait for edges of {}", self.chip), &error, None))?;
         {
@@ -314,7 +314,7 @@ impl GpioInput {
             match readable {
                 None => self.sample(request.get_ref(), &mut found, session)?,
                 Some(Ok(mut readable)) => {
-                    let fetched = self.fetch(request.get_ref(), clock)?;
+                    let fetched = self.fetch(request.get_ref(), session)?;
                     if fetched.len() < EDGES_PER_DELIVERY_MAX {
                         readable.clear_ready();
                     }
@@ -328,7 +328,7 @@ impl GpioInput {
                             session.outage(start, end, Some(u64::from(count)), "overrun");
                         }
                         if let Some(line) = found.iter().find(|line| line.offset == edge.line) {
-                            session.read(line.series, edge.time, value);
+                            session.read_on_arrival(line.series, edge.time, value);
                         }
                     }
                 }
@@ -363,16 +363,16 @@ impl GpioInput {
                 line.due = Some(now.next_multiple(every));
             }
             if let Some(value) = values.get(line.offset) {
-                session.read(line.series, time, Value::Bool(value.into()));
+                session.read_on_arrival(line.series, time, Value::Bool(value.into()));
             }
         }
         Ok(())
     }
 
     /// Fetches what edges there are.
-    fn fetch(&self, request: &Request, clock: EventClock) -> Result<Vec<Edge>, InputError> {
+    fn fetch(&self, request: &Request, session: &Session) -> Result<Vec<Edge>, InputError> {
         let error = |error: gpiocdev::Error| failed(format!("fetch edges of {}", self.chip), &error, None);
-        let ahead = if clock == EventClock::Realtime { 0 } else { realtime_ahead_of_monotonic() };
+        let ahead = session.now().as_nanos().saturating_sub(monotonic_nanos());
         let mut buffer = request.new_edge_event_buffer(EDGES_PER_DELIVERY_MAX);
         let mut edges = Vec::new();
         while edges.len() < EDGES_PER_DELIVERY_MAX && buffer.has_event().map_err(error)? {
@@ -419,36 +419,27 @@ impl GpioInput {
         Ok(offsets)
     }
 
-    /// Requests the lines, with edges stamped by the wall clock where the kernel can (Linux 5.11).
-    fn request(&self, path: &PathBuf, offsets: &[Offset]) -> Result<(Request, EventClock), InputError> {
-        let request = |clock| {
-            let mut builder = Request::builder();
-            builder.on_chip(path).with_consumer("rtlive").with_kernel_event_buffer_size(KERNEL_EVENTS);
-            for (line, offset) in self.lines.iter().zip(offsets) {
-                builder.with_line(*offset).as_input().with_bias(line.bias.map(|pull| match pull {
-                    Pull::Up => Bias::PullUp,
-                    Pull::Down => Bias::PullDown,
-                    Pull::Disabled => Bias::Disabled,
-                }));
-                if line.active_low {
-                    builder.as_active_low();
-                }
-                if let Reads::Edges(debounce) = line.reads {
-                    builder.with_edge_detection(EdgeDetection::BothEdges).with_event_clock(clock);
-                    if let Some(debounce) = debounce {
-                        builder.with_debounce_period(debounce);
-                    }
+    /// Requests the lines, with edges stamped by the clock that nobody sets.
+    fn request(&self, path: &PathBuf, offsets: &[Offset]) -> Result<Request, InputError> {
+        let mut builder = Request::builder();
+        builder.on_chip(path).with_consumer("rtlive").with_kernel_event_buffer_size(KERNEL_EVENTS);
+        for (line, offset) in self.lines.iter().zip(offsets) {
+            builder.with_line(*offset).as_input().with_bias(line.bias.map(|pull| match pull {
+                Pull::Up => Bias::PullUp,
+                Pull::Down => Bias::PullDown,
+                Pull::Disabled => Bias::Disabled,
+            }));
+            if line.active_low {
+                builder.as_active_low();
+            }
+            if let Reads::Edges(debounce) = line.reads {
+                builder.with_edge_detection(EdgeDetection::BothEdges).with_event_clock(EventClock::Monotonic);
+                if let Some(debounce) = debounce {
+                    builder.with_debounce_period(debounce);
                 }
             }
-            builder.request()
-        };
-        match request(EventClock::Realtime) {
-            Ok(granted) => Ok((granted, EventClock::Realtime)),
-            Err(_) => match request(EventClock::Monotonic) {
-                Ok(granted) => Ok((granted, EventClock::Monotonic)),
-                Err(error) => Err(failed(format!("take the lines of {}", self.chip), &error, None)),
-            },
         }
+        builder.request().map_err(|error| failed(format!("take the lines of {}", self.chip), &error, None))
     }
 }
 
@@ -461,13 +452,10 @@ fn watched(request: Request) -> io::Result<AsyncFd<Request>> {
     AsyncFd::with_interest(request, Interest::READABLE)
 }
 
-/// By how many nanoseconds the wall clock is ahead of the monotonic one, now.
-fn realtime_ahead_of_monotonic() -> i64 {
-    let nanos = |clock| {
-        let time = rustix::time::clock_gettime(clock);
-        time.tv_sec.saturating_mul(1_000_000_000).saturating_add(time.tv_nsec)
-    };
-    nanos(rustix::time::ClockId::Realtime).saturating_sub(nanos(rustix::time::ClockId::Monotonic))
+/// The clock that edges are stamped with, which nobody sets.
+fn monotonic_nanos() -> i64 {
+    let time = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
+    time.tv_sec.saturating_mul(1_000_000_000).saturating_add(time.tv_nsec)
 }
 
 /// The path of a chip that is named by path, name or label.

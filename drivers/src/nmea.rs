@@ -9,7 +9,9 @@
 //! mean sea level, course is over ground from true north, `fix` is the quality of GGA: 0 none, 1 satellites, 2 differential, 3 PPS,
 //! 4 RTK fixed, 5 RTK float, 6 estimated, 7 manual, 8 simulated. Satellites are those in use, of the first talker where several say so.
 //!
-//! Of the receiver's time only the time of day is ever used; its date is wrong by 1024 weeks in receivers that a week rollover caught.
+//! A reading takes only the time of day from the receiver; its date is wrong by 1024 weeks in receivers that a week rollover caught. With a
+//! fix, date and time of RMC are also what the agent's clock is set by where nothing else sets it, unless they lie before the program
+//! was built.
 
 mod observation;
 mod sentence;
@@ -25,7 +27,7 @@ use crate::input::{CheckedInput, Decoder, Driver, Input, Running};
 use crate::listen::listen;
 use crate::outlet::Session;
 use crate::port::{Port, PortOptions};
-use observation::{Epochs, SERIES, observe};
+use observation::{Epochs, SERIES, date_and_time, observe};
 use sentence::{Found, find};
 
 /// The longest line: a sentence has 82 characters, those of manufacturers some hundred, and a tag block may stand before it.
@@ -51,7 +53,8 @@ choices! {
     pub enum TimeOf {
         /// When its sentence arrived, by the gateway's clock.
         Arrival = "arrival",
-        /// The time of day that the receiver tells, on the day that is nearest to the arrival; where it tells none, the arrival.
+        /// The time of day that the receiver tells, on the day that is nearest to the arrival; where it tells none, or the clock is not
+        /// synchronised, the arrival.
         Receiver = "receiver",
     }
 }
@@ -143,14 +146,23 @@ impl Decoder for SentenceDecoder {
             match observe(&sentence) {
                 Some(Ok(observation)) => {
                     epochs.enter(sentence.address, &observation);
-                    let time = match (*time_of, epochs.time_of_day()) {
-                        (TimeOf::Receiver, Some(time_of_day)) => nearest(time_of_day, arrival),
-                        _ => arrival,
+                    if let Some(time) = date_and_time(&sentence) {
+                        session.hear_time(time);
+                    }
+                    // The day is that of the gateway's clock, as long as that is known.
+                    let told = match (*time_of, epochs.time_of_day()) {
+                        (TimeOf::Receiver, Some(time_of_day)) if !session.is_clock_unsure() => {
+                            Some(nearest(time_of_day, arrival))
+                        }
+                        _ => None,
                     };
                     epochs.take(&observation, |place, value| {
                         if let Some((name, unit)) = SERIES.get(place) {
                             let series = session.series(name, *unit, "");
-                            session.read(series, time, value);
+                            match told {
+                                Some(time) => session.read(series, time, value),
+                                None => session.read_on_arrival(series, arrival, value),
+                            }
                         }
                     });
                 }

@@ -26,12 +26,27 @@ pub struct Delivery {
     pub outage: Option<Outage>,
     /// Asks for a commit at once: the peer holds back until it hears one.
     pub urgent: bool,
+    /// What [`Clock::ahead`] was when it was stamped: the arrival, and the readings that have no other time.
+    pub ahead: i64,
 }
 
 /// Tells the time to drivers; tests move it by hand.
 pub trait Clock: Send + Sync {
-    /// Now, by the wall clock.
+    /// Now: the time since the start of the machine plus [`Clock::ahead`].
     fn now(&self) -> Timestamp;
+
+    /// By how many nanoseconds [`Clock::now`] is ahead of the time since the start of the machine. Changes when the clock is set, and only then.
+    fn ahead(&self) -> i64 {
+        0
+    }
+
+    /// The earliest that it can be, while nothing more is known; `None` while [`Clock::now`] is trusted.
+    fn at_least(&self) -> Option<Timestamp> {
+        None
+    }
+
+    /// A receiver with a fix has just told this time.
+    fn hear(&self, _time: Timestamp) {}
 }
 
 /// What `rtlive status` shows of an input beside the ledger.
@@ -86,11 +101,13 @@ struct Pending {
     rejected: BTreeMap<&'static str, u64>,
     state: Vec<(String, Option<Vec<u8>>)>,
     outage: Option<Outage>,
+    /// What the clock was ahead at the first stamp in it; all later ones are made to agree.
+    ahead: Option<i64>,
 }
 
 impl Pending {
     fn is_empty(&self) -> bool {
-        let Self { declared, readings, rejected, state, outage } = self;
+        let Self { declared, readings, rejected, state, outage, ahead: _ } = self;
         declared.is_empty() && readings.is_empty() && rejected.is_empty() && state.is_empty() && outage.is_none()
     }
 }
@@ -196,7 +213,32 @@ impl Session {
         self.series.len()
     }
 
-    /// Adds a good reading to the next delivery.
+    /// Whether the clock is not known to be right: what it shows must not be taken for the date.
+    pub fn is_clock_unsure(&self) -> bool {
+        self.clock.at_least().is_some()
+    }
+
+    /// A receiver with a fix has just told this time.
+    pub fn hear_time(&self, time: Timestamp) {
+        self.clock.hear(time);
+    }
+
+    /// Adds a good reading without a time of its own to the next delivery: its time is `arrival`, taken from [`Session::now`] just now,
+    /// and as good as the clock.
+    pub fn read_on_arrival(&mut self, series: SeriesId, arrival: Timestamp, value: Value) {
+        let time = self.agreed(arrival);
+        let reading = Reading { series, time, value, quality: Quality::Good, check: None, clock: ClockState::Unsynced };
+        self.next.readings.push(reading);
+    }
+
+    /// An instant of the clock as it is now, as the clock of the next delivery's first stamp shows it.
+    fn agreed(&mut self, now: Timestamp) -> Timestamp {
+        let current = self.clock.ahead();
+        let first = *self.next.ahead.get_or_insert(current);
+        Timestamp::from_nanos(now.as_nanos().saturating_add(first.saturating_sub(current)))
+    }
+
+    /// Adds a good reading with a time that its source tells to the next delivery.
     pub fn read(&mut self, series: SeriesId, time: Timestamp, value: Value) {
         let reading = Reading { series, time, value, quality: Quality::Good, check: None, clock: ClockState::Synced };
         self.next.readings.push(reading);
@@ -244,10 +286,12 @@ impl Session {
     /// [`EngineStopped`] when there is nobody to hand it to, or the program stops while the input is held.
     pub async fn deliver(&mut self, arrival: Timestamp, urgent: bool) -> Result<u64, EngineStopped> {
         if !self.next.is_empty() {
+            // The clock may be set while there is no room.
+            let arrival = self.agreed(arrival);
             self.wait_while_held().await?;
             let deliveries = self.deliveries.clone();
             let room = deliveries.reserve().await.map_err(|_| EngineStopped)?;
-            if let Some(delivery) = self.take(arrival, urgent) {
+            if let Some(delivery) = self.complete(arrival, urgent) {
                 room.send(delivery);
             }
         }
@@ -275,14 +319,21 @@ impl Session {
 
     /// The delivery that [`Session::deliver`] would hand over; for tests and for `try`.
     pub fn take(&mut self, arrival: Timestamp, urgent: bool) -> Option<Delivery> {
+        let arrival = self.agreed(arrival);
+        self.complete(arrival, urgent)
+    }
+
+    fn complete(&mut self, arrival: Timestamp, urgent: bool) -> Option<Delivery> {
         if self.next.is_empty() {
+            self.next.ahead = None;
             return None;
         }
-        let Pending { declared, readings, rejected, state, outage } = std::mem::take(&mut self.next);
+        let Pending { declared, readings, rejected, state, outage, ahead } = std::mem::take(&mut self.next);
+        let ahead = ahead.unwrap_or_default();
         self.last_number += 1;
         let rejected = rejected.into_iter().map(|(reason, count)| Rejected { reason: reason.into(), count }).collect();
         let batch = Batch { input: self.input, arrival, readings, rejected };
-        Some(Delivery { input: self.input, number: self.last_number, declared, batch, state, outage, urgent })
+        Some(Delivery { input: self.input, number: self.last_number, declared, batch, state, outage, urgent, ahead })
     }
 
     /// The number of the last delivery that is on disk; changes wake the receiver.

@@ -245,7 +245,7 @@ impl SimulatedInput {
             let mut gathered = 0;
             while let Some(time) = schedule.take(now) {
                 for (index, id) in series.iter().enumerate() {
-                    session.read(*id, time, waves.value(index, time));
+                    session.read_on_arrival(*id, time, waves.value(index, time));
                     gathered += 1;
                     if gathered == READINGS_PER_DELIVERY_MAX {
                         gathered = 0;

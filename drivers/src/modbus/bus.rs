@@ -149,7 +149,7 @@ impl Bus {
                     for register in members.iter().filter_map(|member| device.registers.get(*member)) {
                         let series = session.series(&register.series, register.unit.as_deref(), &device.name);
                         match register.value(request, &data) {
-                            Ok(value) => session.read(series, arrival, value),
+                            Ok(value) => session.read_on_arrival(series, arrival, value),
                             Err(reason) => session.reject(reason, 1),
                         }
                     }

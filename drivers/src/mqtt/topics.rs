@@ -111,7 +111,8 @@ impl<'t> Topics<'t> {
                     declare(base, place, topic, found.entry, self.series_max, &mut self.owners, session)
                 });
                 match series {
-                    Ok(series) => session.read(*series, time, value),
+                    Ok(series) if entry.time.is_some() => session.read(*series, time, value),
+                    Ok(series) => session.read_on_arrival(*series, time, value),
                     Err(reason) => session.reject(reason, 1),
                 }
             }

@@ -1,6 +1,9 @@
 //! What a sentence says of the eight series, and which of it is new: receivers say the same in several sentences of one epoch.
 
+use std::time::Duration;
+
 use rtlive_core::reading::Value;
+use rtlive_core::time::Timestamp;
 
 use super::sentence::{BadField, Sentence, Speed};
 
@@ -131,6 +134,19 @@ fn zda(sentence: &Sentence<'_>) -> Result<Observation, BadField> {
     Ok(Observation { time_of_day: sentence.time_of_day(1)?, comes_once: true, ..Observation::default() })
 }
 
+/// Date and time of an RMC whose position was measured by satellites, in this century.
+pub(super) fn date_and_time(sentence: &Sentence<'_>) -> Option<Timestamp> {
+    let has_fix = sentence.field(2) == "A" && (1..=5).contains(&quality_of_status(true, sentence.field(12)));
+    if sentence.formatter() != "RMC" || !has_fix {
+        return None;
+    }
+    let time_of_day = sentence.time_of_day(1).ok()??;
+    let date = sentence.field(9);
+    let (day, month, year) = (date.get(0..2)?, date.get(2..4)?, date.get(4..)?);
+    let midnight: Timestamp = format!("20{year}-{month}-{day}T00:00:00Z").parse().ok()?;
+    Some(midnight.saturating_add(Duration::from_nanos(time_of_day)))
+}
+
 /// The quality of GGA for a mode indicator.
 fn quality_of_mode(mode: char) -> Option<i64> {
     match mode {
@@ -241,6 +257,23 @@ impl Epochs {
 mod tests {
     use super::super::sentence::{Found, find};
     use super::*;
+
+    #[test]
+    fn only_a_fix_by_satellites_tells_date_and_time() {
+        let told = |text: &str| {
+            let (Ok(Found::Sentence(sentence)), _) = find(text.as_bytes(), false) else { panic!("{text}") };
+            date_and_time(&sentence).map(|time| time.to_string())
+        };
+        let rmc = |status: &str, date: &str, mode: &str| told(&format!("$GNRMC,235959.50,{status},,,,,,,{date},,,{mode}"));
+        assert_eq!(rmc("A", "050226", "A").as_deref(), Some("2026-02-05T23:59:59.5Z"));
+        assert_eq!(rmc("A", "290224", "").as_deref(), Some("2024-02-29T23:59:59.5Z"));
+        for (status, date, mode) in
+            [("V", "050226", "A"), ("A", "050226", "E"), ("A", "290223", "A"), ("A", "", "A"), ("A", "05é226", "A")]
+        {
+            assert_eq!(rmc(status, date, mode), None, "{status} {date} {mode}");
+        }
+        assert_eq!(told("$GPZDA,1036,06,03,2021,00,00"), None);
+    }
 
     /// What is let through of sentences (without checksums), as `series value` in words.
     fn through(sentences: &[&str]) -> Vec<String> {
