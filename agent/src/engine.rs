@@ -10,10 +10,12 @@ use std::time::Duration;
 
 use rtlive_core::plan::Plan;
 use rtlive_core::reading::InputId;
-use rtlive_drivers::outlet::Clock;
+use rtlive_drivers::outlet::Clock as _;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::Instant;
 
+use crate::clock::watch::change;
+use crate::clock::{AgentClock, Verdict};
 use crate::message::{Committed, Delivery, StoreError, StoreHandle};
 use crate::progress::Beat;
 use crate::rates::Rates;
@@ -75,8 +77,12 @@ pub struct EngineTask {
     pub unreported: BTreeMap<InputId, u64>,
     /// To those who look on.
     pub tail: Tail,
-    /// The wall clock.
-    pub clock: Arc<dyn Clock>,
+    /// The clock, which goes by what is decided of it when the engine is told.
+    pub clock: Arc<AgentClock>,
+    /// What is decided of the clock.
+    pub verdicts: watch::Receiver<Option<Verdict>>,
+    /// Which boot this is.
+    pub boot: Arc<str>,
     /// The longest time between a reading and the commit that covers it.
     pub commit_every: Duration,
     /// Fed at each turn.
@@ -130,7 +136,7 @@ impl EngineTask {
                     }
                 }
                 Some(request) = self.requests.recv() => match request {
-                    EngineRequest::Status(reply) => { let _ = reply.send(EngineStatus::of(self.stage.engine(), &rates)); }
+                    EngineRequest::Status(reply) => { let _ = reply.send(EngineStatus::of(self.stage.engine(), &rates, self.clock.source())); }
                     EngineRequest::Reload(Reload { plan, commit_every, committed }, reply) => {
                         self.commit_every = commit_every;
                         // Inputs are numbered anew by the plan: what the ended drivers left behind is taken under the old one.
@@ -145,6 +151,13 @@ impl EngineTask {
                         reloads.push(reply);
                     }
                 },
+                Ok(()) = self.verdicts.changed(), if self.stage.may_be_told() => {
+                    let verdict = *self.verdicts.borrow_and_update();
+                    if let Some(verdict) = verdict {
+                        self.clock.follow(&verdict);
+                        self.stage.change_clock(self.clock.now(), change(&self.boot, &verdict));
+                    }
+                }
                 delivery = self.deliveries.recv(), if !inputs_gone && self.stage.has_room() => match delivery {
                     Some(delivery) => self.take(delivery),
                     None => inputs_gone = true,

@@ -12,6 +12,7 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
+use rtlive_config::agent::ClockTrust;
 use rtlive_config::fingerprint::Fingerprint;
 use rtlive_config::uplink::UplinkConfig;
 use rtlive_core::plan::Plan;
@@ -22,7 +23,8 @@ use rtlive_drivers::supervisor;
 use tokio::sync::{broadcast, mpsc, oneshot, watch};
 use tokio::task::{JoinHandle, JoinSet};
 
-use crate::clock::{boot_id, random};
+use crate::clock::watch::{begin, change, first_look, watch as watch_clock};
+use crate::clock::{AgentClock, boot_id, random};
 use crate::command::Config;
 use crate::engine::{EngineRequest, EngineTask, Reload};
 use crate::message::{Bounds, Delivery, StoreError, StoreHandle, StoreRequest};
@@ -70,7 +72,7 @@ pub struct Pipeline {
     /// The engine's heartbeat.
     pub beat: Beat,
     agent: Arc<str>,
-    clock: Arc<dyn Clock>,
+    clock: Arc<AgentClock>,
     engine: mpsc::Sender<EngineRequest>,
     engine_task: JoinHandle<Result<(), StoreError>>,
     deliveries: mpsc::Sender<Delivery>,
@@ -106,11 +108,20 @@ impl Pipeline {
     ///
     /// # Errors
     /// The store cannot be opened: another agent holds it, or its folder cannot be written.
-    pub fn start(mut config: Config, clock: Arc<dyn Clock>) -> Result<Self, PipelineError> {
-        let boot = Boot { id: boot_id(), now: clock.now(), random: random() };
+    pub fn start(mut config: Config) -> Result<Self, PipelineError> {
+        let agent_clock = Arc::new(first_look(config.agent.clock == ClockTrust::Trusted));
+        let clock: Arc<dyn Clock> = agent_clock.clone();
+        let boot_id = boot_id();
+        let boot = Boot { id: boot_id.clone(), now: clock.now(), random: random() };
         let options = store::Options { bounds: bounds(&config), ..store::Options::new(config.agent.state_dir.clone()) };
         let (mut store, recovered) = Keeper::open(&options, boot)?;
-        let (stage, kept) = recovery::restore(&mut store, recovered, &config.plan, clock.now())?;
+        let boot: Arc<str> = boot_id.into();
+        let (verdict_sender, verdicts) = watch::channel(None);
+        let (stage, kept) = recovery::restore(&mut store, recovered, &config.plan, |known| {
+            let (judge, verdict) = begin(&agent_clock, &boot, known);
+            tokio::spawn(watch_clock(judge, agent_clock.clone(), verdict_sender));
+            (agent_clock.now(), Some(change(&boot, &verdict)))
+        })?;
         let (store, store_thread) = store::thread::spawn(store, clock.clone()).map_err(PipelineError::Thread)?;
 
         let (deliveries, from_drivers) = mpsc::channel(DELIVERIES_MAX);
@@ -133,12 +144,24 @@ impl Pipeline {
             committed,
             unreported: BTreeMap::new(),
             tail: Tail::new(tail.clone()),
-            clock: clock.clone(),
+            clock: agent_clock.clone(),
+            verdicts,
+            boot,
             commit_every,
             beat: beat.clone(),
         };
         let engine_task = tokio::spawn(task.run());
+        let clock = agent_clock;
         Ok(Self { store, tail, beat, agent, clock, engine, engine_task, deliveries, inputs, uplink, store_thread })
+    }
+
+    fn clock(&self) -> Arc<dyn Clock> {
+        self.clock.clone()
+    }
+
+    /// Now, by the agent's clock.
+    pub fn now(&self) -> Timestamp {
+        self.clock.now()
     }
 
     /// Resolves when a stage ends that should not.
@@ -197,7 +220,7 @@ impl Pipeline {
         answer.await.map_err(|_| stopped())?;
         if let Some(receivers) = receivers {
             let kept = self.store.kept().await?;
-            self.inputs = Inputs::start(&mut config, kept, receivers, &self.deliveries, &self.clock, &self.store);
+            self.inputs = Inputs::start(&mut config, kept, receivers, &self.deliveries, &self.clock(), &self.store);
             changed.push("all inputs were started again");
         }
         let is_same = |uplink: &Uplink| {
@@ -212,13 +235,14 @@ impl Pipeline {
             };
             match config.uplink {
                 Some(options) => {
-                    let uplink = Uplink::start(options, &config.plan, &self.store, &self.clock, before);
+                    let uplink = Uplink::start(options, &config.plan, &self.store, &self.clock(), before);
                     self.uplink = Some(uplink);
                 }
                 None => drop(tokio::spawn(before)),
             }
             changed.push("the uplink connects again");
         }
+        self.clock.configure(config.agent.clock == ClockTrust::Trusted);
         self.agent = config.plan.agent.clone();
         Ok(changed.join("; "))
     }

@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
-use rtlive_core::engine::Engine;
-use rtlive_core::event::Event;
+use rtlive_core::engine::{ClockView, Engine};
+use rtlive_core::event::{ClockChange, Event};
 use rtlive_core::plan::Plan;
 use rtlive_core::record::Emitted;
 use rtlive_core::time::Timestamp;
@@ -18,13 +18,16 @@ use crate::store::{Keeper, Recovered, Store, StoreError};
 /// last commit, and emit what they emitted then. The store takes that back: what is in no frame yet is a stream's tail again. A plan
 /// that was changed meanwhile is a reload now.
 ///
+/// `clock` is asked how the clock stands, once it is known how it stood at the last commit; what it says is the first event, at the
+/// instant that comes with it.
+///
 /// # Errors
 /// What no other disk would help.
 pub fn restore(
     store: &mut Keeper,
     recovered: Recovered,
     plan: &Arc<Plan>,
-    now: Timestamp,
+    clock: impl FnOnce(&ClockView) -> (Timestamp, Option<ClockChange>),
 ) -> Result<(Stage, Kept), StoreError> {
     let Recovered { snapshot, commits, kept, last_commit_at } = recovered;
     let engine = match snapshot.map(|snapshot| replay(snapshot, &commits)) {
@@ -39,7 +42,12 @@ pub fn restore(
         None => Engine::new(plan.clone()),
     };
     let changed = **engine.plan() != **plan;
+    let (now, change) = clock(&engine.clock());
     let mut stage = Stage::new(engine, kept.clone(), last_commit_at);
+    // Under the plan that what waits for the clock was taken under.
+    if let Some(change) = change {
+        stage.change_clock(now, change);
+    }
     if changed {
         stage.reload(now, plan.clone(), false);
     }

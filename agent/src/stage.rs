@@ -9,9 +9,9 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use rtlive_core::engine::Engine;
-use rtlive_core::event::{Declared, Event, Outage};
+use rtlive_core::event::{ClockChange, Declared, Event, Outage};
 use rtlive_core::plan::{Plan, StreamId};
-use rtlive_core::reading::{InputId, SeriesId};
+use rtlive_core::reading::{ClockState, InputId, SeriesId};
 use rtlive_core::record::Emitted;
 use rtlive_core::time::Timestamp;
 use rtlive_drivers::outlet::Delivery;
@@ -130,7 +130,7 @@ impl Stage {
 
     /// Takes what a driver delivered.
     pub fn deliver(&mut self, now: Timestamp, delivery: Delivery) {
-        let Delivery { input, number, declared, mut batch, state, outage, urgent } = delivery;
+        let Delivery { input, number, declared, mut batch, state, outage, urgent, ahead } = delivery;
         if usize::from(input.0) >= self.inputs.len() {
             return;
         }
@@ -149,7 +149,14 @@ impl Stage {
         }
         events.extend(outage.map(Event::Outage));
         let Some(side) = self.inputs.get(usize::from(input.0)) else { return };
+        // The engine reckons by the clock that it was last told of; the driver's may have been another.
+        let behind = self.engine.clock_ahead().map_or(0, |engine| engine.saturating_sub(ahead));
+        let stamp = |time: Timestamp| Timestamp::from_nanos(time.as_nanos().saturating_add(behind));
+        batch.arrival = stamp(batch.arrival);
         for reading in &mut batch.readings {
+            if reading.clock == ClockState::Unsynced {
+                reading.time = stamp(reading.time);
+            }
             // A driver that uses a series which it did not declare has a defect; its reading goes nowhere rather than elsewhere.
             reading.series = side.series.get(reading.series.index()).copied().unwrap_or(SeriesId::UNKNOWN);
         }
@@ -177,6 +184,16 @@ impl Stage {
             self.take(now, Event::Series(declared));
         }
         self.engine.series_named(&name).unwrap_or(SeriesId::UNKNOWN)
+    }
+
+    /// The clock changes; `now` is by the new one. Not while [`Stage::may_be_told`] forbids it.
+    pub fn change_clock(&mut self, now: Timestamp, change: ClockChange) {
+        self.take(now, Event::Clock(change));
+    }
+
+    /// Whether events may be taken now: not between a reload and the commit that carries it.
+    pub fn may_be_told(&self) -> bool {
+        !self.plan_waits
     }
 
     /// Lets time pass. Only steps that change something are journalled.
@@ -286,7 +303,7 @@ fn time_of(bytes: &[u8]) -> Option<Timestamp> {
 mod tests {
     use rtlive_core::event::{Batch, Rejected};
     use rtlive_core::plan::InputPlan;
-    use rtlive_core::reading::{ClockState, Quality, Reading, SeriesInfo, Value};
+    use rtlive_core::reading::{Quality, Reading, SeriesInfo, Value};
 
     use super::*;
 
@@ -329,6 +346,7 @@ mod tests {
             state: Vec::new(),
             outage: None,
             urgent: false,
+            ahead: 0,
         }
     }
 

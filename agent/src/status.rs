@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use std::sync::PoisonError;
 use std::time::Instant;
 
-use rtlive_core::engine::{Engine, InputAccount, InputTime, Ledger, RaisedAlert, WindowAccount};
+use rtlive_core::engine::{ClockView, Engine, InputAccount, InputTime, Ledger, RaisedAlert, WindowAccount};
 use rtlive_core::journal::StreamKey;
 use rtlive_core::time::Timestamp;
 use rtlive_drivers::outlet::InputHealth;
@@ -31,12 +31,15 @@ pub struct EngineStatus {
     pub windows_open: usize,
     /// How many series are known.
     pub series: usize,
+    /// How the clock stands, and why.
+    pub clock: (ClockView, &'static str),
 }
 
 impl EngineStatus {
-    /// Looks at an engine.
-    pub fn of(engine: &Engine, rates: &Rates) -> Self {
+    /// Looks at an engine; `clock` says why the clock is trusted or is not.
+    pub fn of(engine: &Engine, rates: &Rates, clock: &'static str) -> Self {
         Self {
+            clock: (engine.clock(), clock),
             per_s: rates.per_second(Instant::now(), engine.ledger()),
             ledger: engine.ledger().clone(),
             times: engine.input_times(),
@@ -58,6 +61,8 @@ pub struct Status {
     pub since: String,
     /// When this was asked, RFC 3339.
     pub time: String,
+    /// How well the time is known.
+    pub clock: ClockLine,
     /// The inputs, in the order of their names.
     pub inputs: Vec<InputStatus>,
     /// The window streams.
@@ -76,6 +81,19 @@ pub struct Status {
     pub uplink: Option<UplinkHealth>,
     /// Whether everything that was taken is accounted for.
     pub ledger: LedgerLine,
+}
+
+/// The clock.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct ClockLine {
+    /// Whether readings without a time of their own go their way; `false` while they wait.
+    pub trusted: bool,
+    /// Since when that is so, RFC 3339.
+    pub since: Option<String>,
+    /// Why.
+    pub source: String,
+    /// How many readings wait.
+    pub provisional: u64,
 }
 
 /// An input.
@@ -211,6 +229,7 @@ impl Status {
             version: env!("CARGO_PKG_VERSION").into(),
             since: since.to_string(),
             time: now.to_string(),
+            clock: ClockLine::of(&engine.clock.0, engine.clock.1),
             inputs,
             windows: engine.ledger.windows.iter().map(WindowStatus::of).collect(),
             windows_open: engine.windows_open,
@@ -238,6 +257,14 @@ impl Status {
             uplink,
             ledger: LedgerLine { closes: imbalances.is_empty(), imbalances },
         }
+    }
+}
+
+impl ClockLine {
+    fn of(clock: &ClockView, source: &str) -> Self {
+        let ClockView { is_trusted, since, provisional, .. } = *clock;
+        let since = since.map(|since| since.to_string());
+        Self { trusted: is_trusted, since, source: source.into(), provisional: provisional as u64 }
     }
 }
 

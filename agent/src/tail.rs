@@ -10,7 +10,7 @@ use rtlive_core::engine::Engine;
 use rtlive_core::event::Event;
 use rtlive_core::json::{self, Origin};
 use rtlive_core::plan::{Function, StreamKind};
-use rtlive_core::reading::SeriesId;
+use rtlive_core::reading::{ClockState, SeriesId};
 use rtlive_core::record::{Emitted, Record};
 use rtlive_core::selector::Selector;
 use rtlive_core::time::Timestamp;
@@ -56,8 +56,11 @@ impl Tail {
         }
         for (_, event) in events {
             if let Event::Batch(batch) = event {
-                for reading in &batch.readings {
-                    self.send(engine, READINGS, &[], &Record::Reading(reading.clone()));
+                for mut reading in batch.readings.iter().cloned() {
+                    if engine.clock().is_trusted {
+                        reading.clock = ClockState::Synced;
+                    }
+                    self.send(engine, READINGS, &[], &Record::Reading(reading));
                 }
             }
         }

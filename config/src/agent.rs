@@ -8,9 +8,9 @@ use sha2::{Digest, Sha256};
 
 use crate::document::quoted;
 use crate::name::{NAME_CHARS_MAX, is_agent_id};
-use crate::options;
 use crate::table::{Table, Value};
 use crate::value::{Setting, parse};
+use crate::{choices, options};
 
 /// Where systemd keeps the id of the machine (machine-id(5)).
 pub const MACHINE_ID_FILE: &str = "/etc/machine-id";
@@ -24,6 +24,17 @@ const DERIVED_HEX_DIGITS: usize = 12;
 /// Sets our digests of machine ids apart from those of other programs.
 const DERIVATION_KEY: &str = "rtlive agent id";
 
+choices! {
+    /// When the machine's clock is trusted.
+    pub enum ClockTrust {
+        /// Once something keeps it right: an NTP client, or a receiver of satellite navigation with a fix.
+        Auto = "auto",
+        /// Always, unless it shows a time before the program was built, and for a minute after each step: where nothing tells the
+        /// system that its clock is right, and it is.
+        Trusted = "trusted",
+    }
+}
+
 options! {
     /// The agent itself.
     pub struct AgentOptions {
@@ -32,6 +43,8 @@ options! {
         pub id: Option<AgentId>,
         /// The folder of the store and of what must survive a restart.
         pub state_dir: PathBuf = "/var/lib/rtlive",
+        /// When the machine's clock is trusted. Until then readings without a time of their own wait (docs/clock.md).
+        pub clock: ClockTrust = "auto",
         /// Free labels, for `{label.NAME}` in topics and messages, and in the status.
         pub labels: Labels,
     }
@@ -82,13 +95,15 @@ pub struct AgentConfig {
     pub id: Arc<str>,
     /// The folder of the store and of what must survive a restart.
     pub state_dir: PathBuf,
+    /// When the machine's clock is trusted.
+    pub clock: ClockTrust,
     /// Free labels.
     pub labels: BTreeMap<String, String>,
 }
 
 /// Checks `[agent]`. `machine_id` is what [`MACHINE_ID_FILE`] says, where it says something.
 pub(crate) fn check(table: &Table<'_>, machine_id: Option<&str>) -> Option<AgentConfig> {
-    let AgentOptions { id, state_dir, labels } = AgentOptions::read(table)?;
+    let AgentOptions { id, state_dir, clock, labels } = AgentOptions::read(table)?;
     let id = match (id, machine_id.map(str::trim).filter(|id| !id.is_empty())) {
         (Some(AgentId(id)), _) => id,
         (None, Some(machine_id)) => derived_id(machine_id),
@@ -98,7 +113,7 @@ pub(crate) fn check(table: &Table<'_>, machine_id: Option<&str>) -> Option<Agent
             return None;
         }
     };
-    Some(AgentConfig { id: id.into(), state_dir, labels: labels.0 })
+    Some(AgentConfig { id: id.into(), state_dir, clock, labels: labels.0 })
 }
 
 /// The default id. The machine id is confidential (machine-id(5) asks for a keyed cryptographic hash), and topics are not.

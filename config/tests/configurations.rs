@@ -176,7 +176,7 @@ fn the_report_in_json_is_stable() {
         "ok": false,
         "mistakes": [{
             "file": "t.toml", "line": 3, "column": 1, "key": "agent.labls",
-            "kind": "unknown_key", "nearest": "labels", "known": ["id", "labels", "state_dir"],
+            "kind": "unknown_key", "nearest": "labels", "known": ["clock", "id", "labels", "state_dir"],
         }],
         "warnings": [],
         "plan": null,

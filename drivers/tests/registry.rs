@@ -15,7 +15,7 @@ use rtlive_config::markdown::reference_markdown;
 use rtlive_config::reference::Reference;
 use rtlive_config::{Config, load};
 use rtlive_core::json::{self, Origin};
-use rtlive_core::reading::{InputId, SeriesInfo};
+use rtlive_core::reading::{ClockState, InputId, SeriesInfo};
 use rtlive_core::record::Record;
 use rtlive_core::time::Timestamp;
 use rtlive_drivers::catalogue::Drivers;
@@ -83,7 +83,9 @@ fn decode(config: &Config<Box<dyn Input>>, bytes: &[u8], cuts: &[usize]) -> Opti
         decoder.take(piece, &mut session);
         let Some(delivery) = session.take(session.now(), false) else { continue };
         series.extend(delivery.declared.into_iter().map(|declared| declared.info));
-        for reading in delivery.batch.readings {
+        for mut reading in delivery.batch.readings {
+            // As the engine does while the clock is trusted.
+            reading.clock = ClockState::Synced;
             let origin = Origin { agent: "test", epoch: "try", stream: "raw", class: "process", historical: false };
             let mut line = Vec::new();
             let number = decoded.lines.len() as u64 + 1;

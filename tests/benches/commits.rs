@@ -109,15 +109,23 @@ fn store(folder: &Path, is_delivered: bool) {
     let plan = plan(folder);
     let boot = Boot { id: "bench".into(), now: at(0), random: 1 };
     let (mut store, recovered) = Keeper::open(&Options::new(folder.to_owned()), boot).unwrap();
-    let (mut stage, _) = recovery::restore(&mut store, recovered, &plan, at(0)).unwrap();
+    let (mut stage, _) = recovery::restore(&mut store, recovered, &plan, |_| (at(0), None)).unwrap();
     store.hint(LinkHint { connected: is_delivered, congested: false });
     let mut declared: Vec<Declared> = (0..SERIES).map(series).collect();
     let mut wants_snapshot = false;
     for second in 0..COMMITS {
         let declared = std::mem::take(&mut declared);
         let (input, number) = (InputId(0), second + 1);
-        let delivery =
-            Delivery { input, number, declared, batch: batch(second), state: Vec::new(), outage: None, urgent: false };
+        let delivery = Delivery {
+            input,
+            number,
+            declared,
+            batch: batch(second),
+            state: Vec::new(),
+            outage: None,
+            urgent: false,
+            ahead: 0,
+        };
         stage.deliver(at(second), delivery);
         let commit = stage.cut(at(second), wants_snapshot).unwrap();
         wants_snapshot = store.commit(commit).unwrap().wants_snapshot;

@@ -62,7 +62,8 @@ impl Agent {
     pub fn new(folder: &Path, configuration: &str) -> io::Result<Self> {
         fs::create_dir_all(folder)?;
         let state_dir = folder.join("state");
-        let agent = format!("[agent]\nid = \"test\"\nstate_dir = {:?}\n\n{configuration}", state_dir);
+        let agent =
+            format!("[agent]\nid = \"test\"\nclock = \"trusted\"\nstate_dir = {:?}\n\n{configuration}", state_dir);
         fs::write(folder.join("rtlive.toml"), agent)?;
         Ok(Self { folder: folder.to_owned(), process: None })
     }

@@ -4,7 +4,6 @@ use std::io;
 use std::net::SocketAddr;
 use std::path::Path;
 use std::process::ExitCode;
-use std::sync::Arc;
 use std::time::Duration;
 
 use rtlive_drivers::outlet::Clock;
@@ -72,7 +71,7 @@ async fn play(folder: &Path, options: &Demo) -> Result<bool, Failure> {
     let mut centre = Centre { subscription, subscriber: Subscriber::default(), screen: Screen::default() };
     let keys = Keys::listen().map_err(Failure::at("listen to the terminal"))?;
     centre.screen.introduction(&port, broker, folder, keys.is_some()).map_err(unread)?;
-    let mut pipeline = Pipeline::start(config, Arc::new(SystemClock)).map_err(Failure::at("start the agent"))?;
+    let mut pipeline = Pipeline::start(config).map_err(Failure::at("start the agent"))?;
     watch(&mut pipeline, &cable, &mut centre, keys, &mut signals, options).await?;
     centre.screen.end().map_err(unread)?;
     tokio::select! {
@@ -187,6 +186,7 @@ fn configuration(state_dir: &Path, port: &Path, broker: SocketAddr) -> String {
     format!(
         r#"[agent]
 id = "demo"
+clock = "trusted"
 state_dir = {state_dir:?}
 
 [inputs.meter]

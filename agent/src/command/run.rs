@@ -2,16 +2,13 @@
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use std::sync::Arc;
 
 use rtlive_core::time::Timestamp;
-use rtlive_drivers::outlet::Clock;
 use sd_notify::NotifyState;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::mpsc;
 
 use super::{Config, Failure, load_to_run};
-use crate::clock::SystemClock;
 use crate::pipeline::Pipeline;
 use crate::progress::{self, notify};
 use crate::socket::{self, SocketRequest, Verdict};
@@ -31,11 +28,10 @@ pub fn run(paths: &[PathBuf]) -> Result<ExitCode, Failure> {
 }
 
 async fn agent(paths: &[PathBuf], config: Config) -> Result<ExitCode, Failure> {
-    let clock = Arc::new(SystemClock);
-    let since = clock.now();
     let mut signals = Signals::listen().map_err(Failure::at("listen for signals"))?;
     let state_dir = config.agent.state_dir.clone();
-    let mut pipeline = Pipeline::start(config, clock).map_err(Failure::at("start"))?;
+    let mut pipeline = Pipeline::start(config).map_err(Failure::at("start"))?;
+    let since = pipeline.now();
 
     let path = socket::path(&state_dir);
     let (to_agent, mut from_socket) = mpsc::channel(SOCKET_REQUESTS_MAX);

@@ -10,7 +10,7 @@ use std::time::Duration;
 use rtlive_config::InputConfig;
 use rtlive_core::event::Declared;
 use rtlive_core::json::{self, Origin};
-use rtlive_core::reading::{InputId, Quality, Reading, SeriesInfo};
+use rtlive_core::reading::{ClockState, InputId, Quality, Reading, SeriesInfo};
 use rtlive_core::record::Record;
 use rtlive_drivers::input::{Input, InputError};
 use rtlive_drivers::outlet::{Clock, Delivery, Session, SessionParts, SharedHealth, TracedBytes};
@@ -217,7 +217,9 @@ impl Printer {
         Ok(())
     }
 
-    fn line(&mut self, reading: Reading) -> io::Result<()> {
+    fn line(&mut self, mut reading: Reading) -> io::Result<()> {
+        // Whether its time is right is another question than whether it can be read.
+        reading.clock = ClockState::Synced;
         self.printed += 1;
         self.good += u64::from(reading.quality == Quality::Good);
         let origin = Origin { agent: &self.agent, epoch: EPOCH, stream: STREAM, class: "process", historical: false };

@@ -39,7 +39,7 @@ impl Account {
     pub fn of(state_dir: &Path, plan: &Arc<Plan>, now: Timestamp) -> Result<Self, StoreError> {
         let options = Options::new(state_dir.to_owned());
         let (mut store, recovered) = Keeper::open(&options, Boot { id: boot_id(), now, random: random() })?;
-        let (stage, _) = recovery::restore(&mut store, recovered, plan, now)?;
+        let (stage, _) = recovery::restore(&mut store, recovered, plan, |_| (now, None))?;
         let status = store.status()?;
         let ledger = stage.engine().ledger();
         let mut imbalances: Vec<String> = ledger.check().iter().map(ToString::to_string).collect();

@@ -3,13 +3,15 @@
 
 use std::fmt;
 
-use super::{InputStatus, MemoryLine, Status, StreamStatus, WindowStatus};
+use super::{ClockLine, InputStatus, MemoryLine, Status, StreamStatus, WindowStatus};
 use crate::uplink::{StreamRefusal, UplinkHealth};
 
 impl fmt::Display for Status {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { agent, version, since, time, inputs, windows, streams, store, uplink, alerts, ledger, .. } = self;
         writeln!(f, "{agent}, rtlive {version}, runs since {}, now it is {}", second(since), second(time))?;
+
+        write!(f, "{}", self.clock)?;
 
         let width = column(inputs.iter().map(|input| &input.name));
         writeln!(f, "\n{:<width$}  {:<9}{:>10}{:>10}  newest", "input", "state", "taken", "per s")?;
@@ -50,6 +52,19 @@ impl fmt::Display for Status {
             return writeln!(f, "ledger   closes");
         }
         writeln!(f, "ledger   does not close, which is a defect of the program: {}", ledger.imbalances.join("; "))
+    }
+}
+
+impl fmt::Display for ClockLine {
+    /// Nothing while it is trusted: there is nothing to do.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { trusted, since, source, provisional } = self;
+        if *trusted {
+            return Ok(());
+        }
+        let since = since.as_ref().map(|since| format!(" since {}", second(since))).unwrap_or_default();
+        writeln!(f, "THE CLOCK IS NOT TRUSTED{since}: {source}.")?;
+        writeln!(f, "{provisional} readings wait for it; where it is right, say agent.clock = \"trusted\"")
     }
 }
 

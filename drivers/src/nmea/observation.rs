@@ -264,7 +264,8 @@ mod tests {
             let (Ok(Found::Sentence(sentence)), _) = find(text.as_bytes(), false) else { panic!("{text}") };
             date_and_time(&sentence).map(|time| time.to_string())
         };
-        let rmc = |status: &str, date: &str, mode: &str| told(&format!("$GNRMC,235959.50,{status},,,,,,,{date},,,{mode}"));
+        let rmc =
+            |status: &str, date: &str, mode: &str| told(&format!("$GNRMC,235959.50,{status},,,,,,,{date},,,{mode}"));
         assert_eq!(rmc("A", "050226", "A").as_deref(), Some("2026-02-05T23:59:59.5Z"));
         assert_eq!(rmc("A", "290224", "").as_deref(), Some("2024-02-29T23:59:59.5Z"));
         for (status, date, mode) in

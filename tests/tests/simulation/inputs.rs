@@ -237,8 +237,16 @@ impl Driver {
         let reject = |count| vec![Rejected { reason: "checksum".into(), count }];
         let rejections = if rejected > 0 { reject(rejected) } else { Vec::new() };
         let batch = Batch { input: self.input, arrival, readings: batch, rejected: rejections };
-        let delivery =
-            Delivery { input: self.input, number: self.last_number, declared, batch, state, outage: None, urgent };
+        let delivery = Delivery {
+            input: self.input,
+            number: self.last_number,
+            declared,
+            batch,
+            state,
+            outage: None,
+            urgent,
+            ahead: 0,
+        };
         self.waiting.push_back((delivery, Taken { input: source.name, arrival, readings, rejected, outage: None }));
     }
 

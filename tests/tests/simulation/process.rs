@@ -88,7 +88,7 @@ impl World {
             store.set_bytes_max(bytes);
         }
         let plan = plan(self.configured);
-        let restored = recovery::restore(&mut store, recovered, &plan, self.wall());
+        let restored = recovery::restore(&mut store, recovered, &plan, |_| (self.wall(), None));
         let (stage, kept) = restored.map_err(|error| format!("restore: {error}"))?;
         self.check_recovery(&stage, &plan)?;
         self.may_die()?;

@@ -59,6 +59,10 @@ pub struct ClockView {
     pub trusted_to: Option<Timestamp>,
     /// How many readings wait.
     pub provisional: usize,
+    /// The boot that it is the clock of; `None` before the first word of a clock.
+    pub boot: Option<Arc<str>>,
+    /// By how many nanoseconds the time is ahead of that since this boot.
+    pub ahead: i64,
 }
 
 /// The clock in a snapshot.
@@ -165,8 +169,8 @@ impl Engine {
 
     /// How the clock stands.
     pub fn clock(&self) -> ClockView {
-        let Clock { is_trusted, since, trusted_to, ref held, .. } = self.clock;
-        ClockView { is_trusted, since, trusted_to, provisional: held.len() }
+        let Clock { is_trusted, since, trusted_to, ahead, ref boot, ref held, .. } = self.clock;
+        ClockView { is_trusted, since, trusted_to, provisional: held.len(), boot: boot.clone(), ahead }
     }
 
     /// The clock changes: readings that wait for it get their time, or never will.

@@ -109,7 +109,7 @@ impl Rig {
     fn opened(folder: &Path, disk: &Disk, second: i64) -> (Keeper, Stage) {
         let boot = Boot { id: "boot".into(), now: at(second), random: 7 + second.unsigned_abs() };
         let (mut keeper, recovered) = Keeper::open(&disk.options(folder), boot).unwrap();
-        let (stage, _) = recovery::restore(&mut keeper, recovered, &raw_plan(), at(second)).unwrap();
+        let (stage, _) = recovery::restore(&mut keeper, recovered, &raw_plan(), |_| (at(second), None)).unwrap();
         keeper.hint(CONNECTED);
         (keeper, stage)
     }
@@ -140,7 +140,10 @@ impl Rig {
         let Some((_, Event::Batch(batch))) = events(self.second, &values).pop() else { panic!() };
         self.delivered += 1;
         let (input, number, state, outage) = (InputId(0), self.delivered, Vec::new(), None);
-        self.stage.deliver(at(self.second), Delivery { input, number, declared, batch, state, outage, urgent: false });
+        self.stage.deliver(
+            at(self.second),
+            Delivery { input, number, declared, batch, state, outage, urgent: false, ahead: 0 },
+        );
         let commit = self.stage.cut(at(self.second), self.with_snapshot).unwrap();
         let committed = self.keeper.commit(commit).unwrap();
         self.stage.committed();
