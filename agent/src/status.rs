@@ -8,6 +8,7 @@ use std::time::Instant;
 
 use rtlive_core::engine::{ClockView, Engine, InputAccount, InputTime, Ledger, RaisedAlert, WindowAccount};
 use rtlive_core::journal::StreamKey;
+use rtlive_core::reading::{Check, SeriesId};
 use rtlive_core::time::Timestamp;
 use rtlive_drivers::outlet::InputHealth;
 use serde::{Deserialize, Serialize};
@@ -15,6 +16,9 @@ use serde::{Deserialize, Serialize};
 use crate::message::{StoreStatus, StreamAccount};
 use crate::rates::Rates;
 use crate::uplink::UplinkHealth;
+
+/// How many pairs of series and check the status shows: those with the most objections. More would hide them.
+const QUALITY_LINES_MAX: usize = 20;
 
 /// What the engine task tells.
 #[derive(Clone, Debug)]
@@ -33,6 +37,8 @@ pub struct EngineStatus {
     pub series: usize,
     /// How the clock stands, and why.
     pub clock: (ClockView, &'static str),
+    /// How often quality checks objected.
+    pub quality: QualityStatus,
 }
 
 impl EngineStatus {
@@ -46,6 +52,7 @@ impl EngineStatus {
             alerts: engine.alerts_raised(),
             windows_open: engine.windows_open(),
             series: engine.series().len(),
+            quality: QualityStatus::of(engine),
         }
     }
 }
@@ -79,6 +86,8 @@ pub struct Status {
     pub store: StoreLine,
     /// The link; `null` without `[uplink]`.
     pub uplink: Option<UplinkHealth>,
+    /// How often quality checks objected to readings.
+    pub quality: QualityStatus,
     /// Whether everything that was taken is accounted for.
     pub ledger: LedgerLine,
 }
@@ -94,6 +103,28 @@ pub struct ClockLine {
     pub source: String,
     /// How many readings wait.
     pub provisional: u64,
+}
+
+/// How often quality checks objected.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct QualityStatus {
+    /// By check, over all series.
+    pub checks: BTreeMap<String, u64>,
+    /// The series to which checks objected most.
+    pub series: Vec<ObjectionStatus>,
+    /// How many more pairs of series and check are counted.
+    pub more: usize,
+}
+
+/// How often a check objected to readings of a series.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct ObjectionStatus {
+    /// The series.
+    pub series: String,
+    /// The check.
+    pub check: String,
+    /// How often.
+    pub count: u64,
 }
 
 /// An input.
@@ -169,6 +200,8 @@ pub struct StreamStatus {
     pub stored_bytes: u64,
     /// How long the oldest that waits has waited, in seconds.
     pub lag_s: Option<f64>,
+    /// Readings that the stream selects and that told nothing new; `null` for a stream that leaves nothing out.
+    pub suppressed: Option<u64>,
 }
 
 /// The store.
@@ -242,7 +275,7 @@ impl Status {
             streams: store
                 .streams
                 .iter()
-                .map(|(StreamKey { stream: name, class }, account)| StreamStatus::of(name, class, account, now))
+                .map(|(key, account)| StreamStatus::of(key, account, &engine.ledger, now))
                 .collect(),
             store: StoreLine {
                 epoch: store.epoch.map(|epoch| epoch.to_string()),
@@ -255,6 +288,7 @@ impl Status {
                     .map(|memory| MemoryLine { since: memory.since.to_string(), why: memory.why.clone() }),
             },
             uplink,
+            quality: engine.quality.clone(),
             ledger: LedgerLine { closes: imbalances.is_empty(), imbalances },
         }
     }
@@ -307,10 +341,30 @@ impl WindowStatus {
     }
 }
 
+impl QualityStatus {
+    fn of(engine: &Engine) -> Self {
+        let counts = engine.quality_counts();
+        let mut pairs: Vec<_> = counts.series.iter().collect();
+        pairs.sort_by_key(|(_, count)| std::cmp::Reverse(**count));
+        let objection = |(&(series, check), &count): (&(SeriesId, Check), &u64)| {
+            let series = engine.series().get(SeriesId::index(series))?.name.to_string();
+            Some(ObjectionStatus { series, check: check.name().into(), count })
+        };
+        Self {
+            checks: counts.checks.iter().map(|(check, &count)| (check.name().into(), count)).collect(),
+            more: pairs.len().saturating_sub(QUALITY_LINES_MAX),
+            series: pairs.into_iter().take(QUALITY_LINES_MAX).filter_map(objection).collect(),
+        }
+    }
+}
+
 impl StreamStatus {
-    fn of(name: &str, class: &str, account: &StreamAccount, now: Timestamp) -> Self {
+    fn of(key: &StreamKey, account: &StreamAccount, ledger: &Ledger, now: Timestamp) -> Self {
+        let suppressed = ledger.reports.iter().find(|report| report.stream == key.stream);
+        let suppressed = suppressed.map(|report| report.suppressed);
+        let (name, class) = (key.stream.to_string(), key.class.to_string());
         let StreamAccount { numbered, acknowledged, stored, in_gaps, stored_bytes, oldest } = *account;
         let lag_s = oldest.map(|oldest| now.since(oldest).as_secs_f64());
-        Self { name: name.into(), class: class.into(), numbered, acknowledged, stored, in_gaps, stored_bytes, lag_s }
+        Self { name, class, numbered, acknowledged, stored, in_gaps, stored_bytes, lag_s, suppressed }
     }
 }

@@ -3,7 +3,7 @@
 
 use std::fmt;
 
-use super::{ClockLine, InputStatus, MemoryLine, Status, StreamStatus, WindowStatus};
+use super::{ClockLine, InputStatus, MemoryLine, ObjectionStatus, QualityStatus, Status, StreamStatus, WindowStatus};
 use crate::uplink::{StreamRefusal, UplinkHealth};
 
 impl fmt::Display for Status {
@@ -46,6 +46,7 @@ impl fmt::Display for Status {
             Some(uplink) => writeln!(f, "link     {uplink}")?,
             None => writeln!(f, "link     none is configured: records are stored, and go nowhere")?,
         }
+        self.quality.fmt(f)?;
         let raised = if alerts.is_empty() { "none is raised".into() } else { format!("raised: {}", alerts.join(", ")) };
         writeln!(f, "alerts   {raised}")?;
         if ledger.closes {
@@ -110,7 +111,28 @@ impl StreamStatus {
         if *stored_bytes > 0 {
             write!(f, ", {} in frames", bytes(*stored_bytes))?;
         }
+        if let Some(suppressed) = self.suppressed {
+            write!(f, ", {suppressed} that told nothing new left out")?;
+        }
         writeln!(f)
+    }
+}
+
+impl fmt::Display for QualityStatus {
+    /// A line for all series, and one for each pair of series and check; nothing where nothing was objected to.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.checks.is_empty() {
+            return Ok(());
+        }
+        let checks: Vec<String> = self.checks.iter().map(|(check, count)| format!("{check} {count}")).collect();
+        writeln!(f, "quality  objected to: {}", checks.join(", "))?;
+        for ObjectionStatus { series, check, count } in &self.series {
+            writeln!(f, "         {series}: {check} {count}")?;
+        }
+        match self.more {
+            0 => Ok(()),
+            more => writeln!(f, "         and {more} more of series and checks"),
+        }
     }
 }
 
@@ -185,6 +207,16 @@ fn bytes(count: u64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn objections_are_told_by_check_and_by_series() {
+        let series = vec![ObjectionStatus { series: "a/x".into(), check: "range".into(), count: 5 }];
+        let quality = QualityStatus { checks: [("range".into(), 6), ("spike".into(), 1)].into(), series, more: 2 };
+        let told =
+            "quality  objected to: range 6, spike 1\n         a/x: range 5\n         and 2 more of series and checks\n";
+        assert_eq!(quality.to_string(), told);
+        assert_eq!(QualityStatus::default().to_string(), "");
+    }
 
     #[test]
     fn quantities_are_told_as_a_person_would() {
