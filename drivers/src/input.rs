@@ -1,5 +1,6 @@
 //! What a driver is to the rest of the program.
 
+use std::error::Error;
 use std::future::Future;
 use std::pin::Pin;
 
@@ -58,4 +59,19 @@ pub struct InputError {
     pub cause: String,
     /// What the user can do.
     pub hint: Option<String>,
+}
+
+/// An error in its own words and in those of its causes; libraries repeat their cause in some errors and not in others, so what was said is
+/// not said again.
+pub fn told(error: &dyn Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        let words = cause.to_string();
+        if !text.contains(&words) {
+            text = format!("{text}: {words}");
+        }
+        source = cause.source();
+    }
+    text
 }

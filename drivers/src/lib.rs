@@ -9,6 +9,7 @@
 pub mod catalogue;
 pub mod fields;
 pub mod file;
+mod fnv;
 pub mod gpio;
 pub mod input;
 mod listen;

@@ -1,8 +1,7 @@
 //! The supervisor: runs inputs, each as a task of its own, and starts them again when they fail.
 //!
 //! Invariants: a failing input never stops another, neither by an error nor by a panic; the pause before a restart grows with
-//! decorrelated jitter (M. Brooker, "Exponential Backoff and Jitter", AWS Architecture Blog, 2015) up to [`PAUSE_MAX`], and only a
-//! run of at least [`STEADY_AFTER`] makes it short again, so that a source which accepts and then drops a connection is not hammered;
+//! jitter ([`Backoff`]) up to [`PAUSE_MAX`], and only a run of at least [`STEADY_AFTER`] makes it short again, so that a source which accepts and then drops a connection is not hammered;
 //! a stop ends an input within [`STOP_GRACE`] even if its driver does not listen.
 
 use std::any::Any;
@@ -13,6 +12,7 @@ use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
 
+use rtlive_core::backoff::Backoff;
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep, timeout};
 use tracing::{debug, error, warn};
@@ -39,7 +39,7 @@ pub fn spawn(name: Arc<str>, input: Box<dyn Input>, session: Session) -> JoinHan
 
 /// Runs an input until its source ends or the program stops; what [`spawn`] spawns.
 pub async fn supervise(name: Arc<str>, input: Box<dyn Input>, mut session: Session) {
-    let mut pauses = Pauses::new(RandomState::new().hash_one(&*name));
+    let mut pauses = Backoff::new(PAUSE_MIN, PAUSE_MAX, RandomState::new().hash_one(&*name));
     let mut told = None;
     loop {
         session.health().state = "starting";
@@ -69,7 +69,10 @@ pub async fn supervise(name: Arc<str>, input: Box<dyn Input>, mut session: Sessi
                 format!("the driver panicked: {what}")
             }
         };
-        let pause = pauses.next(started.elapsed());
+        if started.elapsed() >= STEADY_AFTER {
+            pauses.reset();
+        }
+        let pause = pauses.next_wait(Duration::ZERO);
         {
             let mut health = session.health();
             health.state = "waiting";
@@ -139,41 +142,6 @@ fn message_of(panic: &(dyn Any + Send)) -> String {
         (Some(text), _) => (*text).to_owned(),
         (None, Some(text)) => text.clone(),
         (None, None) => "without a message".to_owned(),
-    }
-}
-
-/// The pauses before restarts: each is drawn between [`PAUSE_MIN`] and three times the one before, at most [`PAUSE_MAX`].
-///
-/// Pure: the same seed and the same runs give the same pauses.
-struct Pauses {
-    last: Duration,
-    random: u64,
-}
-
-impl Pauses {
-    fn new(seed: u64) -> Self {
-        Self { last: PAUSE_MIN, random: seed }
-    }
-
-    /// The pause after a run that lasted for `ran`.
-    fn next(&mut self, ran: Duration) -> Duration {
-        if ran >= STEADY_AFTER {
-            self.last = PAUSE_MIN;
-        }
-        let widest = (self.last * 3).min(PAUSE_MAX);
-        let span = widest.saturating_sub(PAUSE_MIN);
-        self.last = PAUSE_MIN + span.mul_f64(self.fraction());
-        self.last
-    }
-
-    /// The next number of [0, 1): SplitMix64 (Steele, Lea, Flood, OOPSLA 2014); jitter needs no better.
-    fn fraction(&mut self) -> f64 {
-        self.random = self.random.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.random;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^= z >> 31;
-        (z >> 11) as f64 / (1_u64 << 53) as f64
     }
 }
 
@@ -275,18 +243,5 @@ mod tests {
         // Pauses below their bound of 30 s, but far above the shortest.
         let runs = runs.load(Ordering::Relaxed);
         assert!((120..720).contains(&runs), "{runs}");
-    }
-
-    #[test]
-    fn pauses_stay_between_their_bounds_and_begin_short() {
-        for seed in 0..1000 {
-            let mut pauses = Pauses::new(seed);
-            assert!(pauses.next(Duration::ZERO) <= PAUSE_MIN * 3);
-            for _ in 0..50 {
-                let pause = pauses.next(Duration::ZERO);
-                assert!((PAUSE_MIN..=PAUSE_MAX).contains(&pause), "{pause:?}");
-            }
-            assert!(pauses.next(STEADY_AFTER) <= PAUSE_MIN * 3);
-        }
     }
 }

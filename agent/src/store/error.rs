@@ -125,11 +125,3 @@ impl StoreError {
         }
     }
 }
-
-/// The error with its cause.
-pub(super) fn describe(error: &StoreError) -> String {
-    match std::error::Error::source(error) {
-        Some(source) => format!("{error}: {source}"),
-        None => error.to_string(),
-    }
-}

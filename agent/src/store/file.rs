@@ -17,9 +17,9 @@ use rtlive_core::journal::{Chunk, StreamKey};
 use rtlive_core::plan::{Priority, StreamPlan};
 use rtlive_core::record::Epoch;
 use rtlive_core::time::Timestamp;
+use rtlive_drivers::input::told;
 use rusqlite::{Connection, OptionalExtension, Row, params};
 
-use super::error::describe;
 use super::fault::Faults;
 use super::reserve;
 use super::seal::{NewFrame, Sealed};
@@ -161,7 +161,7 @@ impl File {
 
     /// Moves a file aside that cannot be used, and makes a new one.
     pub(super) fn replace(path: &Path, faults: &Faults, why: &StoreError) -> Result<Self, StoreError> {
-        tracing::error!("the store cannot be read and is set aside: {}", describe(why));
+        tracing::error!("the store cannot be read and is set aside: {}", told(why));
         let failed = |source| StoreError::Folder { path: path.display().to_string(), source };
         set_aside(path).map_err(failed)?;
         match fs::remove_file(condemned(path)) {

@@ -15,8 +15,8 @@ use std::time::Duration;
 use rtlive_core::reading::SeriesInfo;
 use rtlive_core::record::Emitted;
 use rtlive_core::time::Timestamp;
+use rtlive_drivers::input::told;
 
-use super::error::describe;
 use super::lock::Lock;
 use super::seal::Sealed;
 use super::{Boot, Look, Options, Recovered, Store, StoreError, reserve};
@@ -304,7 +304,7 @@ impl Keeper {
         if self.memory.is_some() || !(error.is_of_the_disk() || error.is_damage()) {
             return Err(error);
         }
-        tracing::error!("the store failed and is opened again: {}", describe(&error));
+        tracing::error!("the store failed and is opened again: {}", told(&error));
         self.store.file.condemn_for(&error);
         let tight = error.is_full() && reserve::give_up(&self.options.state_dir);
         if tight {
@@ -375,7 +375,7 @@ impl Keeper {
 
     /// Goes on in memory.
     fn enter_memory(&mut self, error: &StoreError, is_from_start: bool) -> Result<(), StoreError> {
-        let why = describe(error);
+        let why = told(error);
         tracing::error!(
             "THE STORE CANNOT BE WRITTEN AND IS KEPT IN MEMORY: {why}; what is not sent is lost when the agent ends; the disk is tried again every {} s",
             RETRY_EVERY.as_secs()
@@ -421,7 +421,7 @@ impl Keeper {
     }
 
     fn stay_in_memory(&mut self, error: &StoreError) {
-        let why = describe(error);
+        let why = told(error);
         tracing::error!("the store stays in memory: {why}");
         if let Some(memory) = &mut self.memory {
             memory.retry_at = self.now.saturating_add(RETRY_EVERY);

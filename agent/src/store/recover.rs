@@ -16,9 +16,9 @@ use rtlive_core::plan::StreamId;
 use rtlive_core::reading::SeriesInfo;
 use rtlive_core::record::{Emitted, Epoch, Gap, Record};
 use rtlive_core::time::Timestamp;
+use rtlive_drivers::input::told;
 
 use super::accounts::{self, Accounts};
-use super::error::describe;
 use super::file::{File, JournalRow};
 use super::keeper::AFTER_MEMORY;
 use super::lock::Lock;
@@ -179,7 +179,7 @@ impl Store {
         } else if recovered.snapshot.is_some() {
             match store.file.set_replays(meta.replays + 1) {
                 // What was read can be used, also where nothing can be written.
-                Err(error) if error.is_of_the_disk() => tracing::error!("{}", describe(&error)),
+                Err(error) if error.is_of_the_disk() => tracing::error!("{}", told(&error)),
                 counted => counted?,
             }
         } else {

@@ -16,6 +16,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use crate::fields::Lines;
+use crate::fnv;
 
 /// How much of a file is read at once: one delivery's worth, and the bound of what is held of one file.
 const CHUNK_BYTES: usize = 64 << 10;
@@ -413,17 +414,12 @@ fn probes(file: &File, offset: u64) -> io::Result<Option<(u64, u64)>> {
     let length = offset.min(PROBE_BYTES);
     let mut bytes = vec![0; usize::try_from(length).unwrap_or_default()];
     let mut hash_at = |place| match file.read_exact_at(&mut bytes, place) {
-        Ok(()) => Ok(Some(hash(&bytes))),
+        Ok(()) => Ok(Some(fnv::hash(bytes.iter().copied()))),
         Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => Ok(None),
         Err(error) => Err(error),
     };
     let (head, tail) = (hash_at(0)?, hash_at(offset - length)?);
     Ok(head.zip(tail))
-}
-
-/// FNV-1a of 64 bits (Fowler, Noll, Vo), which stays the same over restarts and versions of the program.
-fn hash(bytes: &[u8]) -> u64 {
-    bytes.iter().fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(*byte)).wrapping_mul(0x0000_0100_0000_01b3))
 }
 
 fn key_of((device, inode): Identity) -> String {

@@ -17,7 +17,7 @@ use rumqttc::{
 };
 use tokio::time::timeout;
 
-use crate::input::InputError;
+use crate::input::{InputError, told};
 use crate::tls;
 
 /// How long the broker may take for TCP, TLS and CONNACK, and for its SUBACK. Links to a local broker are quick; a minute would hide a wrong address.
@@ -304,17 +304,7 @@ fn explain(error: &ConnectionError) -> (String, Option<String>) {
         ) => io,
         error => error,
     };
-    let mut cause = root.to_string();
-    // The library's words repeat their cause in most cases, not in all.
-    let mut source = root.source();
-    while let Some(inner) = source {
-        let text = inner.to_string();
-        if !cause.contains(&text) {
-            cause = format!("{cause}: {text}");
-        }
-        source = inner.source();
-    }
-    (cause, hint)
+    (told(root), hint)
 }
 
 /// The password, fetched for each connection so that a changed one is taken.

@@ -12,6 +12,8 @@
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 
+use crate::fnv;
+
 /// What the keys of the kept state begin with; a number in hexadecimal follows.
 const KEY_PREFIX: &str = "u";
 
@@ -232,10 +234,9 @@ fn records(value: &[u8]) -> impl Iterator<Item = (u16, u64)> {
     })
 }
 
-/// The hash of a message: FNV-1a of 64 bits (Fowler, Noll, Vo), which stays the same over restarts and versions of the program.
+/// The hash of a message.
 pub(super) fn hash_of(topic: &str, payload: &[u8]) -> u64 {
-    let bytes = topic.bytes().chain(std::iter::once(0)).chain(payload.iter().copied());
-    bytes.fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3))
+    fnv::hash(topic.bytes().chain(std::iter::once(0)).chain(payload.iter().copied()))
 }
 
 #[cfg(test)]

@@ -21,7 +21,6 @@
 //! - Messages go in the order of their frames' priority, then in the order in which the frames were offered.
 //! - What is in flight stays below the bounds of [`sender`] and of the broker.
 
-pub mod backoff;
 mod flight;
 mod refusal;
 pub mod sender;

@@ -4,10 +4,10 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::backoff::Backoff;
 use super::flight::{Flight, Settled};
 use super::refusal::{Refusals, Refused};
 use super::{Action, Event, Farewell, FrameId, Limits, Loss, Now, Parcel, Token, Verdict};
+use crate::backoff::Backoff;
 use crate::message::{HEADER_BYTES_MAX, PART_BYTES_MIN, split};
 
 /// How many frames may be on their way: at 100 ms of round trip, 320 frames a second, more than a gateway seals.

@@ -21,6 +21,7 @@ use std::time::Duration;
 use rtlive_config::endpoint::Broker;
 use rtlive_config::uplink::{Login, Protocol};
 use rtlive_core::uplink::{Limits, Loss, Token, Verdict, sender};
+use rtlive_drivers::input::told;
 use rtlive_drivers::tls::{self, TlsFiles};
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
@@ -306,16 +307,7 @@ impl Failure {
 
     /// Where a library's error says all there is to say.
     fn of(error: &(dyn Error + 'static)) -> Self {
-        let mut cause = error.to_string();
-        // The library's words repeat their cause in most cases, not in all.
-        let mut source = error.source();
-        while let Some(inner) = source {
-            let text = inner.to_string();
-            if !cause.contains(&text) {
-                cause = format!("{cause}: {text}");
-            }
-            source = inner.source();
-        }
+        let cause = told(error);
         if let Some(hint) = tls::hint(error) {
             return Self { cause, hint: Some(hint.into()), loss: Loss::Refused, version_refused: false };
         }
@@ -376,13 +368,9 @@ fn credentials(peer: &Peer) -> Result<Option<(String, String)>, LinkError> {
     let password = match password {
         None => String::new(),
         Some(secret) => {
-            let fetched = secret.fetch().map_err(|error| {
-                let cause = match error.source() {
-                    Some(source) => format!("{error}: {source}"),
-                    None => error.to_string(),
-                };
-                LinkError::refused(format!("log in at {}", peer.broker), cause)
-            })?;
+            let fetched = secret
+                .fetch()
+                .map_err(|error| LinkError::refused(format!("log in at {}", peer.broker), told(&error)))?;
             fetched.expose().to_owned()
         }
     };
