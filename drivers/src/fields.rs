@@ -222,7 +222,7 @@ impl<'f> Reader<'f> {
         Self { fields, series: vec![None; fields.fields.len()], source: source.to_owned() }
     }
 
-    /// Adds the readings of a line to the next delivery; what is no reading is counted: `not_json`, `not_text`, `no_match`, or for
+    /// Adds the readings of a line to the next delivery; what is no reading is counted: `not_json`, `not_text`, `open_quote`, `no_match`, or for
     /// each field `no_pointer`, `no_column`, `no_group`, `wrong_type`. A line of white space says nothing and is not counted.
     pub fn read(&mut self, line: &[u8], arrival: Timestamp, session: &mut Session) {
         if line.trim_ascii().is_empty() {
@@ -293,34 +293,28 @@ impl Parts<'_> {
     }
 }
 
-/// The values of one line (RFC 4180, but with any separator).
+/// The values of one line (RFC 4180, but with any separator). A quote that is not closed would hide what follows it.
 fn columns(line: &[u8], separator: u8) -> Result<Vec<String>, Reason> {
     let text = std::str::from_utf8(line).map_err(|_| "not_text")?;
     let mut reader = csv_core::ReaderBuilder::new().delimiter(separator).build();
     let mut columns = Vec::new();
-    let mut input = text.as_bytes();
+    // With its line end the line is a whole record, unless a quote is open.
+    let record = [text.as_bytes(), b"\n"].concat();
+    let mut input = record.as_slice();
     // Unquoting never makes a value longer.
-    let mut output = vec![0; text.len() + 1];
+    let mut output = vec![0; record.len()];
     while columns.len() < COLUMNS_MAX {
         let (result, read, written) = reader.read_field(input, &mut output);
         input = input.get(read..).unwrap_or_default();
-        let column = output.get(..written).unwrap_or_default();
         match result {
             csv_core::ReadFieldResult::Field { record_end } => {
+                let column = output.get(..written).unwrap_or_default();
                 columns.push(String::from_utf8_lossy(column).into_owned());
                 if record_end {
                     break;
                 }
             }
-            // The end of the line is the end of the record; an empty input says so to the reader.
-            csv_core::ReadFieldResult::InputEmpty => {
-                let (result, _, more) = reader.read_field(&[], output.get_mut(written..).unwrap_or_default());
-                if let csv_core::ReadFieldResult::Field { .. } = result {
-                    let column = output.get(..written + more).unwrap_or_default();
-                    columns.push(String::from_utf8_lossy(column).into_owned());
-                }
-                break;
-            }
+            csv_core::ReadFieldResult::InputEmpty => return Err("open_quote"),
             csv_core::ReadFieldResult::OutputFull => return Err("not_text"),
             csv_core::ReadFieldResult::End => break,
         }
@@ -496,6 +490,14 @@ mod tests {
             ]
         );
         assert_eq!(rejected, BTreeMap::from([("no_column".into(), 1), ("bad_time".into(), 1)]));
+    }
+
+    #[test]
+    fn a_quote_that_is_not_closed_is_no_value() {
+        let options = "format = 'csv'\nfields = [{ series = 'a', column = 0 }]";
+        let (readings, rejected) = read(options, "\"1\",2\n\"3,4\n5,\"6\n\"7\"\"\n\"\"\"8\"\n9,\n");
+        let texts = [Value::Int(1), Value::Text("\"8".into()), Value::Int(9)].map(|value| (0, 1, value));
+        assert_eq!((readings.as_slice(), rejected), (&texts[..], BTreeMap::from([("open_quote".into(), 3)])));
     }
 
     #[test]
