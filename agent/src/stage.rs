@@ -10,11 +10,12 @@ use std::sync::Arc;
 
 use rtlive_core::engine::Engine;
 use rtlive_core::event::{ClockChange, Declared, Event, Outage};
+use rtlive_core::journal::{BODY_BYTES_MAX, READINGS_MAX};
 use rtlive_core::plan::{Plan, StreamId};
-use rtlive_core::reading::{ClockState, InputId, SeriesId};
+use rtlive_core::reading::{ClockState, InputId, SeriesId, Value};
 use rtlive_core::record::Emitted;
 use rtlive_core::time::Timestamp;
-use rtlive_drivers::outlet::Delivery;
+use rtlive_drivers::outlet::{DELIVERY_READINGS_MAX, DELIVERY_TEXT_BYTES_MAX, Delivery};
 
 use crate::message::{Commit, KeptChange, Snapshot};
 
@@ -24,6 +25,13 @@ pub const UNCOMMITTED_READINGS_MAX: usize = 10_000;
 
 /// How many events and changed keys may wait likewise: deliveries without readings bring these too. Below 2 MB in memory.
 pub const UNCOMMITTED_CHANGES_MAX: usize = 10_000;
+
+/// How many bytes of texts and of changed keys may wait likewise.
+pub const UNCOMMITTED_BYTES_MAX: usize = 4 << 20;
+
+// A commit holds what may wait and one delivery more, which is never split; whatever it is, the journal reads it back.
+const _: () = assert!(UNCOMMITTED_READINGS_MAX + DELIVERY_READINGS_MAX <= READINGS_MAX);
+const _: () = assert!(UNCOMMITTED_BYTES_MAX + DELIVERY_TEXT_BYTES_MAX <= BODY_BYTES_MAX / 4);
 
 /// The engine, and what it did since the last commit.
 pub struct Stage {
@@ -63,6 +71,7 @@ struct Uncommitted {
     state: Vec<KeptChange>,
     delivered: BTreeMap<InputId, u64>,
     readings: usize,
+    bytes: usize,
     alerts: bool,
     urgent: bool,
 }
@@ -120,6 +129,7 @@ impl Stage {
             Some(value) => kept.insert(key.clone(), value),
             None => kept.remove(&key),
         };
+        self.open.bytes += key.len() + value.as_ref().map_or(0, Vec::len);
         self.open.state.push((input, key, value));
     }
 
@@ -161,6 +171,7 @@ impl Stage {
             reading.series = side.series.get(reading.series.index()).copied().unwrap_or(SeriesId::UNKNOWN);
         }
         self.open.readings += batch.readings.len();
+        self.open.bytes += batch.readings.iter().map(|reading| text_bytes(&reading.value)).sum::<usize>();
         if !batch.readings.is_empty() || !batch.rejected.is_empty() {
             events.push(Event::Batch(batch));
         }
@@ -258,7 +269,11 @@ impl Stage {
     /// Whether another delivery may be taken before the next commit is cut.
     pub fn has_room(&self) -> bool {
         let changes = self.open.events.len() + self.open.state.len();
-        self.open.readings < UNCOMMITTED_READINGS_MAX && changes < UNCOMMITTED_CHANGES_MAX && !self.plan_waits
+        let Uncommitted { readings, bytes, .. } = self.open;
+        readings < UNCOMMITTED_READINGS_MAX
+            && bytes < UNCOMMITTED_BYTES_MAX
+            && changes < UNCOMMITTED_CHANGES_MAX
+            && !self.plan_waits
     }
 
     /// Whether the next commit should not wait for its interval: an alert, or a peer that holds back until it is acknowledged.
@@ -294,6 +309,14 @@ impl Stage {
     }
 }
 
+/// The bytes of a text; other values have a size of their own.
+fn text_bytes(value: &Value) -> usize {
+    match value {
+        Value::Text(text) => text.len(),
+        _ => 0,
+    }
+}
+
 /// A time as it is kept.
 fn time_of(bytes: &[u8]) -> Option<Timestamp> {
     Some(Timestamp::from_nanos(i64::from_be_bytes(bytes.try_into().ok()?)))
@@ -303,7 +326,7 @@ fn time_of(bytes: &[u8]) -> Option<Timestamp> {
 mod tests {
     use rtlive_core::event::{Batch, Rejected};
     use rtlive_core::plan::InputPlan;
-    use rtlive_core::reading::{Quality, Reading, SeriesInfo, Value};
+    use rtlive_core::reading::{Quality, Reading, SeriesInfo};
 
     use super::*;
 
@@ -429,6 +452,23 @@ mod tests {
         next.committed();
         next.deliver(at(51), delivery(51));
         assert_eq!(outage(&next.cut(at(51), false).unwrap()), Some((Some(at(40)), at(51))));
+    }
+
+    #[test]
+    fn long_texts_take_room() {
+        let mut stage = Stage::new(Engine::new(plan()), Kept::new(), None);
+        stage.cut(at(0), false);
+        let mut long = delivery(1);
+        long.batch.readings[0].value = Value::Text("x".repeat(UNCOMMITTED_BYTES_MAX / 2 + 1).into());
+        let mut taken = 0;
+        while stage.has_room() {
+            let mut next = delivery(1);
+            next.batch.readings.clone_from(&long.batch.readings);
+            stage.deliver(at(1), next);
+            taken += 1;
+        }
+        assert_eq!(taken, 2);
+        assert!(stage.is_urgent());
     }
 
     #[test]

@@ -3,10 +3,19 @@
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, PoisonError};
 
+use rtlive_core::columns::TEXT_BYTES_MAX;
 use rtlive_core::event::{Batch, Declared, Outage, Rejected};
-use rtlive_core::reading::{ClockState, InputId, Quality, Reading, SeriesId, SeriesInfo, Value};
+use rtlive_core::frame::NAME_BYTES_MAX;
+use rtlive_core::reading::{ClockState, InputId, Quality, Reading, SeriesId, SeriesInfo, Value, is_series_name};
 use rtlive_core::time::Timestamp;
 use tokio::sync::{mpsc, watch};
+
+/// How many readings a driver can hand over at once. A delivery is never split, so that what it acknowledges is whole: this and the bound
+/// below keep every commit within what the journal can be read back with. A message or a chunk of a file has a tenth of it.
+pub const DELIVERY_READINGS_MAX: usize = 1 << 16;
+
+/// How many bytes of texts a driver can hand over at once.
+pub const DELIVERY_TEXT_BYTES_MAX: usize = 4 << 20;
 
 /// What a driver hands over at once. The engine takes it whole, and a commit covers it whole.
 #[derive(Debug, PartialEq)]
@@ -98,6 +107,7 @@ pub struct TracedBytes {
 struct Pending {
     declared: Vec<Declared>,
     readings: Vec<Reading>,
+    text_bytes: usize,
     rejected: BTreeMap<&'static str, u64>,
     state: Vec<(String, Option<Vec<u8>>)>,
     outage: Option<Outage>,
@@ -107,7 +117,7 @@ struct Pending {
 
 impl Pending {
     fn is_empty(&self) -> bool {
-        let Self { declared, readings, rejected, state, outage, ahead: _ } = self;
+        let Self { declared, readings, text_bytes: _, rejected, state, outage, ahead: _ } = self;
         declared.is_empty() && readings.is_empty() && rejected.is_empty() && state.is_empty() && outage.is_none()
     }
 }
@@ -187,13 +197,20 @@ impl Session {
 
     /// The number of the series `<prefix>/<rest>`, declared at its first use. `rest` may have several levels; each must have gone
     /// through [`series_level`](rtlive_core::reading::series_level) where it comes from outside. `source` is the device or topic whose watermark it shares.
+    ///
+    /// What cannot be a series is [`SeriesId::UNKNOWN`]; its readings are rejected as `no_series`. A unit that no frame can hold is left out.
     pub fn series(&mut self, rest: &str, unit: Option<&str>, source: &str) -> SeriesId {
         if let Some(&id) = self.series.get(rest) {
             return id;
         }
+        let name = format!("{}/{rest}", self.prefix);
+        if !is_series_name(&name) {
+            return SeriesId::UNKNOWN;
+        }
         let id = SeriesId(u32::try_from(self.series.len()).unwrap_or(u32::MAX));
         self.series.insert(rest.to_owned(), id);
-        let info = SeriesInfo { name: format!("{}/{rest}", self.prefix).into(), unit: unit.map(Into::into) };
+        let unit = unit.filter(|unit| unit.len() <= NAME_BYTES_MAX).map(Into::into);
+        let info = SeriesInfo { name: name.into(), unit };
         self.next.declared.push(Declared { input: self.input, source: source.into(), info });
         id
     }
@@ -227,8 +244,8 @@ impl Session {
     /// and as good as the clock.
     pub fn read_on_arrival(&mut self, series: SeriesId, arrival: Timestamp, value: Value) {
         let time = self.agreed(arrival);
-        let reading = Reading { series, time, value, quality: Quality::Good, check: None, clock: ClockState::Unsynced };
-        self.next.readings.push(reading);
+        let (quality, clock) = (Quality::Good, ClockState::Unsynced);
+        self.read_marked(Reading { series, time, value, quality, check: None, clock });
     }
 
     /// An instant of the clock as it is now, as the clock of the next delivery's first stamp shows it.
@@ -240,13 +257,28 @@ impl Session {
 
     /// Adds a good reading with a time that its source tells to the next delivery.
     pub fn read(&mut self, series: SeriesId, time: Timestamp, value: Value) {
-        let reading = Reading { series, time, value, quality: Quality::Good, check: None, clock: ClockState::Synced };
-        self.next.readings.push(reading);
+        let (quality, clock) = (Quality::Good, ClockState::Synced);
+        self.read_marked(Reading { series, time, value, quality, check: None, clock });
     }
 
-    /// Adds a reading that the driver itself has something to say about.
+    /// Adds a reading that the driver itself has something to say about. What no commit could hold is rejected instead: `no_series`, `too_long`
+    /// (a text over [`TEXT_BYTES_MAX`]), `too_many_at_once` (more than [`DELIVERY_READINGS_MAX`], or [`DELIVERY_TEXT_BYTES_MAX`] of texts).
     pub fn read_marked(&mut self, reading: Reading) {
-        self.next.readings.push(reading);
+        let text_bytes = match &reading.value {
+            Value::Text(text) => text.len(),
+            _ => 0,
+        };
+        let bytes = self.next.text_bytes + text_bytes;
+        if reading.series == SeriesId::UNKNOWN {
+            self.reject("no_series", 1);
+        } else if text_bytes > TEXT_BYTES_MAX {
+            self.reject("too_long", 1);
+        } else if self.next.readings.len() >= DELIVERY_READINGS_MAX || bytes > DELIVERY_TEXT_BYTES_MAX {
+            self.reject("too_many_at_once", 1);
+        } else {
+            self.next.text_bytes = bytes;
+            self.next.readings.push(reading);
+        }
     }
 
     /// Counts something that was taken and could not be made a reading: a word of the ledger, and how many.
@@ -328,7 +360,8 @@ impl Session {
             self.next.ahead = None;
             return None;
         }
-        let Pending { declared, readings, rejected, state, outage, ahead } = std::mem::take(&mut self.next);
+        let Pending { declared, readings, text_bytes: _, rejected, state, outage, ahead } =
+            std::mem::take(&mut self.next);
         let ahead = ahead.unwrap_or_default();
         self.last_number += 1;
         let rejected = rejected.into_iter().map(|(reason, count)| Rejected { reason: reason.into(), count }).collect();
@@ -363,5 +396,58 @@ impl Session {
     /// What status shows of this input.
     pub fn health(&self) -> std::sync::MutexGuard<'_, InputHealth> {
         self.health.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use rtlive_core::event::Event;
+    use rtlive_core::journal::Chunk;
+
+    use super::*;
+    use crate::rig::session;
+
+    fn rejected(delivery: &Delivery) -> Vec<(&str, u64)> {
+        delivery.batch.rejected.iter().map(|rejected| (&*rejected.reason, rejected.count)).collect()
+    }
+
+    #[test]
+    fn what_no_commit_could_hold_is_rejected_and_counted() {
+        let (mut session, ..) = session(BTreeMap::new());
+        let series = session.series("x", Some(&"u".repeat(NAME_BYTES_MAX + 1)), "");
+        let unnamed = session.series(&"x".repeat(300), None, "");
+        session.read(unnamed, Timestamp::EPOCH, Value::Int(1));
+        session.read(series, Timestamp::EPOCH, Value::Text("x".repeat(TEXT_BYTES_MAX + 1).into()));
+        let longest: Value = Value::Text("x".repeat(TEXT_BYTES_MAX).into());
+        for _ in 0..DELIVERY_TEXT_BYTES_MAX / TEXT_BYTES_MAX + 2 {
+            session.read(series, Timestamp::EPOCH, longest.clone());
+        }
+        let delivery = session.take(Timestamp::EPOCH, false).unwrap();
+        assert_eq!(rejected(&delivery), [("no_series", 1), ("too_long", 1), ("too_many_at_once", 2)]);
+        assert_eq!(delivery.declared.len(), 1);
+        assert_eq!(delivery.declared[0].info.unit, None);
+        // What is left is what the journal reads back.
+        let events = vec![(Timestamp::EPOCH, Event::Batch(delivery.batch))];
+        let chunk = Chunk { events, ..Chunk::default() };
+        assert!(Chunk::decode(&chunk.encode().unwrap()).unwrap() == chunk);
+    }
+
+    #[test]
+    fn a_delivery_has_room_for_so_many_readings() {
+        let (mut session, ..) = session(BTreeMap::new());
+        let series = session.series("x", None, "");
+        for _ in 0..DELIVERY_READINGS_MAX + 3 {
+            session.read(series, Timestamp::EPOCH, Value::Bool(true));
+        }
+        let delivery = session.take(Timestamp::EPOCH, false).unwrap();
+        assert_eq!(
+            (delivery.batch.readings.len(), rejected(&delivery)),
+            (DELIVERY_READINGS_MAX, vec![("too_many_at_once", 3)])
+        );
+        // The next one begins with all its room.
+        session.read(series, Timestamp::EPOCH, Value::Bool(true));
+        assert!(rejected(&session.take(Timestamp::EPOCH, false).unwrap()).is_empty());
     }
 }
