@@ -129,6 +129,13 @@ impl Document {
         self.note(Spot { file, offset: usize::MAX }, String::new(), Problem::File { message });
     }
 
+    /// Notes something about a file as a whole that is worth knowing.
+    pub(crate) fn warn_of_file(&mut self, name: &str, message: String) {
+        let file = self.files.len();
+        self.files.push(SourceFile { name: name.into(), text: String::new() });
+        self.warn(Spot { file, offset: usize::MAX }, String::new(), message);
+    }
+
     /// The outermost table.
     pub fn root(&self) -> Table<'_> {
         Table::new(self, &self.root, self.root.spot, String::new())

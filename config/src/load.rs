@@ -62,8 +62,8 @@ pub fn state_dir(paths: &[PathBuf]) -> Result<PathBuf, Mistakes> {
 /// Reads and merges the files; those that cannot be read or are no TOML are noted in the document.
 fn gather(paths: &[PathBuf]) -> Result<Document, Mistakes> {
     let mut document = Document::default();
-    let files = match paths {
-        [] => default_files(Path::new(FOLDER)),
+    let (files, again) = match paths {
+        [] => (default_files(Path::new(FOLDER)), Vec::new()),
         paths => given_files(paths, &mut document),
     };
     if paths.is_empty() && files.is_empty() {
@@ -81,6 +81,9 @@ fn gather(paths: &[PathBuf]) -> Result<Document, Mistakes> {
             }
             Err(message) => document.add_unreadable(&name, message),
         }
+    }
+    for file in again {
+        document.warn_of_file(&file.display().to_string(), "given twice, and read once".into());
     }
     Ok(document)
 }
@@ -121,8 +124,8 @@ fn default_files(folder: &Path) -> Vec<PathBuf> {
     files
 }
 
-/// The files of `-c`, each once; folders that cannot be listed or hold none are noted.
-fn given_files(paths: &[PathBuf], document: &mut Document) -> Vec<PathBuf> {
+/// The files of `-c`, each once, and those that were given again; folders that cannot be listed or hold none are noted.
+fn given_files(paths: &[PathBuf], document: &mut Document) -> (Vec<PathBuf>, Vec<PathBuf>) {
     let mut files: Vec<PathBuf> = Vec::new();
     for path in paths {
         if path.is_dir() {
@@ -144,13 +147,12 @@ fn given_files(paths: &[PathBuf], document: &mut Document) -> Vec<PathBuf> {
     }
     // A file and the folder that it is in: reading it twice would set each of its keys twice.
     let mut seen = Vec::new();
-    files.retain(|file| {
+    files.into_iter().partition(|file| {
         let same = file.canonicalize().unwrap_or_else(|_| file.clone());
         let is_new = !seen.contains(&same);
         seen.push(same);
         is_new
-    });
-    files
+    })
 }
 
 fn read_text(path: &Path) -> Result<String, String> {
