@@ -107,12 +107,12 @@ impl EngineTask {
             self.beat.now();
             rates.look(std::time::Instant::now(), self.stage.engine().ledger());
             self.stage.tick(self.clock.now());
+            self.show(&self.stage.engine().plan().clone());
             let due = inputs_gone || self.stage.is_urgent() || !reloads.is_empty() || Instant::now() >= next_commit;
             if commit.is_none() && due {
                 next_commit = Instant::now() + self.commit_every;
-                let (events, records) = self.stage.uncommitted();
-                self.tail.show(self.stage.engine(), events, records);
                 if let Some(cut) = self.stage.cut(self.clock.now(), wants_snapshot || inputs_gone) {
+                    self.tail.is_committed();
                     reloads_under_way.append(&mut reloads);
                     let store = self.store.clone();
                     let result = Box::pin(async move { store.commit(cut).await });
@@ -146,7 +146,10 @@ impl EngineTask {
                                 self.stage.deliver(self.clock.now(), delivery);
                             }
                         }
+                        let before = self.stage.engine().plan().clone();
+                        self.show(&before);
                         self.stage.reload(self.clock.now(), plan, committed.is_some());
+                        self.show(&before);
                         self.committed = committed.unwrap_or(std::mem::take(&mut self.committed));
                         reloads.push(reply);
                     }
@@ -165,6 +168,11 @@ impl EngineTask {
                 () = tokio::time::sleep_until(wake_at) => {}
             }
         }
+    }
+
+    /// Shows what is new since the last call to those who look on. `plan` is that under which it was emitted.
+    fn show(&mut self, plan: &Plan) {
+        self.tail.show(plan, self.stage.engine(), self.stage.uncommitted());
     }
 
     /// Takes a delivery and those that wait behind it, up to a bound.

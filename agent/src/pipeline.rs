@@ -33,7 +33,7 @@ use crate::recovery;
 use crate::stage::Kept;
 use crate::status::Status;
 use crate::store::{self, Boot, Keeper};
-use crate::tail::{Tail, TailItem};
+use crate::tail::{self, Tail, TailItem};
 use crate::uplink::{self, UplinkHealth};
 
 /// How many deliveries may wait for the engine, of all inputs together. The engine takes them in turns of as many; what is behind
@@ -42,9 +42,6 @@ const DELIVERIES_MAX: usize = 64;
 
 /// How many requests may wait for the engine: a status and a reload.
 const ENGINE_REQUESTS_MAX: usize = 4;
-
-/// How many records a client of `rtlive tail` may be behind before it misses some, which it is told.
-const TAIL_ITEMS_MAX: usize = 4096;
 
 /// How long the uplink may take to send what is sealed. What it does not send stays in the store.
 const UPLINK_STOP_WITHIN: Duration = Duration::from_secs(5);
@@ -126,7 +123,7 @@ impl Pipeline {
 
         let (deliveries, from_drivers) = mpsc::channel(DELIVERIES_MAX);
         let (engine, requests) = mpsc::channel(ENGINE_REQUESTS_MAX);
-        let (tail, _) = broadcast::channel(TAIL_ITEMS_MAX);
+        let (tail, _) = broadcast::channel(tail::ITEMS_MAX);
         let beat = Beat::default();
         let (agent, commit_every) = (config.plan.agent.clone(), config.store.commit_every);
         let uplink = config.uplink.take();

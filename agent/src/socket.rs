@@ -156,16 +156,16 @@ async fn follow<W: tokio::io::AsyncWrite + Unpin>(
     mut tail: broadcast::Receiver<TailItem>,
     select: &Selector,
 ) -> io::Result<()> {
+    // A client that reads too slowly keeps only this task waiting; what it misses it is told by the number of what comes next.
+    let (mut expected, mut text) = (None, String::new());
     loop {
-        let line = match tail.recv().await {
-            Ok(item) if item.is_selected(select) => item.line,
-            Ok(_) => continue,
-            // The client reads too slowly; the agent does not wait for it, and it is told.
-            Err(RecvError::Lagged(count)) => format!("{{\"skipped\":{count}}}").into(),
+        match tail.recv().await {
+            Ok(item) => expected = Some(item.write(select, expected, &mut text)),
+            Err(RecvError::Lagged(_)) => continue,
             Err(RecvError::Closed) => return Ok(()),
-        };
-        writer.write_all(line.as_bytes()).await?;
-        writer.write_all(b"\n").await?;
+        }
+        writer.write_all(text.as_bytes()).await?;
+        text.clear();
     }
 }
 
