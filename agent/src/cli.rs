@@ -117,6 +117,9 @@ pub struct Replay {
     /// Where the records go; standard output without it.
     #[arg(long, value_name = "FILE")]
     pub output: Option<PathBuf>,
+    /// End with exit code 1 if a line is no reading. All others are read and computed all the same.
+    #[arg(long)]
+    pub strict: bool,
 }
 
 /// `rtlive store`. A store is a file, or the folder that it lies in; without it, that of the configuration.

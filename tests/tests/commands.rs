@@ -95,6 +95,88 @@ fn a_reader_that_went_away_is_no_failure() {
         let output = Command::new(rtlive()).args(arguments).stdout(writer).stderr(Stdio::piped()).output().unwrap();
         assert_eq!(output.status.code(), Some(0), "{arguments:?}: {}", text(&output.stderr));
     }
+    // The first line of many: `rtlive replay … | head -1`.
+    let lines: String = (0..20_000).map(|n| format!("{{\"series\":\"a/x\",\"time\":{n},\"value\":{n}}}\n")).collect();
+    let readings = folder.path().join("readings.jsonl");
+    fs::write(&readings, lines).unwrap();
+    let arguments = ["-c", configuration, "replay", readings.to_str().unwrap()];
+    let mut child =
+        Command::new(rtlive()).args(arguments).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let first = BufReader::new(child.stdout.take().unwrap()).lines().next().unwrap().unwrap();
+    assert!(first.contains("\"seq\":1,"), "{first}");
+    let output = child.wait_with_output().unwrap();
+    assert_eq!((output.status.code(), text(&output.stderr)), (Some(0), String::new()));
+}
+
+#[test]
+fn nobody_who_reads_the_errors_is_no_failure_either() {
+    let folder = tempfile::tempdir().unwrap();
+    let agent = Agent::new(folder.path(), TWO_SERIES).unwrap();
+    let configuration = agent.configuration();
+    let configuration = configuration.to_str().unwrap();
+    let readings = folder.path().join("readings.jsonl");
+    fs::write(&readings, "no reading\n{\"series\":\"a/x\",\"time\":1,\"value\":1}\n").unwrap();
+    let readings = readings.to_str().unwrap();
+    let missing = folder.path().join("missing.toml");
+    for (arguments, code) in [
+        (&["-c", configuration, "replay", readings][..], 0),
+        (&["-c", configuration, "replay", "--strict", readings], 1),
+        (&["-c", configuration, "status"], 1),
+        (&["-c", missing.to_str().unwrap(), "check"], 64),
+        (&["no-command"], 64),
+    ] {
+        let (reader, writer) = std::io::pipe().unwrap();
+        drop(reader);
+        let output = Command::new(rtlive()).args(arguments).stderr(writer).output().unwrap();
+        assert_eq!(output.status.code(), Some(code), "{arguments:?}");
+    }
+    let output = run(&["-c", configuration, "replay", "--strict", readings]).unwrap();
+    assert!(text(&output.stdout).contains("\"value\":1"), "what is a reading is read: {}", text(&output.stdout));
+    assert!(text(&output.stderr).contains("1 lines were no readings"), "{}", text(&output.stderr));
+}
+
+#[test]
+fn a_file_that_is_given_twice_is_read_once_and_named() {
+    let folder = tempfile::tempdir().unwrap();
+    let agent = Agent::new(folder.path(), TWO_SERIES).unwrap();
+    let configuration = agent.configuration();
+    let configuration = configuration.to_str().unwrap();
+    let output = run(&["-c", configuration, "-c", folder.path().to_str().unwrap(), "check"]).unwrap();
+    assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
+    let expected = format!("warning: {configuration}: given twice, and read once\n");
+    assert!(text(&output.stdout).contains(&expected), "{}", text(&output.stdout));
+}
+
+#[test]
+fn a_tail_that_is_stopped_takes_no_line_from_another() {
+    let folder = tempfile::tempdir().unwrap();
+    let configuration = "[inputs.sim]\ndriver = \"simulated\"\nseries = 500\nevery = \"100ms\"\n";
+    let mut agent = running(folder.path(), configuration);
+    let file = agent.configuration();
+    let file = file.to_str().unwrap();
+    let mut stopped = Beside::start(&["-c", file, "tail"], Stdio::null());
+    let mut stopped_lines = stopped.lines();
+    assert!(stopped_lines.next().unwrap().contains("sim/"));
+    let process = Pid::from_child(&stopped.0);
+    kill_process(process, Signal::STOP).unwrap();
+
+    // So much passes that whatever holds the other's lines is full.
+    let mut other = Beside::start(&["-c", file, "tail"], Stdio::null());
+    let mut numbers =
+        other.lines().take(30_000).map(|line| serde_json::from_str::<Value>(&line).unwrap()["seq"].as_u64());
+    let first = numbers.next().unwrap().unwrap();
+    for (number, expected) in numbers.zip(first + 1..) {
+        assert_eq!(number, Some(expected));
+    }
+    drop(other);
+    kill_process(process, Signal::CONT).unwrap();
+    let skipped = stopped_lines.find(|line| line.contains("skipped")).unwrap();
+    let skipped = serde_json::from_str::<Value>(&skipped).unwrap()["skipped"].as_u64().unwrap();
+    // What it has not missed follows on what it has.
+    assert!(skipped > 0);
+    assert!(serde_json::from_str::<Value>(&stopped_lines.next().unwrap()).unwrap()["seq"].as_u64().unwrap() > skipped);
+    drop(stopped);
+    assert_eq!(agent.stop().unwrap(), Some(0));
 }
 
 #[test]

@@ -5,7 +5,7 @@ use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use super::{Failure, told};
+use super::{Failure, tell, told};
 use crate::opener::{OpenError, Opened, Opener};
 
 /// How much is read at once.
@@ -53,7 +53,7 @@ fn decode_one(path: &Path, mut reader: impl Read) -> Result<u64, Failure> {
     }
     let incomplete = opener.frames_incomplete();
     if incomplete > 0 {
-        eprintln!("{}: {incomplete} frames lack parts", path.display());
+        tell(format_args!("{}: {incomplete} frames lack parts", path.display()));
     }
     Ok(faults + incomplete as u64)
 }
@@ -68,7 +68,7 @@ fn print(path: &Path, opened: Result<Opened, OpenError>) -> Result<u64, Failure>
             Ok(0)
         }
         Err(error) => {
-            eprintln!("{}: {}", path.display(), told(&error));
+            tell(format_args!("{}: {}", path.display(), told(&error)));
             Ok(1)
         }
     }

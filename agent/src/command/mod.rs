@@ -23,6 +23,7 @@ use std::process::ExitCode;
 use rtlive_config::mistake::Mistakes;
 use rtlive_drivers::catalogue::Drivers;
 use rtlive_drivers::input::Input;
+pub(crate) use rtlive_drivers::input::told;
 
 use crate::socket::{self, Request};
 
@@ -75,23 +76,17 @@ pub fn report(failure: &Failure) -> ExitCode {
     if failure.is_closed_pipe() {
         return ExitCode::SUCCESS;
     }
-    eprintln!("{}", told(failure).trim_end());
+    tell(told(failure).trim_end());
     match failure {
         Failure::Mistakes(_) | Failure::Usage(_) => usage(),
         Failure::Failed { .. } => ExitCode::FAILURE,
     }
 }
 
-/// An error with its causes.
-fn told(error: &dyn Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(error) = source {
-        text.push_str(": ");
-        text.push_str(&error.to_string());
-        source = error.source();
-    }
-    text
+/// Tells something on standard error; unlike `eprintln!`, it does not panic when nobody reads it.
+pub fn tell(text: impl Display) {
+    // Where would a failure be told?
+    let _ = writeln!(io::stderr(), "{text}");
 }
 
 /// Prints to standard output; unlike `print!`, it does not panic when the reader went away.

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use super::{Failure, ask_agent, print, usage};
+use super::{Failure, ask_agent, print, tell, usage};
 use crate::socket::{Request, Verdict};
 
 /// Asks the running agent to reload, and prints what came of it; exit 64 when the configuration has mistakes (the agent goes on with
@@ -18,6 +18,6 @@ pub fn reload(paths: &[PathBuf]) -> Result<ExitCode, Failure> {
         print(format_args!("{}\n", verdict.text))?;
         return Ok(ExitCode::SUCCESS);
     }
-    eprintln!("{}", verdict.text.trim_end());
+    tell(verdict.text.trim_end());
     Ok(usage())
 }

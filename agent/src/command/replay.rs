@@ -10,15 +10,16 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 
+use rtlive_core::columns::TEXT_BYTES_MAX;
 use rtlive_core::engine::Engine;
 use rtlive_core::event::{Batch, Declared, Event};
-use rtlive_core::json::{self, Origin, ReadingLine};
+use rtlive_core::json::{self, LineValue, Origin, ReadingLine};
 use rtlive_core::plan::{InputPlan, Plan, StreamKind};
 use rtlive_core::reading::{InputId, Reading, SeriesId, SeriesInfo, is_series_name};
 use rtlive_core::record::Emitted;
 use rtlive_core::time::Timestamp;
 
-use super::{Config, Failure, load};
+use super::{Config, Failure, load, tell};
 use crate::cli::Replay;
 
 /// What stands in place of an epoch.
@@ -30,7 +31,8 @@ const LINE_BYTES_MAX: usize = 1 << 20;
 /// How many bad lines are shown; the others are only counted.
 const BAD_LINES_SHOWN_MAX: u64 = 10;
 
-/// Reads JSON lines, prints JSON lines. Lines that are no readings are told on standard error, counted, and stop nothing.
+/// Reads JSON lines, prints JSON lines. Lines that are no readings are told on standard error, counted, and stop nothing; with `--strict`
+/// the exit code is 1 where there was one.
 ///
 /// # Errors
 /// [`Failure::Mistakes`] of the configuration; [`Failure::Failed`] when a file cannot be read or written.
@@ -51,7 +53,10 @@ pub fn replay(paths: &[PathBuf], options: &Replay) -> Result<ExitCode, Failure> 
     let mut replay = Run::new(&config, BufWriter::with_capacity(1 << 16, writer));
     replay.read(reader).map_err(Failure::at(format!("read {}", input.display())))?;
     replay.finish().map_err(Failure::at("write the records"))?;
-    Ok(ExitCode::SUCCESS)
+    match replay.bad_lines {
+        1.. if options.strict => Ok(ExitCode::FAILURE),
+        _ => Ok(ExitCode::SUCCESS),
+    }
 }
 
 /// A replay under way.
@@ -116,6 +121,10 @@ impl<W: Write> Run<W> {
                     let expected =
                         "expected a series of levels without + # { } and none of them empty, 255 bytes at most";
                     self.refuse(number, &format!("{expected}, found {:?}", reading.series));
+                }
+                Ok(ReadingLine { value: LineValue::Text(text), .. }) if text.len() > TEXT_BYTES_MAX => {
+                    let found = text.len();
+                    self.refuse(number, &format!("expected a text of at most {TEXT_BYTES_MAX} bytes, found {found}"));
                 }
                 Ok(reading) => self.take(&reading),
                 Err(error) => self.refuse(number, &error.to_string()),
@@ -226,7 +235,7 @@ impl<W: Write> Run<W> {
     fn refuse(&mut self, number: u64, why: &str) {
         self.bad_lines += 1;
         if self.bad_lines <= BAD_LINES_SHOWN_MAX {
-            eprintln!("line {number}: {why}");
+            tell(format_args!("line {number}: {why}"));
         }
     }
 
@@ -236,7 +245,7 @@ impl<W: Write> Run<W> {
         self.engine.close(self.now, &mut self.emitted);
         self.print();
         if self.bad_lines > 0 {
-            eprintln!("{} lines were no readings and are left out", self.bad_lines);
+            tell(format_args!("{} lines were no readings and are left out", self.bad_lines));
         }
         match self.failure.take() {
             Some(failure) => Err(failure),

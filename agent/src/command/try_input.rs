@@ -16,7 +16,7 @@ use rtlive_drivers::input::{Input, InputError};
 use rtlive_drivers::outlet::{Clock, Delivery, Session, SessionParts, SharedHealth, TracedBytes};
 use tokio::sync::{mpsc, watch};
 
-use super::{Failure, load};
+use super::{Failure, load, tell};
 use crate::cli::Try;
 use crate::clock::SystemClock;
 use crate::socket;
@@ -239,10 +239,10 @@ impl Printer {
 
     fn summary(&self) {
         for (reason, count) in &self.rejected {
-            eprintln!("not taken: {count} × {reason}");
+            tell(format_args!("not taken: {count} × {reason}"));
         }
         if self.printed == 0 {
-            eprintln!("no reading came");
+            tell("no reading came");
         }
     }
 }
