@@ -121,7 +121,7 @@ fn batch(i: i64, step_ms: i64, late_ms: &impl Fn(i64) -> i64) -> Event {
         Reading {
             series: SeriesId(series),
             time: millis(i * step_ms - late_ms(number)),
-            value: Value::Float(20.0 + ((number * 7919) % 1000) as f64 / 100.0),
+            value: Value::Float(20.0 + ((i * 37 + number * 7919) % 1000) as f64 / 100.0),
             quality: Quality::Good,
             check: None,
             clock: ClockState::Synced,

@@ -146,17 +146,35 @@ impl Keeps {
 }
 
 impl Accumulator {
-    /// An empty one that keeps what is to be kept.
-    pub(super) fn new(keeps: &Keeps) -> Self {
+    /// Makes an empty one keep what is to be kept, in the room that another left behind where that fits.
+    pub(super) fn begin(&mut self, keeps: &Keeps, left: Self) {
+        if self.count > 0 || self.extra.is_some() || *keeps == Keeps::default() {
+            return;
+        }
         let course = |order: Order| Box::new(Course::new(order.overtaken, order.states));
-        let extra = (*keeps != Keeps::default()).then(|| {
-            Box::new(Extra {
+        let fits = |extra: &Extra| {
+            extra.squares.is_some() == keeps.squares
+                && extra.sketch.as_ref().map(Sketch::scale) == keeps.sketch
+                && extra.course.is_some() == keeps.order.is_some()
+        };
+        self.extra = left.extra.filter(|extra| fits(extra)).or_else(|| {
+            Some(Box::new(Extra {
                 squares: keeps.squares.then_some(Sum::ZERO),
                 sketch: keeps.sketch.map(Sketch::new),
                 course: keeps.order.map(course),
-            })
+            }))
         });
-        Self { extra, ..Self::default() }
+    }
+
+    /// Empties it, and leaves the room of a sketch to the next window: that is asked for as often as windows open.
+    pub(super) fn end(&mut self) {
+        let mut extra = self.extra.take().filter(|extra| extra.course.is_none());
+        if let Some(extra) = &mut extra {
+            extra.squares = extra.squares.map(|_| Sum::ZERO);
+            extra.sketch.as_mut().map(Sketch::clear);
+        }
+        // A text in it would live on.
+        *self = Self { extra, ..Self::default() };
     }
 
     /// Lets go of what is not to be kept any more, after a reload. What should have been kept and was not is missing until the
@@ -466,7 +484,8 @@ mod tests {
     }
 
     fn spread(numbers: &[f64], keeps: &Keeps) -> Accumulator {
-        let mut accumulator = Accumulator::new(keeps);
+        let mut accumulator = Accumulator::default();
+        accumulator.begin(keeps, Accumulator::default());
         for (time, number) in numbers.iter().enumerate() {
             accumulator.add(Timestamp::from_nanos(time as i64), &Value::Float(*number));
         }

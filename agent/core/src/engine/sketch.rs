@@ -29,8 +29,23 @@ const ROUNDING_PART: f64 = 0.05;
 /// The part that the width of a bucket may take; what is left of one covers the resolution of the approximation.
 const WIDTH_PART: f64 = 0.94;
 
+/// The most buckets of a run, 256 bytes: with 1 % from a number to eleven times as much. Finding a bucket in a run is one step; what is
+/// wider, or has more than 65,535 numbers in a bucket, is kept sparse, 8 bytes for each bucket that holds something.
+const RUN_MAX: i64 = 128;
+/// Runs begin at multiples of this and grow by it.
+const RUN_STEP: i32 = 16;
+
 /// How many numbers lie in a bucket.
 type Bucket = (i32, u32);
+
+/// How many numbers lie in which buckets. Which of the two it is depends on the numbers alone, not on their order.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+enum Counts {
+    /// In the buckets from one on.
+    Run { start: i32, counts: Vec<u16> },
+    /// By key, at most [`BUCKETS_MAX`], none of them empty.
+    Sparse(Vec<Bucket>),
+}
 
 /// How numbers are divided into buckets. Buckets have keys that rise with their numbers; that of zero is 0, and the key of −x is
 /// minus that of x.
@@ -42,12 +57,11 @@ pub(super) enum Scale {
     Steps(f64),
 }
 
-/// Counts of numbers in buckets; empty ones are not kept.
+/// Counts of numbers in buckets.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(super) struct Sketch {
     scale: Scale,
-    /// By key, at most [`BUCKETS_MAX`].
-    buckets: Vec<Bucket>,
+    counts: Counts,
     /// Whether the lowest bucket holds numbers of lower ones.
     is_joined: bool,
 }
@@ -109,11 +123,33 @@ impl Scale {
                 let (start, end) = (octave_edge(place, buckets), octave_edge(place + 1, buckets).min(f64::MAX));
                 // As far, relative to either end, from the one as from the other.
                 let middle = 2.0 * start / (1.0 + start / end);
-                let rounded = format!("{middle:.*e}", usize::from(digits) - 1).parse().unwrap_or(middle).min(f64::MAX);
+                let rounded = rounded(middle, digits);
                 Some(if key < 0 { -rounded } else { rounded })
             }
         }
     }
+}
+
+/// A number above zero, rounded to so many decimal digits.
+fn rounded(number: f64, digits: u8) -> f64 {
+    /// Powers of ten are exact as floats up to here.
+    const EXACT_MAX: f64 = 1e22;
+    let most = (0..digits).fold(1.0, |most, _| most * 10.0);
+    let mut power = 1.0;
+    // The quotient of two exact floats is the float nearest to the decimal.
+    while power < EXACT_MAX && number * power * 10.0 < most {
+        power *= 10.0;
+    }
+    if power > 1.0 && power < EXACT_MAX {
+        return (number * power).round() / power;
+    }
+    while power < EXACT_MAX && number / power >= most {
+        power *= 10.0;
+    }
+    if power < EXACT_MAX {
+        return (number / power).round() * power;
+    }
+    format!("{number:.*e}", usize::from(digits).saturating_sub(1)).parse().unwrap_or(number).min(f64::MAX)
 }
 
 /// The least number of a bucket above zero: the parabola solved for its argument. A square root is the same on every machine.
@@ -123,18 +159,48 @@ fn octave_edge(place: u32, buckets: u32) -> f64 {
     power * (3.0 - (4.0 - 3.0 * part).sqrt())
 }
 
+impl Counts {
+    const NONE: Self = Self::Run { start: 0, counts: Vec::new() };
+
+    /// The buckets that hold something, by key.
+    fn buckets(&self) -> impl Iterator<Item = Bucket> {
+        let (start, run, sparse) = match self {
+            Self::Run { start, counts } => (*start, counts.as_slice(), &[][..]),
+            Self::Sparse(buckets) => (0, &[][..], buckets.as_slice()),
+        };
+        let run = run.iter().enumerate().filter(|&(_, &count)| count > 0);
+        let run = run.map(move |(place, &count)| (start.wrapping_add(place as i32), u32::from(count)));
+        run.chain(sparse.iter().copied())
+    }
+}
+
 impl Sketch {
     pub(super) const fn new(scale: Scale) -> Self {
-        Self { scale, buckets: Vec::new(), is_joined: false }
+        Self { scale, counts: Counts::NONE, is_joined: false }
     }
 
     pub(super) const fn scale(&self) -> Scale {
         self.scale
     }
 
+    /// Begins anew, with the room that it has.
+    pub(super) fn clear(&mut self) {
+        match &mut self.counts {
+            Counts::Run { start, counts } => {
+                *start = 0;
+                counts.clear();
+            }
+            sparse @ Counts::Sparse(_) => *sparse = Counts::NONE,
+        }
+        self.is_joined = false;
+    }
+
     /// The bytes that it takes beside itself.
     pub(super) fn bytes(&self) -> usize {
-        self.buckets.capacity() * size_of::<Bucket>()
+        match &self.counts {
+            Counts::Run { counts, .. } => counts.capacity() * size_of::<u16>(),
+            Counts::Sparse(buckets) => buckets.capacity() * size_of::<Bucket>(),
+        }
     }
 
     /// Takes a finite number.
@@ -145,34 +211,63 @@ impl Sketch {
 
     #[inline]
     fn count(&mut self, key: i32, count: u32) {
-        match self.buckets.binary_search_by_key(&key, |&(key, _)| key) {
-            Ok(place) => self.raise(place, count),
-            // What stays are the highest of all buckets that there ever were, in whatever order they came.
-            Err(place) if self.buckets.len() < BUCKETS_MAX => self.buckets.insert(place, (key, count)),
-            Err(0) => {
-                self.is_joined = true;
-                self.raise(0, count);
-            }
-            Err(place) => {
-                self.is_joined = true;
-                self.buckets.insert(place, (key, count));
-                let (_, joined) = self.buckets.remove(0);
-                self.raise(0, joined);
-            }
+        if let Counts::Run { start, counts } = &mut self.counts
+            && let Some(counted) = counts.get_mut(key.wrapping_sub(*start) as u32 as usize)
+            && let Ok(sum) = u16::try_from(u32::from(*counted).saturating_add(count))
+        {
+            *counted = sum;
+        } else {
+            self.count_elsewhere(key, count);
         }
     }
 
-    #[inline]
-    fn raise(&mut self, place: usize, count: u32) {
-        if let Some((_, counted)) = self.buckets.get_mut(place) {
-            *counted = counted.saturating_add(count);
+    /// Counts what the run that there is has no room for.
+    #[cold]
+    fn count_elsewhere(&mut self, key: i32, count: u32) {
+        match &mut self.counts {
+            Counts::Run { start, counts } => {
+                let step = |key: i32| key.div_euclid(RUN_STEP) * RUN_STEP;
+                let (mut first, mut end) = (step(key), i64::from(step(key)) + i64::from(RUN_STEP));
+                if counts.is_empty() {
+                    *start = first;
+                }
+                first = first.min(*start);
+                end = end.max(i64::from(*start) + counts.len() as i64);
+                let length = end - i64::from(first);
+                let room =
+                    counts.get(key.wrapping_sub(*start) as u32 as usize).map_or(0, |&counted| u32::from(counted));
+                if length > RUN_MAX || room.saturating_add(count) > u32::from(u16::MAX) {
+                    self.counts = Counts::Sparse(self.counts.buckets().collect());
+                    return self.count(key, count);
+                }
+                let before = (i64::from(*start) - i64::from(first)) as usize;
+                counts.splice(..0, std::iter::repeat_n(0, before));
+                counts.resize(length as usize, 0);
+                *start = first;
+                self.count(key, count);
+            }
+            Counts::Sparse(buckets) => match buckets.binary_search_by_key(&key, |&(key, _)| key) {
+                Ok(place) => raise(buckets, place, count),
+                // What stays are the highest of all buckets that there ever were, in whatever order they came.
+                Err(place) if buckets.len() < BUCKETS_MAX => buckets.insert(place, (key, count)),
+                Err(0) => {
+                    self.is_joined = true;
+                    raise(buckets, 0, count);
+                }
+                Err(place) => {
+                    self.is_joined = true;
+                    buckets.insert(place, (key, count));
+                    let (_, joined) = buckets.remove(0);
+                    raise(buckets, 0, joined);
+                }
+            },
         }
     }
 
     /// Takes what another one of the same scale took.
     pub(super) fn merge(&mut self, other: &Self) {
         self.is_joined |= other.is_joined;
-        for &(key, count) in &other.buckets {
+        for (key, count) in other.counts.buckets() {
             self.count(key, count);
         }
     }
@@ -180,11 +275,11 @@ impl Sketch {
     /// The least number to which at least this part of all numbers is equal or below (ISO 3534-1, "quantile"), within the error that
     /// was asked for; `None` where the buckets do not tell, and without numbers.
     pub(super) fn percentile(&self, percentile: Percentile) -> Option<f64> {
-        let count: u64 = self.buckets.iter().map(|&(_, count)| u64::from(count)).sum();
+        let count: u64 = self.counts.buckets().map(|(_, count)| u64::from(count)).sum();
         // 11 bits of buckets, 32 of counts and 17 of thousandths.
         let rank = (count * u64::from(percentile.thousandths())).div_ceil(u64::from(Percentile::WHOLE));
         let mut below = 0;
-        let (place, &(key, _)) = self.buckets.iter().enumerate().find(|(_, (_, count))| {
+        let (place, (key, _)) = self.counts.buckets().enumerate().find(|(_, (_, count))| {
             below += u64::from(*count);
             below >= rank
         })?;
@@ -193,15 +288,27 @@ impl Sketch {
 
     /// Whether it can have come from [`Sketch::add`] of at most `count` numbers; for state that comes from outside.
     pub(super) fn is_sound(&self, count: u64) -> bool {
-        let counted = self.buckets.iter().fold(0_u64, |sum, &(_, count)| sum.saturating_add(u64::from(count)));
+        let counted = self.counts.buckets().fold(0_u64, |sum, (_, count)| sum.saturating_add(u64::from(count)));
         let key_max = match self.scale {
             Scale::Steps(_) => i64::from(i32::MAX),
             Scale::Octaves { buckets, .. } => i64::from(buckets) * EXPONENTS - 1,
         };
-        self.buckets.is_sorted_by(|(a, _), (b, _)| a < b)
-            && self.buckets.iter().all(|&(key, _)| i64::from(key).abs() <= key_max)
-            && self.buckets.len() <= BUCKETS_MAX
-            && counted <= count
+        let has_bounds = match &self.counts {
+            Counts::Run { start, counts } => {
+                start.rem_euclid(RUN_STEP) == 0
+                    && counts.len().is_multiple_of(RUN_STEP as usize)
+                    && counts.len() as i64 <= RUN_MAX
+                    && i64::from(*start) + counts.len() as i64 <= 1 << 31
+            }
+            Counts::Sparse(buckets) => buckets.len() <= BUCKETS_MAX && buckets.is_sorted_by(|(a, _), (b, _)| a < b),
+        };
+        has_bounds && counted <= count && self.counts.buckets().all(|(key, _)| i64::from(key).abs() <= key_max)
+    }
+}
+
+fn raise(buckets: &mut [Bucket], place: usize, count: u32) {
+    if let Some((_, counted)) = buckets.get_mut(place) {
+        *counted = counted.saturating_add(count);
     }
 }
 
@@ -299,6 +406,28 @@ mod tests {
         assert_eq!((percentile(5), percentile(50)), (None, None));
         assert_eq!(percentile(51), Some(2088.0));
         assert_eq!(percentile(95), Some(3891.0));
+    }
+
+    #[test]
+    fn a_bucket_may_hold_more_than_a_run_can_count() {
+        let mut sketch = sketch(Buckets::default(), &[5.0; 70_000]);
+        sketch.merge(&sketch.clone());
+        assert!(sketch.is_sound(140_000) && !sketch.is_sound(139_999));
+    }
+
+    #[test]
+    fn rounding_gives_the_nearest_decimal() {
+        for (number, digits, expected) in [
+            (29.412_37, 4, 29.41),
+            (0.000_010_309_9, 4, 1.031e-5),
+            (99_996.0, 4, 100_000.0),
+            (1.0, 3, 1.0),
+            (7_019.6, 4, 7_020.0),
+            (1.234_56e-300, 4, 1.235e-300),
+            (9.876_54e300, 5, 9.8765e300),
+        ] {
+            assert_eq!(rounded(number, digits), expected);
+        }
     }
 
     #[test]

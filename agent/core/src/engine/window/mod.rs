@@ -339,26 +339,20 @@ impl Windows {
             true => self.position(slot, start).0,
             false => before,
         };
-        let pane = self.pane(slot, start, end);
-        self.insert(slot, before, pane, source)
-    }
-
-    /// An empty pane that keeps what its window needs.
-    fn pane(&self, slot: usize, start: Timestamp, end: Timestamp) -> Pane {
-        let keeps = self.window(slot).map(|window| window.keeps).unwrap_or_default();
-        Pane::new(start, end, Accumulator::new(&keeps))
+        self.insert(slot, before, Pane::new(start, end), source)
     }
 
     /// Puts a pane into a slot's chain, behind the one that is named, or in front.
     fn insert(&mut self, slot: usize, before: Option<u32>, mut pane: Pane, source: &mut Source) -> Option<u32> {
         let entry = self.slots.get(slot)?;
-        let due = pane.due(self.windows.get(usize::from(entry.window))?);
+        let window = self.windows.get(usize::from(entry.window))?;
+        let due = pane.due(window);
         let group = entry.group;
         pane.next = match before {
             Some(before) => self.panes.get(before)?.next,
             None => entry.head,
         };
-        let place = self.panes.occupy(pane);
+        let place = self.panes.occupy(pane, &window.keeps);
         match before {
             Some(before) => self.panes.get_mut(before)?.next = place,
             None => self.slots.get_mut(slot)?.head = place,

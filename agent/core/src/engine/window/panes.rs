@@ -1,7 +1,7 @@
 //! The table of panes: open windows of all slots, each slot's chained from its latest to its oldest, and the free ones.
 
 use super::super::ledger::WindowAccount;
-use super::{Accumulator, NONE, Slot, Window};
+use super::{Accumulator, Keeps, NONE, Slot, Window};
 use crate::time::Timestamp;
 
 /// How much the table of panes grows at once, as a part of its length: a table that doubles would waste up to half.
@@ -34,8 +34,17 @@ pub(super) struct Panes {
 }
 
 impl Pane {
-    pub(super) const fn new(start: Timestamp, end: Timestamp, values: Accumulator) -> Self {
-        Self { values, start, end, revisions: 0, is_finished: false, is_changed: false, is_reopened: false, next: NONE }
+    pub(super) fn new(start: Timestamp, end: Timestamp) -> Self {
+        Self {
+            values: Accumulator::default(),
+            start,
+            end,
+            revisions: 0,
+            is_finished: false,
+            is_changed: false,
+            is_reopened: false,
+            next: NONE,
+        }
     }
 
     pub(super) fn due(&self, window: &Window) -> Timestamp {
@@ -92,16 +101,18 @@ impl Panes {
         std::iter::successors(at(first), move |&place| at(self.get(place)?.next))
     }
 
-    pub(super) fn occupy(&mut self, pane: Pane) -> u32 {
+    pub(super) fn occupy(&mut self, mut pane: Pane, keeps: &Keeps) -> u32 {
         self.open += 1;
         if let Some(free) = self.list.get_mut(self.free as usize) {
             let place = std::mem::replace(&mut self.free, free.next);
+            pane.values.begin(keeps, std::mem::take(&mut free.values));
             *free = pane;
             return place;
         }
         if self.list.len() == self.list.capacity() {
             self.list.reserve_exact(self.list.len() / PANES_GROWTH + PANES_GROWTH);
         }
+        pane.values.begin(keeps, Accumulator::default());
         self.list.push(pane);
         (self.list.len() - 1) as u32
     }
@@ -109,8 +120,7 @@ impl Panes {
     /// Frees a pane that no chain has; the one that came behind it.
     pub(super) fn release(&mut self, place: u32) -> Option<u32> {
         let pane = self.list.get_mut(place as usize)?;
-        // A text in it would live on.
-        pane.values = Accumulator::default();
+        pane.values.end();
         let next = std::mem::replace(&mut pane.next, self.free);
         self.free = place;
         self.open -= 1;

@@ -63,7 +63,7 @@ impl Windows {
                 return None;
             }
             values.fit(&self.window(slot)?.keeps);
-            let pane = Pane { revisions, is_finished, is_changed, ..Pane::new(start, end, values) };
+            let pane = Pane { revisions, is_finished, is_changed, values, ..Pane::new(start, end) };
             self.insert(slot, None, pane, source)?;
         }
         Some(())

@@ -10,7 +10,7 @@
 
 use super::super::ledger::WindowAccount;
 use super::super::watermark::Source;
-use super::{Placed, Windows};
+use super::{Pane, Placed, Windows};
 use crate::reading::Value;
 use crate::record::{Aggregate, Emitted, Record};
 use crate::time::Timestamp;
@@ -43,8 +43,7 @@ impl Windows {
             }
             account.cut += u64::from(!near.is_empty());
             let before = self.position(slot, time).0;
-            let pane = self.pane(slot, time, end_alone);
-            if let Some(place) = self.insert(slot, before, pane, source) {
+            if let Some(place) = self.insert(slot, before, Pane::new(time, end_alone), source) {
                 self.put(slot, place, time, value, source.watermark, account);
             }
             return Placed::Open;

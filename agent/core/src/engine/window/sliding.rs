@@ -53,8 +53,7 @@ impl Windows {
                 }
             } else {
                 if !is_there {
-                    let pane = self.pane(slot, start, end);
-                    let Some(opened) = self.insert(slot, before, pane, source) else { break };
+                    let Some(opened) = self.insert(slot, before, Pane::new(start, end), source) else { break };
                     at = opened;
                 }
                 if let Some(pane) = self.panes.get_mut(at) {
