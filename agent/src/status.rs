@@ -179,6 +179,10 @@ pub struct WindowStatus {
     pub finished: u64,
     /// Too late.
     pub late: u64,
+    /// How many windows were ended early because too many were open.
+    pub crowded: u64,
+    /// How many sessions were cut because they were longer than `longest`.
+    pub cut: u64,
 }
 
 /// A stream: `numbered = acknowledged + stored + in_gaps`.
@@ -336,8 +340,8 @@ impl InputStatus {
 
 impl WindowStatus {
     fn of(account: &WindowAccount) -> Self {
-        let WindowAccount { window, selected, open, finished, late, .. } = account;
-        Self { name: window.to_string(), selected: *selected, open: *open, finished: *finished, late: *late }
+        let WindowAccount { ref window, selected, open, finished, late, crowded, cut, .. } = *account;
+        Self { name: window.to_string(), selected, open, finished, late, crowded, cut }
     }
 }
 

@@ -76,6 +76,9 @@ fn check_root<I>(root: &Table<'_>, catalogue: &dyn Catalogue<I>, machine_id: Opt
     let streams = stream::check(root, labels);
     let rules = rule::check(root, labels);
     let store = root.table_or_empty("store").and_then(|table| store::check(&table));
+    if let Some(store) = &store {
+        stream::check_ages(root, &streams, store.max_age);
+    }
     let id = agent.as_ref().map(|agent| &*agent.id);
     let uplink = match root.has("uplink") {
         true => root.table("uplink").and_then(|table| uplink::check(&table, id, labels)).map(Some),

@@ -14,7 +14,7 @@ use rtlive_core::template::Template;
 use crate::deadband;
 use crate::name::{RESERVED, named_tables};
 use crate::options::words;
-use crate::quantity::{ByteCount, Period, Span, Step, parse_span};
+use crate::quantity::{ByteCount, Period, Span, Step, parse_span, write_span};
 use crate::table::{Table, Value};
 use crate::topic;
 use crate::value::{OneOrMany, Setting};
@@ -395,6 +395,19 @@ fn buckets(table: &Table<'_>, options: &WindowOptions) -> Option<Buckets> {
     }
     let relative = || error.map_or_else(Buckets::default, |PartOfOne(error)| Buckets::Relative(error));
     Some(resolution.map_or_else(relative, Buckets::Steps))
+}
+
+/// Notes windows that would be revised when what they told before is no longer kept.
+pub(crate) fn check_ages(root: &Table<'_>, streams: &[StreamPlan], store_max_age: Duration) {
+    for stream in streams {
+        let age_max = stream.age_max.unwrap_or(store_max_age).min(store_max_age);
+        if let StreamKind::Window(window) = &stream.kind
+            && window.lateness > age_max
+        {
+            let expected = format!("at most {}, for which the records are kept (`max_age`)", write_span(age_max));
+            root.mistake(&format!("windows.{}.lateness", stream.name), expected, write_span(window.lateness));
+        }
+    }
 }
 
 /// The filters of a stream, where it has some, and how often it makes a record of a series, where that is fixed.

@@ -22,8 +22,13 @@ impl fmt::Display for Status {
         if !windows.is_empty() {
             let width = column(windows.iter().map(|window| &window.name));
             writeln!(f, "\n{:<width$}  {:>10}{:>12}{:>12}{:>8}", "window", "readings", "in open", "in closed", "late")?;
-            for WindowStatus { name, selected, open, finished, late } in windows {
-                writeln!(f, "{name:<width$}  {selected:>10}{open:>12}{finished:>12}{late:>8}")?;
+            for WindowStatus { name, selected, open, finished, late, crowded, cut } in windows {
+                write!(f, "{name:<width$}  {selected:>10}{open:>12}{finished:>12}{late:>8}")?;
+                let said = [(crowded, "ended early, as too many were open"), (cut, "sessions cut at `longest`")];
+                for (count, what) in said.into_iter().filter(|(count, _)| **count > 0) {
+                    write!(f, "  {count} {what}")?;
+                }
+                writeln!(f)?;
             }
         }
         let width = column(streams.iter().map(|stream| &stream.name));

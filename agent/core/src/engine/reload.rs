@@ -57,6 +57,9 @@ impl Engine {
         // What has no place was ended above; the rest is put where it belongs, and there is nothing that could be refused.
         next.put(state, &mut |_| ());
         *self = next;
+        // A shorter lateness closes windows at once.
+        let Self { sources, windows, .. } = self;
+        sources.iter_mut().filter(|source| source.has_due()).for_each(|source| windows.sweep(source));
     }
 
     /// The whole state, as bytes for [`Engine::restore`]. The same state gives the same bytes.

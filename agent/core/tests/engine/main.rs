@@ -4,6 +4,7 @@
 
 mod clock;
 mod functions;
+mod kinds;
 mod news;
 mod order;
 mod plan;

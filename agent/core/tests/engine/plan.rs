@@ -242,7 +242,11 @@ pub(crate) fn shown(engine: &Engine, out: &[Emitted]) -> Vec<String> {
                     format!("{stream} {} {}={}", name(reading.series), second(reading.time), reading.value)
                 }
                 Record::Aggregate(aggregate) => {
-                    let early = if aggregate.is_final { "" } else { " early" };
+                    let early = match (aggregate.deleted, aggregate.is_final) {
+                        (true, _) => " deleted",
+                        (false, true) => "",
+                        (false, false) => " early",
+                    };
                     let Aggregate { start, end, revision, .. } = *aggregate;
                     let values: Vec<String> = aggregate
                         .values

@@ -14,7 +14,7 @@ use crate::order::newest;
 use crate::plan::{Planned, batch, declared, reading, seconds};
 
 /// The folder of shared data, or a loud word that it is missing.
-fn shared(folder: &str) -> Option<PathBuf> {
+pub(crate) fn shared(folder: &str) -> Option<PathBuf> {
     let root = std::env::var_os("RTLIVE_DATA")
         .map_or_else(|| PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../../../shared/data")), PathBuf::from);
     let path = root.join(folder);
@@ -26,7 +26,7 @@ fn shared(folder: &str) -> Option<PathBuf> {
 }
 
 /// The rows of a CSV file by the names of their columns. No value of these files has a comma or a quote in it.
-fn rows(path: &PathBuf) -> Vec<BTreeMap<String, String>> {
+pub(crate) fn rows(path: &PathBuf) -> Vec<BTreeMap<String, String>> {
     let text = fs::read_to_string(path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
     let mut lines = text.lines().map(|line| line.split(',').map(|cell| cell.trim_matches('"').to_owned()));
     let header: Vec<String> = lines.next().unwrap().collect();
@@ -41,7 +41,7 @@ fn rows(path: &PathBuf) -> Vec<BTreeMap<String, String>> {
 }
 
 /// Local times without a zone are taken as UTC, as the expected files did.
-fn time(text: &str) -> Timestamp {
+pub(crate) fn time(text: &str) -> Timestamp {
     let text = text.replace(' ', "T");
     if text.ends_with('Z') { text.parse().unwrap() } else { format!("{text}Z").parse().unwrap() }
 }

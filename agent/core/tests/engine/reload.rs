@@ -152,3 +152,47 @@ fn nobody_misses_the_series_of_an_input_that_is_gone() {
     out.extend(wait(&mut engine, 2_000));
     assert_eq!(shown(&engine, &out), ["silent b/x Raised at 1040: b/x is silent ()"]);
 }
+
+#[test]
+fn what_has_closed_stays_closed_under_a_longer_lateness() {
+    let mut engine = base().engine(&["a/x"]);
+    let mut out = take(&mut engine, &[(0, 1, 1.0), (0, 12, 2.0)]);
+    out.extend(take(&mut engine, &[(0, 20, 3.0)]));
+    assert_eq!(out.len(), 2, "0..10 and 10..20 were told; the first has closed at 20");
+    reload(&mut engine, Planned::new(0).window("ten", "#", 10, 100));
+    let out = take(&mut engine, &[(0, 2, 7.0), (0, 13, 7.0)]);
+    assert_eq!(shown(&engine, &out), ["late a/x 2=7", "ten a/x 10..20 r1: 2 9 4.5 2 7 2 7"]);
+}
+
+#[test]
+fn a_window_that_comes_back_begins_behind_what_was_told() {
+    let mut engine = base().engine(&["a/x"]);
+    take(&mut engine, &[(0, 1, 1.0), (0, 12, 2.0)]);
+    let out = reload(&mut engine, Planned::new(0));
+    assert_eq!(out, ["ten a/x 10..20 r0 early: 1 2 2 2 2 2 2"]);
+    engine = Engine::restore(engine.plan().clone(), &engine.snapshot()).unwrap();
+    reload(&mut engine, base());
+    let out = take(&mut engine, &[(0, 13, 7.0), (0, 21, 7.0), (0, 30, 7.0)]);
+    assert_eq!(shown(&engine, &out), ["late a/x 13=7", "ten a/x 20..30 r0: 1 7 7 7 7 7 7"]);
+}
+
+#[test]
+fn a_changed_window_begins_at_the_next_boundary_of_the_old_one() {
+    let mut engine = base().engine(&["a/x"]);
+    take(&mut engine, &[(0, 1, 1.0), (0, 12, 2.0)]);
+    assert!(reload(&mut engine, Planned::new(0).window("ten", "#", 60, 10)).is_empty());
+    // Up to 20 the old one; from there the new one, whose first window begins there.
+    let mut out = take(&mut engine, &[(0, 14, 3.0), (0, 21, 4.0), (0, 3, 8.0)]);
+    engine = Engine::restore(engine.plan().clone(), &engine.snapshot()).unwrap();
+    out.extend(take(&mut engine, &[(0, 30, 5.0), (0, 60, 6.0), (0, 2, 9.0), (0, 120, 0.0)]));
+    let expected = [
+        "late a/x 3=8",
+        "ten a/x 10..20 r0: 2 5 2.5 2 3 2 3",
+        "late a/x 2=9",
+        "ten a/x 20..60 r0: 2 9 4.5 4 5 4 5",
+        "ten a/x 60..120 r0: 1 6 6 6 6 6 6",
+    ];
+    assert_eq!(shown(&engine, &out), expected);
+    let account = &engine.ledger().windows[0];
+    assert_eq!((account.selected, account.finished, account.open, account.late), (9, 6, 1, 2));
+}

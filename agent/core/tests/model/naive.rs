@@ -383,16 +383,19 @@ impl Model {
             let Some(source) = self.series.get(series).map(|source| &self.sources[source]) else { continue };
             let Some(watermark) = source.watermark else { continue };
             let emit_every = self.wanted.windows[name].emit_every.map(nanos);
-            let is_time = emit_every
-                .zip(source.settled)
-                .is_some_and(|(every, settled)| watermark.div_euclid(every) > settled.div_euclid(every));
+            let passed = emit_every.zip(source.settled).and_then(|(every, settled)| {
+                let multiple = watermark.div_euclid(every) * every;
+                (multiple > settled).then_some(multiple)
+            });
             for slot in [Some(slot), before.as_mut()].into_iter().flatten() {
                 for pane in &mut slot.panes {
                     let has_ended = watermark >= pane.end;
                     let is_due = match (pane.is_finished, has_ended) {
                         (false, true) => true,
                         (true, _) => pane.is_changed,
-                        (false, false) => pane.is_reopened || is_time && pane.is_changed,
+                        (false, false) => {
+                            pane.is_reopened || pane.is_changed && passed.is_some_and(|multiple| pane.start < multiple)
+                        }
                     };
                     if is_due {
                         told.push(pane.told(stream, *series, has_ended));

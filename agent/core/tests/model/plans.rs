@@ -113,7 +113,7 @@ impl Wanted {
 
     /// The place of a window's stream in the plan.
     pub(crate) fn stream(&self, name: &str) -> usize {
-        4 + self.windows.keys().position(|known| *known == name).unwrap()
+        5 + self.windows.keys().position(|known| *known == name).unwrap()
     }
 
     /// As the engine takes it.
@@ -129,7 +129,8 @@ impl Wanted {
             age_max: None,
             bytes_max: None,
         };
-        let reserved = ["gaps", "alerts", "late", "quarantine"].map(|name| stream(name, StreamKind::Reserved));
+        let reserved =
+            ["gaps", "alerts", "late", "quarantine", "unsynced"].map(|name| stream(name, StreamKind::Reserved));
         let windows = self.windows.iter().map(|(name, window)| stream(name, StreamKind::Window(window.clone())));
         let input = InputPlan {
             out_of_order: Duration::from_nanos(self.out_of_order as u64),

@@ -36,12 +36,14 @@ impl Windows {
             if source.watermark < group.due {
                 continue;
             }
-            let emit_every = self.windows.get(usize::from(group.window)).and_then(|window| window.emit_every);
-            let is_time = emit_every.is_some_and(|every| {
-                source.settled > Timestamp::MIN && source.watermark.floor(every) > source.settled.floor(every)
+            // The last multiple that was passed in this event; a window that begins there has nothing to tell yet.
+            let multiple = self.windows.get(usize::from(group.window)).and_then(|window| {
+                let multiple = source.watermark.floor(window.emit_every?);
+                (source.settled > Timestamp::MIN && multiple > source.settled).then_some(multiple)
             });
             self.collect(group, source.watermark, due, |pane| {
-                !pane.is_finished && (source.watermark >= pane.end || is_time && pane.is_changed)
+                let is_time = multiple.is_some_and(|multiple| pane.is_changed && pane.start < multiple);
+                !pane.is_finished && (source.watermark >= pane.end || is_time)
             });
         }
     }
