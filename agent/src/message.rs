@@ -11,6 +11,7 @@ use std::time::Duration;
 use rtlive_core::event::Event;
 use rtlive_core::journal::StreamKey;
 use rtlive_core::plan::{Plan, Priority};
+use rtlive_core::reading::SeriesInfo;
 use rtlive_core::record::{Emitted, Epoch};
 use rtlive_core::time::Timestamp;
 use tokio::sync::{mpsc, oneshot, watch};
@@ -33,6 +34,9 @@ pub struct Commit {
     pub at: Timestamp,
     /// Every event that the engine took since the last commit, in order, with the instant at which it took it.
     pub events: Vec<(Timestamp, Event)>,
+    /// The series that the engine knows since the last commit, in the order of their numbers: those that events declare, and those that
+    /// are derived from them.
+    pub series: Vec<SeriesInfo>,
     /// Every record that these events emitted, in order. The store numbers them.
     pub records: Vec<Emitted>,
     /// What drivers must find again after a restart.
@@ -44,7 +48,7 @@ pub struct Commit {
 impl Commit {
     /// One of nothing.
     pub fn empty(at: Timestamp) -> Self {
-        Self { at, events: Vec::new(), records: Vec::new(), state: Vec::new(), snapshot: None }
+        Self { at, events: Vec::new(), series: Vec::new(), records: Vec::new(), state: Vec::new(), snapshot: None }
     }
 }
 

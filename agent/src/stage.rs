@@ -44,6 +44,8 @@ pub struct Stage {
     plan_waits: bool,
     /// Whether the engine knows that a process began.
     has_started: bool,
+    /// How many series the store knows.
+    series_told: usize,
     kept: Kept,
 }
 
@@ -80,6 +82,7 @@ impl Stage {
     /// A stage around an engine that was restored, or is new, and what its drivers had kept. `last_commit_at` is the last instant that
     /// the store knows: the readings of inputs that cannot be asked again are missing from there on, and their first reading says so.
     pub fn new(engine: Engine, kept: Kept, last_commit_at: Option<Timestamp>) -> Self {
+        let series_told = engine.series().len();
         let mut stage = Self {
             engine,
             inputs: Vec::new(),
@@ -88,6 +91,7 @@ impl Stage {
             // The first commit brings the plan, so that a replay of the journal never lacks one.
             plan_waits: true,
             has_started: false,
+            series_told,
             kept,
         };
         let plan = stage.engine.plan().clone();
@@ -295,7 +299,9 @@ impl Stage {
         self.under_way = Some(delivered);
         let snapshot =
             with_snapshot.then(|| Snapshot { plan: self.engine.plan().clone(), engine: self.engine.snapshot() });
-        Some(Commit { at: now, events, records, state, snapshot })
+        let series = self.engine.series().get(self.series_told..).unwrap_or_default().to_vec();
+        self.series_told = self.engine.series().len();
+        Some(Commit { at: now, events, series, records, state, snapshot })
     }
 
     /// The commit that was under way is on disk: the last delivery of each input that it covered.
@@ -343,6 +349,7 @@ mod tests {
             streams: Vec::new(),
             rules: Vec::new(),
             quality: Vec::new(),
+            derived: Vec::new(),
         })
     }
 

@@ -5,7 +5,7 @@ use rtlive_core::selector::Selector;
 use rtlive_core::template::{Piece, Template};
 
 use crate::table::{Table, Value};
-use crate::value::Setting;
+use crate::value::{Setting, or_wrong};
 
 /// The most names that a `let` binds.
 pub const BINDINGS_MAX: usize = 64;
@@ -23,19 +23,24 @@ impl Setting for Source {
     }
 
     fn read(value: &Value<'_>) -> Option<Self> {
-        let wrong = || {
-            value.wrong(Self::expected());
-            None
-        };
-        let Some(text) = value.as_text().filter(|text| !text.is_empty()) else { return wrong() };
+        or_wrong(value, value.as_text().and_then(Self::of))
+    }
+}
+
+impl Source {
+    /// What a text names.
+    pub(crate) fn of(text: &str) -> Option<Self> {
+        if text.is_empty() {
+            return None;
+        }
         if text.contains('+') {
             let selector = text.parse::<Selector>().ok().filter(|_| !text.contains(['#', '{', '}']));
-            return selector.map(|selector| Self(BindingSource::Each(selector))).or_else(wrong);
+            return selector.map(|selector| Self(BindingSource::Each(selector)));
         }
         let template = text.parse::<Template>().ok().filter(|_| !text.contains('#'));
         let only_levels =
             |template: &Template| template.pieces().iter().all(|piece| !matches!(piece, Piece::Name { .. }));
-        template.filter(only_levels).map(|template| Self(BindingSource::Series(template))).or_else(wrong)
+        template.filter(only_levels).map(|template| Self(BindingSource::Series(template)))
     }
 }
 

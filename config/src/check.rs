@@ -8,6 +8,7 @@ use rtlive_core::selector::Selector;
 use crate::agent::{self, AgentConfig};
 use crate::binding::looked_at;
 use crate::catalogue::Catalogue;
+use crate::derived;
 use crate::document::Document;
 use crate::fingerprint::Fingerprint;
 use crate::input::{self, InputConfig};
@@ -21,10 +22,11 @@ use crate::table::Table;
 use crate::uplink::{self, UplinkConfig};
 
 /// The tables of the outermost level.
-const TABLES: [&str; 9] = ["agent", "inputs", "maps", "quality", "streams", "windows", "rules", "store", "uplink"];
+const TABLES: [&str; 10] =
+    ["agent", "inputs", "maps", "quality", "derived", "streams", "windows", "rules", "store", "uplink"];
 
 /// The tables of the documented configuration that this version does not do.
-pub(crate) const TABLES_LATER: [&str; 2] = ["derived", "ladders"];
+pub(crate) const TABLES_LATER: [&str; 1] = ["ladders"];
 
 /// A configuration without mistakes. `I` is what runs of an input.
 #[derive(Clone, Debug)]
@@ -70,11 +72,12 @@ fn check_root<I>(root: &Table<'_>, catalogue: &dyn Catalogue<I>, machine_id: Opt
     // Every part is checked before the first that is wrong counts, so that the mistakes of all are noted.
     let agent = root.table_or_empty("agent").and_then(|table| agent::check(&table, machine_id));
     let labels = agent.as_ref().map(|agent| &agent.labels);
-    let (inputs, input_plans): (Vec<_>, Vec<_>) = input::check(root, catalogue).into_iter().unzip();
+    let (inputs, mut input_plans): (Vec<_>, Vec<_>) = input::check(root, catalogue).into_iter().unzip();
     check_maps(root);
     let quality = quality::check(root);
     let streams = stream::check(root, labels);
-    let rules = rule::check(root, labels);
+    let (derived, kinds) = derived::check(root, &mut input_plans);
+    let rules = rule::check(root, labels, &kinds);
     let store = root.table_or_empty("store").and_then(|table| store::check(&table));
     if let Some(store) = &store {
         stream::check_ages(root, &streams, store.max_age);
@@ -86,7 +89,7 @@ fn check_root<I>(root: &Table<'_>, catalogue: &dyn Catalogue<I>, machine_id: Opt
     };
     let agent = agent?;
     let labels = agent.labels.clone();
-    let plan = Plan { agent: Arc::clone(&agent.id), labels, inputs: input_plans, streams, rules, quality };
+    let plan = Plan { agent: Arc::clone(&agent.id), labels, inputs: input_plans, streams, rules, quality, derived };
     advise(root, &plan, uplink.as_ref().is_some_and(Option::is_none));
     let inputs_fingerprint = root.fingerprint(&["inputs", "maps"]);
     Some(Config {
@@ -119,15 +122,15 @@ fn advise(root: &Table<'_>, plan: &Plan, is_alone: bool) {
     if plan.streams.iter().all(|stream| matches!(stream.kind, StreamKind::Reserved)) {
         root.warn("", "no stream and no window selects readings: only alerts and gaps are stored and sent");
     }
-    if plan.inputs.is_empty() {
+    if plan.inputs.len() == plan.derived.len() {
         // What remains is a configuration for `rtlive replay`, whose inputs are in the file that it reads.
         if !root.has("inputs") {
             root.warn("", "no [inputs]: nothing is read");
         }
         return;
     }
-    let readable: Vec<Selector> =
-        plan.inputs.iter().filter_map(|input| format!("{}/+/#", input.prefix).parse().ok()).collect();
+    let readable = plan.inputs.iter().filter_map(|input| format!("{}/+/#", input.prefix).parse().ok());
+    let readable: Vec<Selector> = readable.chain(derived::made(&plan.derived)).collect();
     let nobody_makes = |filter: &Selector| !readable.iter().any(|made| filter.overlaps(made));
     for stream in &plan.streams {
         let parent = match stream.kind {
@@ -141,6 +144,15 @@ fn advise(root: &Table<'_>, plan: &Plan, is_alone: bool) {
         }
     }
     quality::advise(root, plan, |filter| !nobody_makes(filter));
+    for derived in &plan.derived {
+        for binding in &derived.bindings {
+            if let Some(filter) = looked_at(&derived.bindings, binding).filter(|filter| nobody_makes(filter)) {
+                let key =
+                    format!("derived.{}.let.{}", crate::document::quoted(&derived.name.to_string()), binding.name);
+                root.warn(&key, format_args!("no input makes the series \"{filter}\""));
+            }
+        }
+    }
     for rule in &plan.rules {
         for binding in &rule.bindings {
             if let Some(filter) = looked_at(&rule.bindings, binding).filter(|filter| nobody_makes(filter)) {

@@ -16,6 +16,7 @@ pub mod binding;
 pub mod catalogue;
 pub mod check;
 pub mod deadband;
+pub mod derived;
 pub mod document;
 pub mod endpoint;
 pub mod fingerprint;

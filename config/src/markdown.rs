@@ -6,6 +6,7 @@ use crate::agent::AgentOptions;
 use crate::catalogue::Catalogue;
 use crate::check::TABLES_LATER;
 use crate::deadband::ReportOptions;
+use crate::derived::DerivedOptions;
 use crate::input::InputOptions;
 use crate::quality::QualityOptions;
 use crate::reference::{Key, Reference};
@@ -57,6 +58,7 @@ pub fn reference_markdown<I>(catalogue: &dyn Catalogue<I>) -> String {
     );
     section(&mut text, "## `[windows.NAME]`", &WindowOptions::reference().with(LaneOptions::reference()));
     section(&mut text, "## `[quality.\"FILTER\"]`", &QualityOptions::reference());
+    section(&mut text, "## `[derived.\"SERIES\"]`", &DerivedOptions::reference());
     section(&mut text, "## `[rules.NAME]`", &RuleOptions::reference());
     section(&mut text, "## `[store]`", &StoreOptions::reference());
     section(&mut text, "## `[uplink]`", &UplinkOptions::reference());

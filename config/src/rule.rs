@@ -10,6 +10,7 @@ use rtlive_core::selector::Selector;
 use rtlive_core::template::{Piece, Template};
 
 use crate::binding::{Source, check_bindings, instance_levels, wrong_level};
+use crate::derived::Kinds;
 use crate::name::named_tables;
 use crate::quantity::{Period, write_span};
 use crate::table::Table;
@@ -68,21 +69,28 @@ options! {
 }
 
 /// Checks `[rules.*]`; the rules by name.
-pub(crate) fn check(root: &Table<'_>, labels: Option<&BTreeMap<String, String>>) -> Vec<RulePlan> {
+pub(crate) fn check(root: &Table<'_>, labels: Option<&BTreeMap<String, String>>, kinds: &Kinds) -> Vec<RulePlan> {
     let Some(rules) = root.table("rules") else { return Vec::new() };
     let tables = named_tables(&rules, "a rule");
     if tables.len() > RULES_MAX {
         rules.mistake("", format!("at most {RULES_MAX} rules"), tables.len());
         return Vec::new();
     }
-    tables.iter().filter_map(|(name, table)| rule(name, table, labels)).collect()
+    tables.iter().filter_map(|(name, table)| rule(name, table, labels, kinds)).collect()
 }
 
-fn rule(name: &str, table: &Table<'_>, labels: Option<&BTreeMap<String, String>>) -> Option<RulePlan> {
+fn rule(name: &str, table: &Table<'_>, labels: Option<&BTreeMap<String, String>>, kinds: &Kinds) -> Option<RulePlan> {
     // The expressions are compiled whatever else is wrong, so that their mistakes are told with the others.
-    let names: Vec<&str> = table.table("let").iter().flat_map(Table::keys).collect();
+    let written = table.table("let");
+    let names: Vec<&str> = written.iter().flat_map(Table::keys).collect();
+    let sources = names.iter().filter_map(|name| {
+        let source = Source::of(written.as_ref()?.text(name)?)?;
+        Some(Binding { name: (*name).into(), source: source.0 })
+    });
+    let sources: Vec<Binding> = sources.collect();
+    let typed: Vec<_> = names.iter().map(|name| (*name, kinds.of(&sources, name))).collect();
     let compiled =
-        |key: &str| table.text(key).filter(|text| !text.is_empty()).map(|text| condition(table, key, text, &names));
+        |key: &str| table.text(key).filter(|text| !text.is_empty()).map(|text| condition(table, key, text, &typed));
     let (when, clear) = (compiled("when"), compiled("clear"));
     let mut is_sorted = check_sort(table);
     let RuleOptions { bindings, hold, absent, select, repeat, severity, message, .. } = RuleOptions::read(table)?;
@@ -147,8 +155,8 @@ fn check_sort(table: &Table<'_>) -> bool {
     right
 }
 
-fn condition(table: &Table<'_>, key: &str, text: &str, names: &[&str]) -> Option<Expression> {
-    match Expression::parse(text, names) {
+fn condition(table: &Table<'_>, key: &str, text: &str, names: &[(&str, Kind)]) -> Option<Expression> {
+    match Expression::parse_typed(text, names) {
         Ok(expression) if matches!(expression.kind(), Kind::Bool | Kind::Any) => Some(expression),
         Ok(expression) => {
             table.mistake(

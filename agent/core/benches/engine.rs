@@ -182,5 +182,13 @@ fn plan(windows: &[u64], compute: &[Function], rules: usize) -> Arc<Plan> {
         durability: Durability::Commit,
     };
     let (agent, labels) = ("bench".into(), Default::default());
-    Arc::new(Plan { agent, labels, inputs: vec![input], streams, rules: rules.collect(), quality: Vec::new() })
+    Arc::new(Plan {
+        agent,
+        labels,
+        inputs: vec![input],
+        streams,
+        rules: rules.collect(),
+        quality: Vec::new(),
+        derived: Vec::new(),
+    })
 }

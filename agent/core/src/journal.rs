@@ -304,6 +304,7 @@ mod tests {
             streams: Vec::new(),
             rules: Vec::new(),
             quality: Vec::new(),
+            derived: Vec::new(),
         };
         let info = SeriesInfo { name: "a/b".into(), unit: Some("Cel".into()) };
         let outage = Outage { input: InputId(0), start: None, end: at(1), count: Some(3), reason: "restart".into() };

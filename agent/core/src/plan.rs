@@ -57,6 +57,8 @@ pub struct Plan {
     pub streams: Vec<StreamPlan>,
     /// The rules, by name.
     pub rules: Vec<RulePlan>,
+    /// The derived series, those that others depend on first.
+    pub derived: Vec<DerivedPlan>,
     /// The checks of readings, by filter; no two have the same.
     pub quality: Vec<QualityPlan>,
 }
@@ -280,6 +282,69 @@ impl RulePlan {
     /// Whether it is raised by silence, not by values.
     pub const fn is_over_absence(&self) -> bool {
         matches!(self.condition, Condition::Absent { .. })
+    }
+}
+
+/// A derived series: an expression over others.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct DerivedPlan {
+    /// Its name; a place is a level of the series that made the instance.
+    pub name: Template,
+    /// The input that stands for it in [`Plan::inputs`], made by [`InputPlan::derived`].
+    pub input: InputId,
+    /// The names that its expression uses, in the order of the configuration. The first gives the times.
+    pub bindings: Vec<Binding>,
+    /// How old the values of other names may be.
+    pub within: Duration,
+    /// What happens where one is missing.
+    pub join: Join,
+    /// Its value.
+    pub expr: Expression,
+    /// Its unit.
+    pub unit: Option<Arc<str>>,
+}
+
+/// What a derived series does where a value is missing.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Join {
+    /// There is no reading.
+    #[default]
+    Inner,
+    /// The expression decides, and there is a bad reading where its value is missing.
+    Left,
+}
+
+impl InputPlan {
+    /// The input that stands for a derived series: its name is none that a configured input can have.
+    pub fn derived(name: &Template) -> Self {
+        Self {
+            out_of_order: Duration::ZERO,
+            can_be_asked_again: true,
+            ..Self::pushed(format!("derived:{name}").into())
+        }
+    }
+}
+
+impl DerivedPlan {
+    /// Whether a series makes an instance: one that its filter selects, or without a filter the one of its first name.
+    pub fn is_made_by(&self, series: &str) -> bool {
+        let mut sources = self.bindings.iter().map(|binding| &binding.source);
+        match sources.clone().find(|source| matches!(source, BindingSource::Each(_))).or_else(|| sources.next()) {
+            Some(BindingSource::Each(filter)) => filter.matches(series),
+            Some(BindingSource::Series(name)) => name.render_levels(series).is_ok_and(|name| name == series),
+            None => false,
+        }
+    }
+}
+
+impl Binding {
+    /// The series of an instance that another one made: of a filter that one itself.
+    pub fn series_of(&self, maker: &Arc<str>) -> Option<Arc<str>> {
+        match &self.source {
+            BindingSource::Each(filter) => filter.matches(maker).then(|| Arc::clone(maker)),
+            BindingSource::Series(template) => template.render_levels(maker).ok().map(Into::into),
+        }
     }
 }
 

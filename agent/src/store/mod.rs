@@ -217,6 +217,7 @@ impl Store {
         let begun = self.begin_epoch(&plan, at, &mut touched)?;
         // What is taken over may bring another one.
         let plan = self.plan.clone().unwrap_or(plan);
+        commit.series.iter().for_each(|info| self.know_series(info));
         for (_, event) in &commit.events {
             if let Event::Series(declared) = event {
                 self.know_series(&declared.info);

@@ -42,7 +42,15 @@ fn plan() -> Arc<Plan> {
     let own = STREAMS.map(|(name, priority, batch)| stream(name, priority, batch));
     let streams = reserved.into_iter().chain(own).collect();
     let inputs = vec![InputPlan::pushed("a".into())];
-    Arc::new(Plan { agent: "gw".into(), labels: [].into(), inputs, streams, rules: Vec::new(), quality: Vec::new() })
+    Arc::new(Plan {
+        agent: "gw".into(),
+        labels: [].into(),
+        inputs,
+        streams,
+        rules: Vec::new(),
+        quality: Vec::new(),
+        derived: Vec::new(),
+    })
 }
 
 fn at(seconds: i64) -> Timestamp {
@@ -100,7 +108,7 @@ fn commit(seconds: i64, values: &[(usize, i64)], with_snapshot: bool) -> Commit 
         events.splice(0..0, series().into_iter().map(|info| (at(seconds), declared(info))));
     }
     let snapshot = with_snapshot.then(|| Snapshot { plan: plan(), engine: Vec::new() });
-    Commit { at: at(seconds), records: emitted(&events), events, state: Vec::new(), snapshot }
+    Commit { at: at(seconds), series: Vec::new(), records: emitted(&events), events, state: Vec::new(), snapshot }
 }
 
 /// The first number of a frame, its records, and the values of those that are readings.

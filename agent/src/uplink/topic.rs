@@ -73,6 +73,7 @@ mod tests {
             streams: vec![stream("raw", None), stream("json", Some("plants/{label.site}/{agent}/j"))],
             rules: Vec::new(),
             quality: Vec::new(),
+            derived: Vec::new(),
         };
         let mut topics = Topics::new(plan.into(), "rtlive/{agent}/{stream}".parse().unwrap());
         for (stream, topic) in [

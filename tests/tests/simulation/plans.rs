@@ -70,10 +70,27 @@ pub(crate) fn plan(number: u64) -> Arc<Plan> {
     streams.push(stream("windows", window("#", EVERY), Priority::Live));
     let condition = (format!("a % 100 > {RAISED_ABOVE}"), format!("a % 100 < {CLEARED_BELOW}"));
     let mut rules = vec![rule("hot", "poll/a", &condition.0, Some(&condition.1))];
+    let mut long = rule("long", "push/+/v", "a % 100 > 30", None);
+    if let Condition::Holds { hold, .. } = &mut long.condition {
+        *hold = Duration::from_secs(2);
+    }
+    rules.push(long);
+    let after = Duration::from_secs(IDLE);
+    let select = vec!["bus/#".parse().unwrap(), "log/never".parse().unwrap()];
+    let silent = rule("silent", "poll/a", "true", None);
+    rules.push(RulePlan { condition: Condition::Absent { after, select }, bindings: Vec::new(), ..silent });
     if has(4) {
         rules.insert(0, rule("extra", "push/+/v", "a % 100 > 50", None));
     }
-    Arc::new(Plan { agent: "gw".into(), labels: [].into(), inputs, streams, rules, quality: Vec::new() })
+    Arc::new(Plan {
+        agent: "gw".into(),
+        labels: [].into(),
+        inputs,
+        streams,
+        rules,
+        quality: Vec::new(),
+        derived: Vec::new(),
+    })
 }
 
 fn input(name: &str, behind: u64, can_be_asked_again: bool) -> InputPlan {

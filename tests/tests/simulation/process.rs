@@ -144,7 +144,10 @@ impl World {
         let engine = Engine::restore(committed.plan.clone(), &committed.engine);
         let mut engine = engine.map_err(|error| format!("a snapshot cannot be restored: {error}"))?;
         if *committed.plan != **plan {
-            engine.reload(self.wall(), plan.clone(), &mut Vec::new());
+            // The process that comes to it says so before all else.
+            for event in [rtlive_core::event::Event::Start, rtlive_core::event::Event::Reload(plan.clone())] {
+                engine.handle(self.wall(), &event, &mut Vec::new());
+            }
         }
         if engine.snapshot() != stage.engine().snapshot() {
             return Err(End::Broken("the engine that was rebuilt is not the one of the last commit".to_owned()));

@@ -192,6 +192,11 @@ impl Engine {
                 .map(|heard| if is_same_boot { moved(heard, change.ahead.saturating_sub(before)) } else { heard });
             input.heard = heard.map(|heard| heard.min(now));
         }
+        let is_heard =
+            |heard: Timestamp| if is_same_boot { moved(heard, change.ahead.saturating_sub(before)) } else { heard };
+        for source in &mut self.sources {
+            source.heard = source.heard.map(|heard| is_heard(heard).min(now));
+        }
         let step = if is_same_boot { change.ahead.saturating_sub(before) } else { 0 };
         self.rules.set_clock(&self.plan, |at| moved(at, step).min(now));
         if change.is_trusted {
@@ -203,7 +208,7 @@ impl Engine {
     fn release_provisional(&mut self, before: i64, out: &mut Vec<Emitted>) {
         for (_, reading) in &self.clock.held {
             let (seen, time) = (moved(reading.time, before), moved(reading.time, self.clock.ahead));
-            retime(&mut self.rules, &self.series, reading.series, seen, time);
+            retime((&mut self.rules, &mut self.derived), &self.series, reading.series, seen, time);
         }
         let mut batch: Option<Batch> = None;
         while let Some((input, mut reading)) = self.clock.release_oldest() {
@@ -249,7 +254,13 @@ impl Engine {
                     self.clock.text_bytes -= text_bytes(&reading);
                     reading.time = moved(reading.time, self.clock.ahead);
                     // A rule that has seen a time which was too late would take nothing that comes after it.
-                    retime(&mut self.rules, &self.series, reading.series, reading.time, reading.time.min(now));
+                    retime(
+                        (&mut self.rules, &mut self.derived),
+                        &self.series,
+                        reading.series,
+                        reading.time,
+                        reading.time.min(now),
+                    );
                     self.emit_unsynced(input, reading, out);
                 }
                 Some(stays) => self.clock.held.push_back(stays),
@@ -308,8 +319,18 @@ impl Engine {
 }
 
 /// Rules that have seen a reading at one time know it by another from now on.
-fn retime(rules: &mut super::Rules, table: &super::SeriesTable, series: SeriesId, seen: Timestamp, time: Timestamp) {
-    if let Some(place) = table.routes.get(series.index()).and_then(|route| route.recent) {
+fn retime(
+    (rules, derived): (&mut super::Rules, &mut super::Derived),
+    table: &super::SeriesTable,
+    series: SeriesId,
+    seen: Timestamp,
+    time: Timestamp,
+) {
+    let Some(route) = table.routes.get(series.index()) else { return };
+    if let Some(place) = route.recent {
         rules.retime(place, seen, time);
+    }
+    if let Some(place) = route.joined {
+        derived.retime(place, seen, time);
     }
 }

@@ -23,6 +23,7 @@
 mod aggregate;
 mod clock;
 mod course;
+mod derived;
 mod ledger;
 mod passage;
 mod quality;
@@ -44,12 +45,13 @@ use std::sync::Arc;
 use serde::Serialize;
 
 use crate::event::{Batch, Declared, Event, Outage};
-use crate::plan::{Mark, Plan, StreamId, StreamKind};
-use crate::reading::{ClockState, InputId, Reading, SeriesId, SeriesInfo};
+use crate::plan::{DerivedPlan, Mark, Plan, StreamId, StreamKind};
+use crate::reading::{ClockState, InputId, Reading, SeriesId, SeriesInfo, is_series_name};
 use crate::record::{Emitted, OutageRecord, Record};
 use crate::time::{Timestamp, nanos};
 
 pub use clock::{ClockView, PROVISIONAL_READINGS_MAX, PROVISIONAL_TEXT_BYTES_MAX};
+pub use derived::JOIN_SAMPLES_MAX;
 pub use ledger::{Imbalance, InputAccount, Ledger, ReportAccount, WindowAccount};
 pub use quality::{COUNTED_PAIRS_MAX, DUPLICATE_TIMES, QualityCounts, SPIKE_READINGS};
 pub use retired::RETIRED_MAX;
@@ -58,6 +60,7 @@ pub use snapshot::{SNAPSHOT_VERSION, SnapshotError};
 pub use window::{PANES_MAX, SLOT_PANES_MAX};
 
 use clock::Clock;
+use derived::{Computed, Derived};
 use passage::Passage;
 use quality::QualityChecks;
 use report::Reports;
@@ -79,6 +82,7 @@ pub struct Engine {
     reports: Reports,
     windows: Windows,
     rules: Rules,
+    derived: Derived,
     ledger: Ledger,
     retired: Retired,
     clock: Clock,
@@ -87,6 +91,11 @@ pub struct Engine {
     /// Scratch of an event; empty between events.
     due: Vec<Due>,
 }
+
+/// The reasons under which what was not computed is dropped from the account of a derived series: a value was missing, or came later than
+/// what it would have changed.
+const MISSING: &str = "missing";
+const LATE: &str = "late";
 
 /// An input of the plan.
 #[derive(Debug, Default)]
@@ -144,6 +153,7 @@ impl Engine {
             reports: Reports::new(&plan, &mut ledger.reports),
             windows: Windows::new(windows),
             rules: Rules::new(&plan),
+            derived: Derived::default(),
             ledger,
             retired: Retired::default(),
             clock: Clock::default(),
@@ -193,9 +203,15 @@ impl Engine {
             Event::Outage(outage) => self.report_outage(outage, out),
             Event::Reload(plan) => self.reload(now, Arc::clone(plan), out),
             Event::Clock(change) => self.change_clock(now, change, out),
-            Event::Start => self.rules.start(&self.plan, now),
+            Event::Start => {
+                self.rules.start(&self.plan, now);
+                self.derived.arm(&mut self.sources, now, true);
+            }
         }
         self.rules.arm(&self.plan, now);
+        if matches!(event, Event::Series(_) | Event::Reload(_)) {
+            self.derived.arm(&mut self.sources, now, false);
+        }
         self.mark_alerts(now, event, out.get_mut(emitted..).unwrap_or_default());
     }
 
@@ -203,11 +219,20 @@ impl Engine {
     pub fn wake_at(&self) -> Option<Timestamp> {
         let wakes = self.inputs.iter().zip(&self.plan.inputs).filter(|(input, _)| input.is_unsettled);
         let idle = wakes.filter_map(|(input, plan)| Some(input.heard?.saturating_add(plan.idle))).min();
-        idle.into_iter().chain(self.rules.wake_at()).min()
+        let silent = self.derived.wake_at(&self.plan, &self.sources);
+        idle.into_iter().chain(self.rules.wake_at()).chain(silent).min()
     }
 
     /// Ends the input, as at the end of a replay: every open window is final and closes. Readings that still come are late.
-    pub fn close(&mut self, _now: Timestamp, out: &mut Vec<Emitted>) {
+    pub fn close(&mut self, now: Timestamp, out: &mut Vec<Emitted>) {
+        let is_read = |input: &InputId| !self.plan.derived.iter().any(|derived| derived.input == *input);
+        for (&(input, _), &place) in &self.source_names {
+            if let Some(source) = self.sources.get_mut(place as usize).filter(|_| is_read(&input)) {
+                source.watermark = Timestamp::MAX;
+            }
+        }
+        self.derived.touch_all();
+        self.join(now, out);
         for (place, source) in self.sources.iter_mut().enumerate() {
             source.watermark = Timestamp::MAX;
             if !source.is_queued {
@@ -271,6 +296,11 @@ impl Engine {
     fn declare(&mut self, declared: &Declared) {
         let Declared { input, source, info } = declared;
         if let Some(id) = self.series.id(&info.name) {
+            let origin = self.series.routes.get(id.index()).and_then(|route| route.input);
+            if self.plan.derived.iter().any(|derived| Some(derived.input) == origin) {
+                // It has a source already, which stays the only one: what the input reads of it is dropped as unknown.
+                return;
+            }
             if let Some(known) = self.series.infos.get_mut(id.index()) {
                 known.unit.clone_from(&info.unit);
             }
@@ -278,7 +308,57 @@ impl Engine {
             self.adopt(id, *input, source);
             return;
         }
+        let first = self.series.infos.len();
         self.add_series(info.clone(), Some((*input, source)));
+        self.derive_from(first);
+    }
+
+    /// Makes the instances of derived series that series from a place on bring, theirs included, and gives them to those who wait for them.
+    fn derive_from(&mut self, first: usize) {
+        let plan = Arc::clone(&self.plan);
+        let mut place = first;
+        while let Some(name) = self.series.infos.get(place).map(|info| Arc::clone(&info.name)) {
+            let id = SeriesId(place as u32);
+            for (instance, side) in self.derived.take_wanted(&name) {
+                self.derived.bind(instance, side, id, &mut self.series);
+            }
+            for (number, derived) in plan.derived.iter().enumerate() {
+                if derived.is_made_by(&name) {
+                    self.add_derived(number as u16, derived, &name);
+                }
+            }
+            place += 1;
+        }
+    }
+
+    /// Makes an instance of a derived series, unless its name is that of a series from elsewhere.
+    fn add_derived(&mut self, number: u16, derived: &DerivedPlan, maker: &Arc<str>) {
+        let Some(name) = derived.name.render_levels(maker).ok().filter(|name| is_series_name(name)) else { return };
+        let info = SeriesInfo { name: name.into(), unit: derived.unit.clone() };
+        let id = match self.series.id(&info.name) {
+            None => self.add_series(info, Some((derived.input, maker))),
+            Some(id) => {
+                if self.origin_of(id).is_none() {
+                    self.adopt(id, derived.input, maker);
+                }
+                if let Some(known) = self.series.infos.get_mut(id.index()) {
+                    known.unit = info.unit;
+                }
+                Some(id).filter(|&id| self.origin_of(id) == Some((derived.input, &**maker)))
+            }
+        };
+        let Some((id, route)) = id.and_then(|id| Some((id, self.series.routes.get(id.index())?))) else { return };
+        let instance = self.derived.add(number, id, route.source, derived.bindings.len());
+        for (side, binding) in derived.bindings.iter().enumerate() {
+            let Some(name) = binding.series_of(maker) else { continue };
+            match self.series.id(&name) {
+                Some(series) => self.derived.bind(instance, side, series, &mut self.series),
+                None => self.derived.want(name, instance, side),
+            }
+        }
+        if self.series.routes.get(id.index()).is_some_and(|route| route.recent.is_some()) {
+            self.derived.watch(id);
+        }
     }
 
     /// Adds a series that is not known yet; `None` beyond [`SERIES_MAX`].
@@ -306,6 +386,7 @@ impl Engine {
             if let Some(route) = self.series.routes.get_mut(series.index()) {
                 route.recent = Some(place);
             }
+            self.derived.watch(series);
         }
         Some(id)
     }
@@ -342,10 +423,60 @@ impl Engine {
         place
     }
 
-    /// Takes the readings of a batch.
+    /// Takes the readings of a batch, and what comes of them.
     fn take(&mut self, batch: &Batch, out: &mut Vec<Emitted>) {
+        self.pass(batch, false, out);
+        self.join(batch.arrival, out);
+        self.settle(out);
+        self.bound_provisional(out);
+    }
+
+    /// Computes what joins no longer wait for, and hands it on as the readings of an input.
+    fn join(&mut self, arrival: Timestamp, out: &mut Vec<Emitted>) {
+        while let Some(computed) = self.derived.compute(&self.plan, &self.sources) {
+            let Computed { instance, input, source, watermark, readings, missing } = computed;
+            if let Some(account) = self.ledger.inputs.get_mut(usize::from(input.0)).filter(|_| missing > 0) {
+                account.taken += missing;
+                account.drop(MISSING, missing);
+            }
+            self.pass(&Batch { input, arrival, readings, rejected: Vec::new() }, true, out);
+            if let Some(entry) = self.sources.get_mut(source as usize) {
+                entry.watermark = watermark;
+                if entry.has_due() && !entry.is_queued {
+                    entry.is_queued = true;
+                    self.queued.push(source);
+                }
+            }
+            self.derived.touch(source);
+            self.derived.prune_sides(instance, &self.sources);
+        }
+        for (number, late) in self.derived.take_late() {
+            let input = self.plan.derived.get(usize::from(number)).map(|derived| usize::from(derived.input.0));
+            if let Some(account) = input.and_then(|input| self.ledger.inputs.get_mut(input)) {
+                account.taken += late;
+                account.drop(LATE, late);
+            }
+        }
+    }
+
+    /// Takes the readings of a batch on their way; `is_derived` where they were computed from others.
+    fn pass(&mut self, batch: &Batch, is_derived: bool, out: &mut Vec<Emitted>) {
         let place = usize::from(batch.input.0);
-        let Self { plan, inputs, sources, series, quality, reports, windows, rules, ledger, queued, clock, .. } = self;
+        let Self {
+            plan,
+            inputs,
+            sources,
+            series,
+            quality,
+            reports,
+            windows,
+            rules,
+            derived,
+            ledger,
+            queued,
+            clock,
+            ..
+        } = self;
         let Ledger { inputs: accounts, windows: window_accounts, reports: report_accounts } = ledger;
         let (Some(input_plan), Some(input), Some(account)) =
             (plan.inputs.get(place), inputs.get_mut(place), accounts.get_mut(place))
@@ -367,12 +498,14 @@ impl Engine {
         let series = &*series;
         let mut passage = Passage {
             plan,
+            is_derived,
             arrival: batch.arrival,
             series,
             sources,
             windows,
             reports,
             rules,
+            derived,
             accounts: window_accounts,
             report_accounts,
             queued,
@@ -397,7 +530,7 @@ impl Engine {
                     continue;
                 }
             };
-            if reading.time > horizon && clock.is_trusted() {
+            if reading.time > horizon && clock.is_trusted() && !is_derived {
                 account.quarantined += 1;
                 out.push(Emitted { stream: StreamId::QUARANTINE, record: Record::Reading(reading.clone()) });
                 continue;
@@ -436,8 +569,6 @@ impl Engine {
             account.drop(UNKNOWN_SERIES, unknown);
         }
         rules.evaluate(plan, batch.arrival, out);
-        self.settle(out);
-        self.bound_provisional(out);
     }
 
     /// Emits what the watermarks of the queued sources have passed and what was revised, then lets go of what has closed.
@@ -470,6 +601,9 @@ impl Engine {
         }
         windows.emit(due, &mut ledger.windows, out);
         rules.step(plan, now, out);
+        self.derived.step(&self.plan, &mut self.sources, now);
+        self.join(now, out);
+        self.settle(out);
     }
 
     fn report_outage(&self, outage: &Outage, out: &mut Vec<Emitted>) {

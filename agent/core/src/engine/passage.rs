@@ -5,6 +5,7 @@
 //! ```
 
 use super::WindowAccount;
+use super::derived::Derived;
 use super::ledger::ReportAccount;
 use super::report::Reports;
 use super::rule::Rules;
@@ -20,6 +21,8 @@ use crate::time::Timestamp;
 /// What a reading may touch on its way.
 pub(super) struct Passage<'a> {
     pub(super) plan: &'a Plan,
+    /// Whether it was computed: rules have seen it before.
+    pub(super) is_derived: bool,
     /// When it arrived, by the wall clock.
     pub(super) arrival: Timestamp,
     pub(super) series: &'a SeriesTable,
@@ -27,6 +30,7 @@ pub(super) struct Passage<'a> {
     pub(super) windows: &'a mut Windows,
     pub(super) reports: &'a mut Reports,
     pub(super) rules: &'a mut Rules,
+    pub(super) derived: &'a mut Derived,
     pub(super) accounts: &'a mut [WindowAccount],
     pub(super) report_accounts: &'a mut [ReportAccount],
     /// Sources whose watermark has passed something.
@@ -55,8 +59,11 @@ impl Passage<'_> {
             }
         }
         self.show_to_rules(reading, route, out);
+        if let Some(place) = route.joined {
+            self.derived.take(place, reading, self.sources);
+        }
         let Some(source) = self.sources.get_mut(route.source as usize) else { return fate };
-        source.observe(reading.time, out_of_order);
+        hear(source, route.source, reading.time, out_of_order, self.arrival, self.derived);
         if !fate.is_bad {
             for slot in route.slots() {
                 let placed = self.windows.add(slot, reading.time, &reading.value, source, self.accounts);
@@ -77,19 +84,55 @@ impl Passage<'_> {
     /// Takes from a reading that is kept out only what its time says: its source has come so far.
     pub(super) fn pass_by(&mut self, reading: &Reading, route: &Route, out_of_order: i64) {
         let Some(source) = self.sources.get_mut(route.source as usize) else { return };
-        source.observe(reading.time, out_of_order);
+        hear(source, route.source, reading.time, out_of_order, self.arrival, self.derived);
         if source.has_due() && !source.is_queued {
             source.is_queued = true;
             self.queued.push(route.source);
         }
     }
 
-    /// Lets rules look at a reading, which is all that one may do that waits for the clock.
+    /// Lets rules look at a reading, which is all that one may do that waits for the clock. They see what is derived from it at once, by
+    /// newest values, and not when it is computed.
     #[inline]
     pub(super) fn show_to_rules(&mut self, reading: &Reading, route: &Route, out: &mut Vec<Emitted>) {
+        if self.is_derived {
+            return;
+        }
         if let Some(place) = route.recent {
             let sample = Sample { time: reading.time, value: reading.sound_value() };
-            self.rules.observe(self.plan, place, self.arrival, sample, out);
+            self.rules.observe(self.plan, place, self.arrival, reading.time, sample, out);
         }
+        if let Some(place) = route.joined.filter(|_| self.derived.is_watched()) {
+            self.show_derived(place, reading, out);
+        }
+    }
+
+    #[cold]
+    fn show_derived(&mut self, place: u32, reading: &Reading, out: &mut Vec<Emitted>) {
+        let sample = Sample { time: reading.time, value: reading.sound_value() };
+        for (series, sample) in self.derived.observe(self.plan, self.series, place, &sample) {
+            if let Some(place) = self.series.routes.get(series.index()).and_then(|route| route.recent) {
+                self.rules.observe(self.plan, place, self.arrival, reading.time, sample, out);
+            }
+        }
+    }
+}
+
+/// A source speaks.
+#[inline]
+fn hear(
+    source: &mut Source,
+    place: u32,
+    time: Timestamp,
+    out_of_order: i64,
+    arrival: Timestamp,
+    derived: &mut Derived,
+) {
+    let before = source.watermark;
+    source.observe(time, out_of_order);
+    source.heard = Some(arrival);
+    source.is_idle = false;
+    if source.watermark > before {
+        derived.touch(place);
     }
 }

@@ -239,6 +239,7 @@ impl Engine {
             source.is_queued = true;
             self.queued.push(place);
         }
+        self.derived.moved(id, place, &self.series);
     }
 
     /// Everything that is known, in an order that does not depend on how it came to be known.
@@ -258,6 +259,8 @@ impl Engine {
                 name: Arc::clone(&source.name),
                 newest: source.newest,
                 watermark: source.watermark,
+                heard: source.heard,
+                is_idle: source.is_idle,
             });
             inputs.push(SavedInput {
                 account: account.clone(),
@@ -304,14 +307,14 @@ impl Engine {
         recents.sort_by_key(|(series, _)| *series);
         let (rules, quality, reports) =
             (rules.collect(), self.quality.saved(), self.reports.saved(&self.ledger.reports));
-        let retired = self.retired.clone();
+        let (retired, joined) = (self.retired.clone(), self.derived.saved(&self.sources));
         let clock = self.clock.saved();
-        State { inputs, series, windows, retired, rules, recents, quality, reports, clock }
+        State { inputs, series, windows, retired, rules, recents, joined, quality, reports, clock }
     }
 
     /// Puts a state into an engine that has seen nothing; names to `stranger` what its plan has no place for.
     fn put(&mut self, state: State, stranger: &mut dyn FnMut(String)) {
-        let State { inputs, series, windows, retired, rules, recents, quality, reports, clock } = state;
+        let State { inputs, series, windows, retired, rules, recents, joined, quality, reports, clock } = state;
         self.retired = retired;
         let names: Vec<_> = inputs.iter().map(|saved| Arc::clone(&saved.account.input)).collect();
         let input = |place: u16| self.plan.input_named(names.get(usize::from(place))?);
@@ -329,6 +332,7 @@ impl Engine {
                 let place = self.source(id, &source.name);
                 if let Some(entry) = self.sources.get_mut(place as usize) {
                     (entry.newest, entry.watermark) = (source.newest, source.watermark);
+                    (entry.heard, entry.is_idle) = (source.heard, source.is_idle);
                     entry.settled = source.watermark;
                 }
                 origins.insert((i as u16, number as u32), (id, source.name));
@@ -346,6 +350,7 @@ impl Engine {
             }
             self.put_series(info, origin, stranger);
         }
+        self.derive_from(0);
         for window in windows {
             self.put_window(window, stranger);
         }
@@ -358,6 +363,11 @@ impl Engine {
         for (series, recent) in recents {
             if self.rules.restore_recent(series, recent).is_none() {
                 stranger(format!("a rule over series {}", series.0));
+            }
+        }
+        for saved in joined {
+            if self.derived.restore(saved).is_none() {
+                stranger("readings that no join waits for".to_owned());
             }
         }
         self.quality.restore_counts(quality.counts);

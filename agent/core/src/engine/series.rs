@@ -26,6 +26,8 @@ pub(super) struct Route {
     slots_end: u32,
     /// The place of its newest values, where a rule looks at it.
     pub(super) recent: Option<u32>,
+    /// Its place among the series of joins, where one looks at it.
+    pub(super) joined: Option<u32>,
     /// The place of what its quality checks remember, where it has some.
     pub(super) quality: Option<u32>,
 }
@@ -83,6 +85,7 @@ impl SeriesTable {
             slots_start: slots.start as u32,
             slots_end: slots.end as u32,
             recent: None,
+            joined: None,
             quality,
         });
         id

@@ -12,6 +12,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use super::clock::SavedClock;
+use super::derived::SavedJoined;
 use super::ledger::{InputAccount, WindowAccount};
 use super::quality::SavedQuality;
 use super::report::SavedReport;
@@ -55,6 +56,7 @@ pub(super) struct State {
     pub(super) retired: Retired,
     pub(super) rules: Vec<SavedRule>,
     pub(super) recents: Vec<(SeriesId, Recent)>,
+    pub(super) joined: Vec<SavedJoined>,
     pub(super) quality: SavedQuality,
     pub(super) reports: Vec<SavedReport>,
     pub(super) clock: SavedClock,
@@ -73,6 +75,8 @@ pub(super) struct SavedSource {
     pub(super) name: Arc<str>,
     pub(super) newest: Option<Timestamp>,
     pub(super) watermark: Timestamp,
+    pub(super) heard: Option<Timestamp>,
+    pub(super) is_idle: bool,
 }
 
 #[derive(Debug, Serialize, Deserialize)]

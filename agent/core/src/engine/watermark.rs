@@ -19,6 +19,10 @@ pub(super) struct Source {
     pub(super) newest: Option<Timestamp>,
     /// [`Timestamp::MIN`] until there is a reading.
     pub(super) watermark: Timestamp,
+    /// When readings of it last arrived.
+    pub(super) heard: Option<Timestamp>,
+    /// Whether it was silent for so long that it holds back no joins.
+    pub(super) is_idle: bool,
     /// The watermark when windows were last looked at; no multiple of an `emit_every` lies between it and the watermark after an event.
     pub(super) settled: Timestamp,
     /// The least watermark at which a window of this source ends, closes, or is emitted early.
@@ -35,6 +39,8 @@ impl Source {
             name,
             newest: None,
             watermark: Timestamp::MIN,
+            heard: None,
+            is_idle: false,
             settled: Timestamp::MIN,
             due: Timestamp::MAX,
             is_queued: false,

@@ -78,9 +78,18 @@ impl Expression {
     /// # Errors
     /// [`ExprError`] says at which byte of the text what was expected.
     pub fn parse<N: AsRef<str>>(text: &str, bindings: &[N]) -> Result<Self, ExprError> {
-        let names: Vec<&str> = bindings.iter().map(AsRef::as_ref).collect();
-        let (root, kind) = parse::parse(text, &names)?;
-        let written = Written { text: text.to_owned(), bindings: names.into_iter().map(Arc::from).collect() };
+        let names: Vec<(&str, Kind)> = bindings.iter().map(|name| (name.as_ref(), Kind::Any)).collect();
+        Self::parse_typed(text, &names)
+    }
+
+    /// Compiles a text against names of which it is known what kind of values they have.
+    ///
+    /// # Errors
+    /// See [`Expression::parse`].
+    pub fn parse_typed(text: &str, bindings: &[(&str, Kind)]) -> Result<Self, ExprError> {
+        let (root, kind) = parse::parse(text, bindings)?;
+        let bindings = bindings.iter().map(|(name, _)| Arc::from(*name)).collect();
+        let written = Written { text: text.to_owned(), bindings };
         Ok(Self { written, root, kind })
     }
 
@@ -135,7 +144,8 @@ impl TryFrom<Written> for Expression {
     type Error = ExprError;
 
     fn try_from(written: Written) -> Result<Self, ExprError> {
-        let (root, kind) = parse::parse(&written.text, &written.bindings)?;
+        let names: Vec<(&str, Kind)> = written.bindings.iter().map(|name| (&**name, Kind::Any)).collect();
+        let (root, kind) = parse::parse(&written.text, &names)?;
         Ok(Self { written, root, kind })
     }
 }

@@ -167,7 +167,7 @@ impl Part {
 }
 
 /// Parses a whole text.
-pub(super) fn parse<N: AsRef<str>>(text: &str, bindings: &[N]) -> Result<(Node, Kind), ExprError> {
+pub(super) fn parse(text: &str, bindings: &[(&str, Kind)]) -> Result<(Node, Kind), ExprError> {
     if text.len() > EXPRESSION_BYTES_MAX {
         let found = format!("{} bytes", text.len());
         return Err(ExprError::new(EXPRESSION_BYTES_MAX, format!("at most {EXPRESSION_BYTES_MAX} bytes"), found));
@@ -180,14 +180,14 @@ pub(super) fn parse<N: AsRef<str>>(text: &str, bindings: &[N]) -> Result<(Node, 
     }
 }
 
-struct Parser<'a, N> {
+struct Parser<'a> {
     tokens: Vec<Token>,
     next: usize,
     depth: usize,
-    bindings: &'a [N],
+    bindings: &'a [(&'a str, Kind)],
 }
 
-impl<N: AsRef<str>> Parser<'_, N> {
+impl Parser<'_> {
     /// The next token; the last one, the end, is never passed.
     fn peek(&self) -> &Lexeme {
         self.tokens.get(self.next).map_or(&Lexeme::End, |token| &token.what)
@@ -268,7 +268,10 @@ impl<N: AsRef<str>> Parser<'_, N> {
                     (Node::Not(part.node.into()), Kind::Bool, part.height + 1)
                 }
                 name if *self.peek() == Lexeme::Sign("(") => self.call(name, at)?,
-                name => (Node::Newest(self.binding(name, at)?), Kind::Any, 1),
+                name => {
+                    let place = self.binding(name, at)?;
+                    (Node::Newest(place), self.kind(place), 1)
+                }
             },
             other => return Err(ExprError::new(at, "a value", other.describe())),
         };
@@ -277,12 +280,17 @@ impl<N: AsRef<str>> Parser<'_, N> {
 
     /// The place of a name among the bindings.
     fn binding(&self, name: &str, at: usize) -> Result<usize, ExprError> {
-        self.bindings.iter().position(|binding| binding.as_ref() == name).ok_or_else(|| {
-            let mut names: Vec<_> = self.bindings.iter().map(|binding| format!("`{}`", binding.as_ref())).collect();
+        self.bindings.iter().position(|(binding, _)| *binding == name).ok_or_else(|| {
+            let mut names: Vec<_> = self.bindings.iter().map(|(binding, _)| format!("`{binding}`")).collect();
             names.sort();
             let names = if names.is_empty() { "nothing".into() } else { names.join(", ") };
             ExprError::new(at, format!("a name of `let` (it has {names})"), format!("`{name}`"))
         })
+    }
+
+    /// The kind of a name's values.
+    fn kind(&self, place: usize) -> Kind {
+        self.bindings.get(place).map_or(Kind::Any, |(_, kind)| *kind)
     }
 
     /// A function's arguments, after its name.
@@ -299,8 +307,11 @@ impl<N: AsRef<str>> Parser<'_, N> {
                 other => return Err(ExprError::new(argument_at, "a name of `let`", other.describe())),
             };
             self.expect(")", "`)`")?;
+            if name == "rate" && !self.kind(place).fits(Kind::Number) {
+                return Err(ExprError::new(argument_at, Kind::Number.to_string(), self.kind(place).to_string()));
+            }
             return Ok(match name {
-                "prev" => (Node::Previous(place), Kind::Any, 1),
+                "prev" => (Node::Previous(place), self.kind(place), 1),
                 _ => (Node::Rate(place), Kind::Number, 1),
             });
         }

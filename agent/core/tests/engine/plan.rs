@@ -7,8 +7,9 @@ use rtlive_core::engine::Engine;
 use rtlive_core::event::{Batch, Declared, Event};
 use rtlive_core::expr::Expression;
 use rtlive_core::plan::{
-    BatchLimit, Binding, BindingSource, Buckets, Condition, Deadband, Durability, Format, Function, InputPlan, Plan,
-    Priority, QualityPlan, ReportPlan, RulePlan, Severity, StreamKind, StreamPlan, WindowKind, WindowPlan,
+    BatchLimit, Binding, BindingSource, Buckets, Condition, Deadband, DerivedPlan, Durability, Format, Function,
+    InputPlan, Join, Plan, Priority, QualityPlan, ReportPlan, RulePlan, Severity, StreamKind, StreamPlan, WindowKind,
+    WindowPlan,
 };
 use rtlive_core::reading::{ClockState, InputId, Quality, Reading, SeriesId, SeriesInfo, Value};
 use rtlive_core::record::{Aggregate, Emitted, Record};
@@ -25,8 +26,16 @@ impl Planned {
         let streams =
             ["gaps", "alerts", "late", "quarantine", "unsynced"].map(|name| stream(name, StreamKind::Reserved)).into();
         let (agent, labels) = ("gw".into(), [("site".to_owned(), "plant-7".to_owned())].into());
-        Self(Plan { agent, labels, inputs: Vec::new(), streams, rules: Vec::new(), quality: Vec::new() })
-            .input("a", out_of_order)
+        Self(Plan {
+            agent,
+            labels,
+            inputs: Vec::new(),
+            streams,
+            rules: Vec::new(),
+            quality: Vec::new(),
+            derived: Vec::new(),
+        })
+        .input("a", out_of_order)
     }
 
     pub(crate) fn input(mut self, name: &str, out_of_order: u64) -> Self {
@@ -149,6 +158,38 @@ impl Planned {
             severity: Severity::Warning,
             message: Some("{series} is silent".parse().unwrap()),
             repeat: None,
+        });
+        self
+    }
+
+    /// A derived series, its `within` in seconds; those that it looks at were added before.
+    pub(crate) fn derived(
+        mut self,
+        name: &str,
+        bindings: &[(&str, &str)],
+        within: u64,
+        join: Join,
+        expr: &str,
+    ) -> Self {
+        let names: Vec<&str> = bindings.iter().map(|(name, _)| *name).collect();
+        let name: rtlive_core::template::Template = name.parse().unwrap();
+        let input = InputId(self.0.inputs.len() as u16);
+        self.0.inputs.push(InputPlan::derived(&name));
+        let bindings = bindings.iter().map(|(name, source)| Binding {
+            name: (*name).into(),
+            source: match source.contains('+') {
+                true => BindingSource::Each(source.parse().unwrap()),
+                false => BindingSource::Series(source.parse().unwrap()),
+            },
+        });
+        self.0.derived.push(DerivedPlan {
+            name,
+            input,
+            bindings: bindings.collect(),
+            within: Duration::from_secs(within),
+            join,
+            expr: Expression::parse(expr, &names).unwrap(),
+            unit: Some("W".into()),
         });
         self
     }

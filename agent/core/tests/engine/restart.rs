@@ -5,7 +5,7 @@ use std::time::Duration;
 use proptest::prelude::*;
 use rtlive_core::engine::{Engine, SNAPSHOT_VERSION, SnapshotError};
 use rtlive_core::event::{ClockChange, Event};
-use rtlive_core::plan::{Deadband, Mark, Switch, ValueType, WindowKind};
+use rtlive_core::plan::{Deadband, Join, Mark, Switch, ValueType, WindowKind};
 use rtlive_core::reading::{Check, ClockState, Value};
 use rtlive_core::record::Emitted;
 use rtlive_core::time::Timestamp;
@@ -22,6 +22,10 @@ fn planned() -> Planned {
         .kind("sliding", "a/+/v", SLIDING, 10, None)
         .computing(crate::functions::all())
         .rule("high", &[("v", "a/+/v"), ("x", "a/x")], "v > 50 or rate(x) > 5", Some("v < 20"), "{1}: {v}")
+        .derived("a/{1}/double", &[("v", "a/+/v")], 0, Join::Inner, "v + rate(v)")
+        .derived("sum", &[("d", "a/m1/double"), ("x", "a/x"), ("w", "a/m2/w")], 3, Join::Left, "d + x + prev(w)")
+        .rule("sum", &[("s", "sum")], "s > 60", None, "{s}")
+        .absent("no_sum", &["sum", "a/+/double"], 9)
         .rule("long", &[("v", "a/+/v")], "v > 40", Some("v < 30"), "{1}: {v}")
         .with(4, 7)
         .absent("silent", &["a/+/v", "a/x", "a/never"], 6)
@@ -67,7 +71,7 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
     let offset = prop_oneof![8 => -12..1i64, 1 => -100..0i64, 1 => 299..320i64];
     let step = prop_oneof![
         2 => (0..NAMES.len()).prop_map(Step::Declare),
-        8 => prop::collection::vec((0..5u32, offset, value), 0..6).prop_map(Step::Read),
+        8 => prop::collection::vec((0..9u32, offset, value), 0..6).prop_map(Step::Read),
         2 => (1..30i64).prop_map(Step::Wait),
         1 => Just(Step::Start),
         1 => (0..2u8, -50..50i64, any::<bool>()).prop_map(|(boot, ahead, trusted)| Step::Clock(boot, ahead, trusted)),
@@ -189,5 +193,8 @@ fn damage_is_found_at_every_byte() {
     );
     let other = Planned::new(1).done();
     let error = Engine::restore(other, &bytes).unwrap_err();
-    assert_eq!(error.to_string(), "expected a snapshot taken under this plan, found one with the window five");
+    assert_eq!(
+        error.to_string(),
+        "expected a snapshot taken under this plan, found one with the input derived:a/{1}/double"
+    );
 }

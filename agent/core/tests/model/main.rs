@@ -41,6 +41,7 @@ fn blank_plan() -> Plan {
         streams: Vec::new(),
         rules: Vec::new(),
         quality: Vec::new(),
+        derived: Vec::new(),
     }
 }
 

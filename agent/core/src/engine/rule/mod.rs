@@ -105,8 +105,16 @@ impl Scope for InstanceScope<'_> {
 }
 
 impl Recent {
+    /// What was seen at one time was of another.
+    pub(super) fn retime(&mut self, seen: Timestamp, time: Timestamp) {
+        let Self { newest, previous, .. } = self;
+        for sample in [newest, previous].into_iter().flatten().filter(|sample| sample.time == seen) {
+            sample.time = time;
+        }
+    }
+
     /// Takes a sample, and says whether it is the newest now. One of the same time replaces it: a source that corrects itself.
-    fn observe(&mut self, sample: Sample) -> bool {
+    pub(super) fn observe(&mut self, sample: Sample) -> bool {
         match &mut self.newest {
             Some(newest) if sample.time < newest.time => {
                 if self.previous.as_ref().is_none_or(|previous| sample.time >= previous.time) {
@@ -272,18 +280,19 @@ impl Rules {
         }
     }
 
-    /// A reading of a watched series arrives. What earlier times of the batch changed is evaluated first.
+    /// A sample of a watched series arrives with a reading of this `time`. What earlier times of the batch changed is evaluated first.
     pub(super) fn observe(
         &mut self,
         plan: &Plan,
         place: u32,
         arrival: Timestamp,
+        time: Timestamp,
         sample: Sample,
         out: &mut Vec<Emitted>,
     ) {
-        if sample.time != self.pending_time {
+        if time != self.pending_time {
             self.evaluate(plan, arrival, out);
-            self.pending_time = sample.time;
+            self.pending_time = time;
         }
         let Some(watched) = self.watched.get_mut(place as usize) else { return };
         watched.recent.heard = watched.recent.heard.max(Some(arrival));
@@ -306,10 +315,7 @@ impl Rules {
     /// A sample of a watched series that was seen at one time was of another.
     pub(super) fn retime(&mut self, place: u32, seen: Timestamp, time: Timestamp) {
         let Some(watched) = self.watched.get_mut(place as usize) else { return };
-        let Recent { newest, previous, .. } = &mut watched.recent;
-        for sample in [newest, previous].into_iter().flatten().filter(|sample| sample.time == seen) {
-            sample.time = time;
-        }
+        watched.recent.retime(seen, time);
     }
 
     /// The alerts that are raised, as rule and instance.
