@@ -11,6 +11,7 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
+use rtlive_core::engine::ClockView;
 use rtlive_core::time::Timestamp;
 
 /// A step by more than this is one. A leap second is not, nor what lies between two readings of the clocks.
@@ -99,6 +100,13 @@ impl Judge {
             told_at: 0,
             verdict: None,
         }
+    }
+
+    /// A judge who knows what the engine knew of the clock when it was last committed; `boot` is this boot.
+    pub fn of(known: &ClockView, boot: &str) -> Self {
+        let at_least = known.trusted_to.unwrap_or_default().max(super::built_at());
+        let before = known.boot.as_deref() == Some(boot) && known.is_trusted;
+        Self::new(at_least, before.then_some(known.ahead))
     }
 
     /// The first look of a judge.

@@ -28,9 +28,7 @@ pub fn first_look(is_configured: bool) -> AgentClock {
 
 /// Judges anew, now that it is known what an earlier process knew of the clock, and goes by that.
 pub fn begin(clock: &AgentClock, boot: &str, known: &ClockView) -> (Judge, Verdict) {
-    let at_least = known.trusted_to.unwrap_or_default().max(built_at());
-    let before = known.boot.as_deref() == Some(boot) && known.is_trusted;
-    let mut judge = Judge::new(at_least, before.then_some(known.ahead));
+    let mut judge = Judge::of(known, boot);
     let verdict = judge.first(kernel::look(clock.is_configured()));
     tell(&verdict);
     clock.follow(&verdict);
