@@ -296,7 +296,7 @@ impl MqttInput {
             }
             _ => Vec::new(),
         };
-        let opening = Connection::open(&self.peer, &client_id, &filters, obsolete);
+        let opening = Connection::open(&self.peer, session.clock(), &client_id, &filters, obsolete);
         let connection = tokio::select! {
             opened = opening => opened?,
             () = session.stopping() => return Ok(()),

@@ -185,6 +185,11 @@ impl Session {
         self.clock.now()
     }
 
+    /// The clock, for who must look at it beside the session.
+    pub fn clock(&self) -> Arc<dyn Clock> {
+        Arc::clone(&self.clock)
+    }
+
     /// The input's name in the configuration.
     pub fn name(&self) -> &str {
         &self.name

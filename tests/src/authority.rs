@@ -77,6 +77,14 @@ impl Authority {
         self.sign(file, names, VALID)
     }
 
+    /// As [`Authority::issue`], with the beginning and the end of its validity: `20260101000000Z`.
+    ///
+    /// # Errors
+    /// What openssl said.
+    pub fn issue_for(&self, file: &str, names: &str, validity: [&str; 2]) -> io::Result<()> {
+        self.sign(file, names, validity)
+    }
+
     /// As [`Authority::issue`], one that has expired.
     ///
     /// # Errors

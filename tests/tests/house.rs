@@ -32,7 +32,7 @@ const NOT_IN_THE_CORE: [&str; 12] = [
 
 /// Each of these may be named in one module only, so that it can be exchanged there.
 const ONE_MODULE: [(&str, &str); 3] =
-    [("rusqlite::", "agent/src/store"), ("rumqttd::", "agent/src/demo/broker.rs"), ("rustls::", "drivers/src/tls.rs")];
+    [("rusqlite::", "agent/src/store"), ("rumqttd::", "agent/src/demo/broker.rs"), ("rustls::", "drivers/src/tls")];
 
 /// Ways of rumqttc to make a TLS configuration of its own, which links a faulty verifier: `.deny.toml` ignores its advisories because none is taken.
 const NOT_OF_RUMQTTC: [&str; 4] =

@@ -3,7 +3,13 @@
 use std::cell::RefCell;
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
 
+use rtlive::clock::SystemClock;
+use rtlive_core::time::Timestamp;
+use rtlive_drivers::outlet::Clock;
+use rtlive_drivers::tls::{TlsFiles, client_config, hint};
 use rtlive_tests::authority::Authority;
 use rtlive_tests::broker::Mosquitto;
 use rtlive_tests::peer::{Peer, free_port, installed, until};
@@ -177,6 +183,61 @@ fn a_certificate_that_has_expired_is_refused_until_it_is_renewed() {
     site.broker.restart().unwrap();
     online(&agent);
     site.arrives_without_a_hole(agent);
+}
+
+/// A clock that shows what it is told, and may not be trusted.
+struct Device {
+    now: Timestamp,
+    is_trusted: bool,
+}
+
+impl Clock for Device {
+    fn now(&self) -> Timestamp {
+        self.now
+    }
+
+    fn at_least(&self) -> Option<Timestamp> {
+        (!self.is_trusted).then_some(self.now)
+    }
+}
+
+/// Connects to a broker over TLS as the uplink does, on a device with this clock: what came of it, in words.
+fn connects(authority: &Authority, port: u16, now: Timestamp, is_trusted: bool) -> Result<(), String> {
+    let files = TlsFiles { ca: Some(authority.certificate()), identity: None };
+    let config = client_config(&files, Arc::new(Device { now, is_trusted })).unwrap();
+    let mut options = rumqttc::MqttOptions::new("device", "localhost", port);
+    options.set_transport(rumqttc::Transport::tls_with_config(rumqttc::TlsConfiguration::Rustls(config)));
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let (_client, mut events) = rumqttc::AsyncClient::new(options, 1);
+    match runtime.block_on(events.poll()) {
+        Ok(rumqttc::Event::Incoming(rumqttc::Packet::ConnAck(_))) => Ok(()),
+        Ok(other) => Err(format!("{other:?}")),
+        Err(error) => Err(hint(&error).map_or_else(|| error.to_string(), str::to_owned)),
+    }
+}
+
+#[test]
+fn a_device_that_lay_in_a_store_room_connects_to_a_broker_whose_certificate_was_renewed() {
+    let today = SystemClock.now();
+    let day = |days: u64| today.saturating_add(Duration::from_secs(days * 86_400));
+    // As openssl takes it.
+    let digits =
+        |time: Timestamp| time.to_string().chars().filter(char::is_ascii_digit).take(14).collect::<String>() + "Z";
+    // It was last used today; four months later the broker has a certificate for three.
+    let renewed = [digits(day(120)), digits(day(210))];
+    let issue = |ca: &Authority| ca.issue_for("server", "DNS:localhost", [&renewed[0], &renewed[1]]).unwrap();
+    let Some(site) = Site::build(issue, "") else { return };
+    let device = |now: Timestamp, is_trusted: bool| connects(&site.authority, site.tls_port, now, is_trusted);
+    assert_eq!(device(today, false), Ok(()));
+    assert!(device(today, true).unwrap_err().contains("not valid yet"));
+    // Once the clock is known it counts, whatever the certificate says of itself.
+    assert_eq!(device(day(130), true), Ok(()));
+    assert!(device(day(211), true).unwrap_err().contains("expired"));
+    // It cannot be earlier than the device was last used, or built: what had ended by then has ended.
+    assert!(device(day(211), false).unwrap_err().contains("expired"));
+    // Names and signatures are verified as ever.
+    let other = Authority::found(&site.folder.path().join("other")).unwrap().unwrap();
+    assert!(connects(&other, site.tls_port, today, false).unwrap_err().contains("signed by nobody"));
 }
 
 #[test]

@@ -107,7 +107,7 @@ impl Task {
         let identity = tls.identity.map(|identity| Identity { cert: identity.cert, key: identity.key });
         let tls = TlsFiles { ca: tls.ca, identity };
         let status_topic = status::topic(&plan);
-        let peer = Peer { broker, client_id, login, protocol, keep_alive, tls, status_topic };
+        let peer = Peer { broker, client_id, login, protocol, keep_alive, tls, clock: clock.clone(), status_topic };
         Self {
             peer,
             topics: Topics::new(plan.clone(), topic),

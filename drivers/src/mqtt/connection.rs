@@ -6,6 +6,7 @@
 
 use std::collections::VecDeque;
 use std::error::Error;
+use std::sync::Arc;
 use std::time::Duration;
 
 use rtlive_config::endpoint::Broker;
@@ -18,6 +19,7 @@ use rumqttc::{
 use tokio::time::timeout;
 
 use crate::input::{InputError, told};
+use crate::outlet::Clock;
 use crate::tls;
 
 /// How long the broker may take for TCP, TLS and CONNACK, and for its SUBACK. Links to a local broker are quick; a minute would hide a wrong address.
@@ -98,6 +100,7 @@ impl Connection {
     /// Says what the broker or the system answered, and what can be done.
     pub(super) async fn open(
         peer: &Peer,
+        clock: Arc<dyn Clock>,
         client_id: &str,
         filters: &[String],
         obsolete: Vec<String>,
@@ -115,7 +118,7 @@ impl Connection {
             options.set_credentials(username, password.as_ref().map_or("", SecretText::expose));
         }
         if broker.tls {
-            let config = tls::client_config(&peer.tls).map_err(|error| InputError {
+            let config = tls::client_config(&peer.tls, clock).map_err(|error| InputError {
                 doing: format!("set up TLS for {broker}"),
                 cause: error.to_string(),
                 hint: None,

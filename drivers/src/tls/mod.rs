@@ -1,15 +1,22 @@
 //! TLS: how the program, as a client, proves who it speaks to and who it is. The only module that names `rustls`.
 //!
-//! The server's certificate and name are always verified; there is no way to switch that off. The cryptography is ring's, chosen
+//! The server's certificate and name are always verified; there is no way to switch that off; `verifier` says
+//! at which time. The cryptography is ring's, chosen
 //! here and never taken from a process-wide default.
+
+mod verifier;
 
 use std::error::Error;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use rustls::client::WebPkiServerVerifier;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::{CertificateError, RootCertStore};
+
+use crate::outlet::Clock;
+use verifier::Verifier;
 
 pub use rustls::ClientConfig;
 
@@ -70,20 +77,24 @@ pub enum TlsError {
     Setup(rustls::Error),
 }
 
-/// A client's configuration. Reads the files anew, so that a renewed certificate is taken at the next connection.
+/// A client's configuration. Reads the files anew, so that a renewed certificate is taken at the next connection. Servers are verified at the
+/// time of `clock`.
 ///
 /// # Errors
 /// Names the file and what was expected in it.
-pub fn client_config(files: &TlsFiles) -> Result<Arc<ClientConfig>, TlsError> {
+pub fn client_config(files: &TlsFiles, clock: Arc<dyn Clock>) -> Result<Arc<ClientConfig>, TlsError> {
     let roots = match &files.ca {
         Some(path) => roots_of_file(path)?,
         None => roots_of_system()?,
     };
     let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let inner = WebPkiServerVerifier::builder_with_provider(Arc::new(roots), Arc::clone(&provider));
+    let inner = inner.build().map_err(|error| TlsError::Setup(rustls::Error::General(error.to_string())))?;
     let builder = ClientConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()
         .map_err(TlsError::Setup)?
-        .with_root_certificates(roots);
+        .dangerous()
+        .with_custom_certificate_verifier(Arc::new(Verifier { inner, clock }));
     let config = match &files.identity {
         None => builder.with_no_client_auth(),
         Some(Identity { cert, key: key_path }) => {

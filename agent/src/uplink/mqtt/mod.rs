@@ -22,6 +22,7 @@ use rtlive_config::endpoint::Broker;
 use rtlive_config::uplink::{Login, Protocol};
 use rtlive_core::uplink::{Limits, Loss, Token, Verdict, sender};
 use rtlive_drivers::input::told;
+use rtlive_drivers::outlet::Clock;
 use rtlive_drivers::tls::{self, TlsFiles};
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
@@ -38,7 +39,7 @@ const ANSWERS_MAX: usize = 64;
 const RECEIVED_BYTES_MAX: u32 = 64 * 1024;
 
 /// The broker, and who we are to it.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub(super) struct Peer {
     pub(super) broker: Broker,
     pub(super) client_id: String,
@@ -46,6 +47,7 @@ pub(super) struct Peer {
     pub(super) protocol: Protocol,
     pub(super) keep_alive: Duration,
     pub(super) tls: TlsFiles,
+    pub(super) clock: Arc<dyn Clock>,
     pub(super) status_topic: String,
 }
 
@@ -382,7 +384,7 @@ fn transport(peer: &Peer) -> Result<rumqttc::Transport, LinkError> {
     if !peer.broker.tls {
         return Ok(rumqttc::Transport::tcp());
     }
-    let config = tls::client_config(&peer.tls)
+    let config = tls::client_config(&peer.tls, peer.clock.clone())
         .map_err(|error| LinkError::refused(format!("set up TLS for {}", peer.broker), error.to_string()))?;
     Ok(rumqttc::Transport::tls_with_config(rumqttc::TlsConfiguration::Rustls(config)))
 }
