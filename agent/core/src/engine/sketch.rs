@@ -29,11 +29,13 @@ const ROUNDING_PART: f64 = 0.05;
 /// The part that the width of a bucket may take; what is left of one covers the resolution of the approximation.
 const WIDTH_PART: f64 = 0.94;
 
-/// The most buckets of a run, 256 bytes: with 1 % from a number to eleven times as much. Finding a bucket in a run is one step; what is
-/// wider, or has more than 65,535 numbers in a bucket, is kept sparse, 8 bytes for each bucket that holds something.
-const RUN_MAX: i64 = 128;
-/// Runs begin at multiples of this and grow by it.
-const RUN_STEP: i32 = 16;
+/// The buckets of a run, 64 bytes: with 1 % from a number to 1.8 times as much, as a sensor has it in one window. Finding a bucket in a
+/// run is one step in one line of the cache; what is wider, or has more than 65,535 numbers in a bucket, is kept sparse, 8 bytes for
+/// each bucket that holds something.
+const RUN: usize = 32;
+
+/// Where an empty run starts: only one bucket could be in it, and there it would be right.
+const NOWHERE: i32 = i32::MAX;
 
 /// How many numbers lie in a bucket.
 type Bucket = (i32, u32);
@@ -41,8 +43,8 @@ type Bucket = (i32, u32);
 /// How many numbers lie in which buckets. Which of the two it is depends on the numbers alone, not on their order.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 enum Counts {
-    /// In the buckets from one on.
-    Run { start: i32, counts: Vec<u16> },
+    /// In the buckets from the first on that holds something.
+    Run { start: i32, counts: [u16; RUN] },
     /// By key, at most [`BUCKETS_MAX`], none of them empty.
     Sparse(Vec<Bucket>),
 }
@@ -160,7 +162,7 @@ fn octave_edge(place: u32, buckets: u32) -> f64 {
 }
 
 impl Counts {
-    const NONE: Self = Self::Run { start: 0, counts: Vec::new() };
+    const NONE: Self = Self::Run { start: NOWHERE, counts: [0; RUN] };
 
     /// The buckets that hold something, by key.
     fn buckets(&self) -> impl Iterator<Item = Bucket> {
@@ -183,22 +185,15 @@ impl Sketch {
         self.scale
     }
 
-    /// Begins anew, with the room that it has.
+    /// Begins anew.
     pub(super) fn clear(&mut self) {
-        match &mut self.counts {
-            Counts::Run { start, counts } => {
-                *start = 0;
-                counts.clear();
-            }
-            sparse @ Counts::Sparse(_) => *sparse = Counts::NONE,
-        }
-        self.is_joined = false;
+        *self = Self::new(self.scale);
     }
 
     /// The bytes that it takes beside itself.
     pub(super) fn bytes(&self) -> usize {
         match &self.counts {
-            Counts::Run { counts, .. } => counts.capacity() * size_of::<u16>(),
+            Counts::Run { .. } => 0,
             Counts::Sparse(buckets) => buckets.capacity() * size_of::<Bucket>(),
         }
     }
@@ -212,7 +207,7 @@ impl Sketch {
     #[inline]
     fn count(&mut self, key: i32, count: u32) {
         if let Counts::Run { start, counts } = &mut self.counts
-            && let Some(counted) = counts.get_mut(key.wrapping_sub(*start) as u32 as usize)
+            && let Some(counted) = key.checked_sub(*start).and_then(|place| counts.get_mut(place as usize))
             && let Ok(sum) = u16::try_from(u32::from(*counted).saturating_add(count))
         {
             *counted = sum;
@@ -226,24 +221,19 @@ impl Sketch {
     fn count_elsewhere(&mut self, key: i32, count: u32) {
         match &mut self.counts {
             Counts::Run { start, counts } => {
-                let step = |key: i32| key.div_euclid(RUN_STEP) * RUN_STEP;
-                let (mut first, mut end) = (step(key), i64::from(step(key)) + i64::from(RUN_STEP));
-                if counts.is_empty() {
+                let last = counts.iter().rposition(|&counted| counted > 0);
+                let last = last.map_or(key, |place| start.saturating_add(place as i32).max(key));
+                let first = key.min(*start);
+                // Only a bucket that is full comes here although the run has it.
+                if i64::from(last) - i64::from(first) < RUN as i64 && key < *start && count <= u32::from(u16::MAX) {
+                    // An empty one is not moved.
+                    let before = (i64::from(*start) - i64::from(first)).min(RUN as i64) as usize;
+                    counts.copy_within(..RUN - before, before);
+                    counts.iter_mut().take(before).for_each(|counted| *counted = 0);
                     *start = first;
-                }
-                first = first.min(*start);
-                end = end.max(i64::from(*start) + counts.len() as i64);
-                let length = end - i64::from(first);
-                let room =
-                    counts.get(key.wrapping_sub(*start) as u32 as usize).map_or(0, |&counted| u32::from(counted));
-                if length > RUN_MAX || room.saturating_add(count) > u32::from(u16::MAX) {
+                } else {
                     self.counts = Counts::Sparse(self.counts.buckets().collect());
-                    return self.count(key, count);
                 }
-                let before = (i64::from(*start) - i64::from(first)) as usize;
-                counts.splice(..0, std::iter::repeat_n(0, before));
-                counts.resize(length as usize, 0);
-                *start = first;
                 self.count(key, count);
             }
             Counts::Sparse(buckets) => match buckets.binary_search_by_key(&key, |&(key, _)| key) {
@@ -295,10 +285,7 @@ impl Sketch {
         };
         let has_bounds = match &self.counts {
             Counts::Run { start, counts } => {
-                start.rem_euclid(RUN_STEP) == 0
-                    && counts.len().is_multiple_of(RUN_STEP as usize)
-                    && counts.len() as i64 <= RUN_MAX
-                    && i64::from(*start) + counts.len() as i64 <= 1 << 31
+                counts[0] > 0 || *start == NOWHERE && counts.iter().all(|&counted| counted == 0)
             }
             Counts::Sparse(buckets) => buckets.len() <= BUCKETS_MAX && buckets.is_sorted_by(|(a, _), (b, _)| a < b),
         };

@@ -7,8 +7,9 @@ use crate::time::Timestamp;
 /// How much the table of panes grows at once, as a part of its length: a table that doubles would waste up to half.
 const PANES_GROWTH: usize = 8;
 
-/// One open window of one series.
+/// One open window of one series: two lines of the cache.
 #[derive(Debug)]
+#[repr(align(64))]
 pub(super) struct Pane {
     pub(super) values: Accumulator,
     pub(super) start: Timestamp,
@@ -154,5 +155,15 @@ impl Slot {
             Some(before) => before.next = next,
             None => self.head = next,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn is_small() {
+        assert!(size_of::<Pane>() <= 128, "{}", size_of::<Pane>());
     }
 }
