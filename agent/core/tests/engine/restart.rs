@@ -1,14 +1,16 @@
 //! An engine that is restored from its snapshot between any two events goes on as if nothing had happened, bit for bit.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use proptest::prelude::*;
 use rtlive_core::engine::{Engine, SNAPSHOT_VERSION, SnapshotError};
 use rtlive_core::event::{ClockChange, Event};
-use rtlive_core::plan::{Deadband, Join, Mark, Switch, ValueType, WindowKind};
+use rtlive_core::plan::{CalendarLength, Deadband, Join, Mark, Switch, ValueType, WindowKind};
 use rtlive_core::reading::{Check, ClockState, Value};
 use rtlive_core::record::Emitted;
 use rtlive_core::time::Timestamp;
+use rtlive_core::zone::Zone;
 
 use crate::plan::{Planned, batch, declared, reading, seconds, take};
 
@@ -19,6 +21,8 @@ fn planned() -> Planned {
         .window("twelve", "a/+/v", 12, 0)
         .window("others", "#", 9, 10)
         .computing(crate::functions::all())
+        .kind("session", "#", SESSION, 10, Some(4))
+        .kind("day", "a/x", day(), 10, Some(11))
         .kind("sliding", "a/+/v", SLIDING, 10, None)
         .computing(crate::functions::all())
         .rule("high", &[("v", "a/+/v"), ("x", "a/x")], "v > 50 or rate(x) > 5", Some("v < 20"), "{1}: {v}")
@@ -46,6 +50,15 @@ fn planned() -> Planned {
 
 const SLIDING: WindowKind =
     WindowKind::Sliding { every: Duration::from_secs(4), over: Duration::from_secs(12), offset: Duration::ZERO };
+
+/// Cut now and then.
+const SESSION: WindowKind = WindowKind::Session { gap: Duration::from_secs(3), longest: Duration::from_secs(20) };
+
+/// Days that end while a test runs: its clock is changed twice.
+fn day() -> WindowKind {
+    let zone = Zone::new("Test/Zone".into(), 85_380, vec![(1_030, 85_350), (1_050, 85_320)]).unwrap();
+    WindowKind::Calendar { length: CalendarLength::Days(1), offset: Duration::ZERO, zone: Arc::new(zone) }
+}
 
 const NAMES: [&str; 5] = ["a/x", "a/m1/v", "a/m2/v", "a/m2/w", "a/m0/v"];
 
