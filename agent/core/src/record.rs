@@ -157,7 +157,8 @@ pub struct EpochStart {
     pub predecessor: Option<Epoch>,
     /// The last numbers known of the predecessor: stream, class, number.
     pub last: Vec<(Arc<str>, Arc<str>, u64)>,
-    /// Why: `new_store`, `boot`, `damaged_store`.
+    /// Why: `new_store`, `boot`, `damaged_store`, `replay_failed`; `memory` while the disk cannot be written, and `after_memory` on the disk again.
+    /// The last has a record for each of the two epochs that end there: that of memory, and that of the disk.
     pub reason: Arc<str>,
 }
 

@@ -68,6 +68,12 @@ pub enum StoreError {
     Stopped,
 }
 
+impl From<std::io::Error> for StoreError {
+    fn from(source: std::io::Error) -> Self {
+        Self::Folder { path: "the damaged store".into(), source }
+    }
+}
+
 impl StoreError {
     /// Whether SQLite found the file damaged.
     pub(super) fn is_corruption(&self) -> bool {

@@ -22,6 +22,7 @@ use rusqlite::{Connection, OptionalExtension, Row, params};
 
 use super::fault::Faults;
 use super::reserve;
+use super::salvage::{self, Row as Salvaged};
 use super::seal::{NewFrame, Sealed};
 use super::snapshot::SavedSnapshot;
 use crate::message::{FrameId, StoreError, StoredFrame};
@@ -33,7 +34,7 @@ pub(super) const APPLICATION_ID: i64 = 0x7274_6c76;
 pub(super) const VERSION: i64 = 1;
 
 /// Write amplification of blobs of a few kB: 2.4 with pages of 8 KiB, 3.5 with pages of 4 KiB.
-const PAGE_BYTES: i64 = 8192;
+pub(super) const PAGE_BYTES: i64 = 8192;
 
 /// A checkpoint costs two syncs. At three to six pages a commit it comes every few hundred commits, so that syncs stay within 1.02 a
 /// commit; the log is then at most 8 MiB.
@@ -47,6 +48,9 @@ const LOG_INDEX_BYTES: u64 = 32 << 10;
 
 /// How many damaged files are kept beside the store.
 const SET_ASIDE_MAX: usize = 2;
+
+/// A damaged file that is longer is deleted once everything that is whole was taken from it: it would take the room of what was.
+const SET_ASIDE_BYTES_MAX: u64 = 1 << 20;
 
 /// Frames of each priority have ids in a range of their own: 2^60 each.
 const PRIORITY_SHIFT: u32 = 60;
@@ -102,16 +106,6 @@ pub(super) struct JournalRow {
     pub(super) chunk: Option<(Chunk, u64)>,
 }
 
-/// The frames of a stream and class in one epoch.
-pub(super) struct LaneFrames {
-    pub(super) key: StreamKey,
-    pub(super) epoch: Epoch,
-    /// The last number.
-    pub(super) last: u64,
-    pub(super) records: u64,
-    pub(super) bytes: u64,
-}
-
 /// A frame that was found.
 pub(super) enum Found {
     Whole(StoredFrame, Sealed),
@@ -164,10 +158,84 @@ impl File {
         tracing::error!("the store cannot be read and is set aside: {}", told(why));
         let failed = |source| StoreError::Folder { path: path.display().to_string(), source };
         set_aside(path).map_err(failed)?;
+        let mut file = Self::open(path, faults)?;
+        let is_ours = !matches!(why, StoreError::Foreign { .. } | StoreError::NoFile { .. });
+        let from = numbered(path, 1);
+        if is_ours
+            && from.is_file()
+            && let Err(error) = file.salvage(&from)
+        {
+            // It is tried again when the disk lets it: what is not whole must not take the damaged file's place.
+            drop(file);
+            let back = parts(path).into_iter().zip(parts(&from)).try_for_each(|(path, from)| {
+                let _ = fs::remove_file(&path);
+                if from.exists() { fs::rename(from, path) } else { Ok(()) }
+            });
+            let marked = back.and_then(|()| fs::write(condemned(path), ""));
+            if let Err(error) = marked {
+                tracing::error!(%error, "the damaged store lies at {}", from.display());
+            }
+            return Err(error);
+        }
         match fs::remove_file(condemned(path)) {
             Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(failed(error)),
-            _ => Self::open(path, faults),
+            _ => Ok(file),
         }
+    }
+
+    /// Takes from a damaged file all that is whole, and the numbers of frames that are not.
+    fn salvage(&mut self, from: &Path) -> Result<(), StoreError> {
+        let transaction = self.begin()?;
+        let (mut frames, mut commits) = (0_u64, 0_u64);
+        // Whose numbers were counted last: as the file says, or its newest commit, or its newest frame.
+        let mut epoch: Option<((u8, i64), i64, String)> = None;
+        let mut is_of = |rank, value: i64, boot: String| {
+            if epoch.as_ref().is_none_or(|(known, ..)| *known < rank) {
+                epoch = Some((rank, value, boot));
+            }
+        };
+        salvage::each_row(from, |row| match row {
+            Salvaged::Frame(columns) => {
+                frames += 1;
+                if let (
+                    Some(rusqlite::types::Value::Integer(id)),
+                    Some(rusqlite::types::Value::Integer(epoch)),
+                    Some(rusqlite::types::Value::Integer(at)),
+                ) = (columns.first(), columns.get(3), columns.get(6))
+                {
+                    is_of((0, *at), *epoch, String::new());
+                    self.used(FrameId(*id));
+                }
+                let insert = INSERT_FRAME.replacen("INSERT", "INSERT OR IGNORE", 1);
+                self.execute("write a frame", &insert, rusqlite::params_from_iter(columns))
+            }
+            Salvaged::Chunk(number, of, bytes) => {
+                commits += 1;
+                if let Some(of) = of {
+                    is_of((1, number), of.cast_signed(), String::new());
+                }
+                let sql = "INSERT OR IGNORE INTO journal (number, chunk) VALUES (?1, ?2)";
+                self.execute("write the journal", sql, params![number, bytes])
+            }
+            Salvaged::Snapshot(number, bytes) => {
+                let sql = "INSERT OR IGNORE INTO snapshots (number, body) VALUES (?1, ?2)";
+                self.execute("write a snapshot", sql, params![number, bytes])
+            }
+            Salvaged::Meta(value, boot) => {
+                is_of((2, 0), value, boot);
+                Ok(())
+            }
+        })?;
+        if let Some((_, epoch, boot)) = epoch {
+            self.set_meta(Epoch(epoch.cast_unsigned()), &boot)?;
+        }
+        self.end(transaction)?;
+        tracing::warn!(frames, commits, "what the damaged store held and is whole is taken over");
+        if fs::metadata(from).is_ok_and(|file| file.len() > SET_ASIDE_BYTES_MAX) {
+            let gone = parts(from).into_iter().filter(|part| part.exists()).try_for_each(fs::remove_file);
+            tracing::warn!(gone = gone.is_ok(), "the damaged store is too large to be kept");
+        }
+        Ok(())
     }
 
     /// One in memory, of which only the frames are ever read again.
@@ -330,18 +398,12 @@ impl File {
         Ok(last.map_err(self.failed("find the last commit"))?.cast_unsigned())
     }
 
-    /// All frames, summed up; reads the whole table without its bytes.
-    pub(super) fn lanes(&self) -> Result<Vec<LaneFrames>, StoreError> {
+    /// The numbers of all frames, in the order in which they are given out; reads the whole table without its bytes.
+    pub(super) fn lanes(&self) -> Result<Vec<Sealed>, StoreError> {
         let failed = || self.failed("sum up the frames");
-        let sql = "SELECT stream, class, epoch, max(first + count - 1), sum(count), sum(length(bytes)) FROM frames
-                   GROUP BY stream, class, epoch";
+        let sql = "SELECT id, stream, class, epoch, first, count, length(bytes) FROM frames ORDER BY id";
         let mut statement = self.connection.prepare(sql).map_err(failed())?;
-        let number = |row: &Row<'_>, column| row.get::<_, i64>(column).map(i64::cast_unsigned);
-        let lane = |row: &Row<'_>| {
-            let key = StreamKey { stream: text(row, 0)?, class: text(row, 1)? };
-            let epoch = Epoch(number(row, 2)?);
-            Ok(LaneFrames { key, epoch, last: number(row, 3)?, records: number(row, 4)?, bytes: number(row, 5)? })
-        };
+        let lane = |row: &Row<'_>| sealed(row, row.get::<_, i64>(6)?.cast_unsigned());
         let lanes = statement.query_map([], lane).map_err(failed())?;
         lanes.collect::<Result<_, _>>().map_err(failed())
     }
@@ -659,7 +721,7 @@ pub(super) fn found(row: &Row<'_>, priority: Priority) -> rusqlite::Result<Found
 }
 
 /// The file, its log and the log's index.
-fn parts(path: &Path) -> [PathBuf; 3] {
+pub(super) fn parts(path: &Path) -> [PathBuf; 3] {
     ["", "-wal", "-shm"].map(|suffix| {
         let mut name = path.as_os_str().to_owned();
         name.push(suffix);

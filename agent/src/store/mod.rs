@@ -25,6 +25,7 @@ pub mod look;
 mod outgoing;
 mod recover;
 mod reserve;
+mod salvage;
 mod seal;
 mod snapshot;
 mod tails;
@@ -145,6 +146,8 @@ pub struct Store {
     needs_snapshot: bool,
     /// From when to when what was committed is lost beside what gaps name, because the journal could not be replayed.
     lost: Option<(Option<Timestamp>, Timestamp)>,
+    /// Whether what is in the file was taken from a damaged one.
+    is_salvaged: bool,
     /// Chunks whose records [`Store::resume`] has not seen yet.
     unresumed: Vec<Chunk>,
     last_number: u64,

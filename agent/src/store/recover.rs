@@ -22,6 +22,7 @@ use super::accounts::{self, Accounts};
 use super::file::{File, JournalRow};
 use super::keeper::AFTER_MEMORY;
 use super::lock::Lock;
+use super::seal::Sealed;
 use super::{Beginning, Boot, FILE_NAME, Handover, Options, REPLAY_FAILED, Recovered, Store, StoreError, Tails, keep};
 use crate::message::{Bounds, LinkHint, Snapshot};
 use crate::stage::Kept;
@@ -96,6 +97,7 @@ impl Store {
             beginning: None,
             takes_over: None,
             needs_snapshot: true,
+            is_salvaged: false,
             lost: None,
             unresumed: Vec::new(),
             last_number: 0,
@@ -131,6 +133,8 @@ impl Store {
         };
         store.epoch = meta.epoch;
         let saved = store.file.last_snapshot()?;
+        // What was salvaged may not be all that there was.
+        store.is_salvaged = was_damaged;
         let mut is_whole = saved.is_some();
         if let Some(saved) = saved {
             store.last_number = saved.number;
@@ -163,7 +167,7 @@ impl Store {
         }
         store.last_number = store.last_number.max(store.file.last_number()?);
         recovered.kept.clone_from(&store.kept);
-        if !is_whole {
+        if !is_whole || was_damaged {
             tracing::error!(
                 "the journal is damaged: what was committed behind the damage is lost, and reported as such"
             );
@@ -264,23 +268,36 @@ impl Store {
         self.lost.is_some()
     }
 
-    /// Brings the accounts up to what frames tell, because a chunk may be missing that knew of them.
+    /// Brings the accounts up to what frames tell, because a chunk may be missing that knew of them. After a salvage frames may be missing as well:
+    /// gaps name what lies between others, and then what lies before the first that is left.
     fn count_frames(&mut self) -> Result<(), StoreError> {
-        let mut stored: BTreeMap<StreamKey, (u64, u64)> = BTreeMap::new();
+        let mut found: BTreeMap<StreamKey, Left> = BTreeMap::new();
         for frame in self.file.lanes()? {
-            let sums = stored.entry(frame.key.clone()).or_default();
-            sums.0 += frame.records;
-            sums.1 += frame.bytes;
+            found.entry(frame.key.clone()).or_default().add(&frame);
             let account = self.accounts.of_key(&frame.key);
             if frame.epoch == self.epoch {
-                account.sealed_to = account.sealed_to.max(frame.last);
-                account.next = account.next.max(frame.last + 1);
+                account.sealed_to = account.sealed_to.max(frame.to);
+                account.next = account.next.max(frame.to + 1);
             }
         }
         for (key, account) in self.accounts.iter_mut() {
-            let (records, bytes) = stored.get(key).copied().unwrap_or_default();
-            account.stored = records + (account.next - 1).saturating_sub(account.sealed_to);
-            account.stored_bytes = bytes;
+            let mut left = found.remove(key).unwrap_or_default();
+            let stored = left.records + (account.next - 1).saturating_sub(account.sealed_to);
+            let missing = account.stored.saturating_sub(stored);
+            if self.is_salvaged && missing > 0 {
+                let mut named = 0;
+                for (epoch, from, to) in left.missing(missing, self.epoch, account.sealed_to) {
+                    named += to + 1 - from;
+                    let sealed = Sealed { key: key.clone(), epoch, from, to, bytes: 0, is_damaged: true };
+                    tracing::error!(stream = &*key.stream, from, to, "records were lost with a damaged store");
+                    self.gaps.push(sealed.gap("damaged"));
+                }
+                account.in_gaps += named;
+                // What lay between frames may have been delivered before.
+                account.acknowledged = account.acknowledged.saturating_sub(named.saturating_sub(missing));
+            }
+            account.stored = stored;
+            account.stored_bytes = left.bytes;
             account.numbered = account.acknowledged + account.stored + account.in_gaps;
         }
         Ok(())
@@ -318,5 +335,47 @@ impl Store {
         }
         self.begin(Some(self.epoch), REPLAY_FAILED);
         Ok(())
+    }
+}
+
+/// The frames of a stream and class that are left.
+#[derive(Default)]
+struct Left {
+    records: u64,
+    bytes: u64,
+    /// The first and the last number of each epoch, in their order.
+    epochs: Vec<(Epoch, u64, u64)>,
+    holes: Vec<(Epoch, u64, u64)>,
+}
+
+impl Left {
+    fn add(&mut self, frame: &Sealed) {
+        self.records += frame.to + 1 - frame.from;
+        self.bytes += frame.bytes;
+        match self.epochs.iter_mut().find(|(epoch, ..)| *epoch == frame.epoch) {
+            Some((epoch, _, last)) => {
+                if frame.from > *last + 1 {
+                    self.holes.push((*epoch, *last + 1, frame.from - 1));
+                }
+                *last = frame.to.max(*last);
+            }
+            None => self.epochs.push((frame.epoch, frame.from, frame.to)),
+        }
+    }
+
+    /// Where `count` records are missing, of which the last may be `sealed_to` in `epoch`.
+    fn missing(&mut self, count: u64, epoch: Epoch, sealed_to: u64) -> Vec<(Epoch, u64, u64)> {
+        let last = self.epochs.iter().find(|(known, ..)| *known == epoch).map(|(.., last)| *last);
+        if let Some(last) = last.filter(|last| *last < sealed_to) {
+            self.holes.push((epoch, last + 1, sealed_to));
+        }
+        let mut missing = std::mem::take(&mut self.holes);
+        let between: u64 = missing.iter().map(|(_, from, to)| to + 1 - from).sum();
+        let before = count.saturating_sub(between);
+        let (epoch, first) = self.epochs.first().map_or((epoch, sealed_to + 1), |(epoch, first, _)| (*epoch, *first));
+        if before > 0 && first > 1 {
+            missing.push((epoch, first.saturating_sub(before).max(1), first - 1));
+        }
+        missing
     }
 }

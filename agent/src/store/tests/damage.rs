@@ -211,6 +211,98 @@ fn a_file_that_another_program_holds_is_left_where_it_is() {
     assert!(Store::open(&options, boot).unwrap().1.snapshot.is_some());
 }
 
+/// A store of many frames, small and large, over several pages of every kind, as it lies on the disk; and the values of its frames.
+fn full(folder: &Path) -> (Vec<u8>, Vec<StoredFrame>) {
+    let (mut store, _) = open(folder, 1, 0, 7);
+    store.commit(commit(0, &[], true)).unwrap();
+    store.hint(CONNECTED);
+    for second in 1..60 {
+        let count = if second % 6 == 0 { 2_000 } else { 3 };
+        let value = |n: i64| (second * 5_000 + n).wrapping_mul(0x5851_f42d_4c95_7f2d).wrapping_mul((second + n) >> 1);
+        let values: Vec<_> = (0..count).map(|n| (if count > 3 { 1 } else { 2 }, value(n))).collect();
+        store.commit(commit(second, &values, second % 25 == 0)).unwrap();
+    }
+    let all = frames(&mut store);
+    store.close().unwrap();
+    (fs::read(folder.join(FILE_NAME)).unwrap(), all)
+}
+
+/// Opens a damaged copy, and checks that it is used, that no frame is lost that is not hit, and that all that are lost are named; where `hit` is absent
+/// any may be, and nothing may be left that names them.
+fn survives(bytes: &[u8], all: &[StoredFrame], hit: Option<&[bool]>, what: &str) {
+    let folder = tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir()).unwrap();
+    fs::write(folder.path().join(FILE_NAME), bytes).unwrap();
+    let attempt = || {
+        let (mut store, _) = open(folder.path(), 1, 1_000, 8);
+        store.commit(commit(1_001, &[(1, 101)], true))?;
+        let mut left = Vec::new();
+        while let Some(frame) = store.take(&[])? {
+            left.push(frame);
+        }
+        store.requeue();
+        // What was found to be damaged is named now.
+        store.commit(commit(1_002, &[], true))?;
+        while let Some(frame) = store.take(&[])? {
+            left.push(frame);
+        }
+        Ok::<_, crate::store::StoreError>((store, left))
+    };
+    // Damage that shows only in use is remembered for the next start.
+    let (store, left) = attempt().or_else(|_| attempt()).unwrap();
+    let mut told = BTreeSet::new();
+    for frame in &left {
+        let (first, records, _) = contents(frame);
+        told.extend((first..first + records.len() as u64).map(|number| (frame.epoch, frame.stream.clone(), number)));
+        for record in records {
+            if let Record::Gap(gap) = record {
+                told.extend((gap.from..=gap.to).map(|number| (gap.epoch.unwrap(), gap.stream.clone(), number)));
+            }
+        }
+    }
+    let same: BTreeSet<_> = left.iter().map(|frame| (frame.epoch, &frame.stream, &frame.bytes)).collect();
+    let is_lost = |frame: &StoredFrame| !same.contains(&(frame.epoch, &frame.stream, &frame.bytes));
+    for (frame, is_hit) in hit.into_iter().flat_map(|hit| all.iter().zip(hit)).filter(|(frame, _)| is_lost(frame)) {
+        let (first, records, _) = contents(frame);
+        assert!(is_hit, "{what}: {} {first} is lost", frame.stream);
+        let mut numbers = first..first + records.len() as u64;
+        let is_told = numbers.all(|number| told.contains(&(frame.epoch, frame.stream.clone(), number)));
+        assert!(is_told, "{what}: {} {first} is not named", frame.stream);
+    }
+    assert_eq!(store.status().unwrap().check(), Vec::<String>::new(), "{what}");
+}
+
+#[test]
+fn only_frames_with_bytes_on_a_lost_page_are_lost() {
+    const PAGE: usize = 8192;
+    let folder = tempfile::tempdir().unwrap();
+    let (whole, all) = full(folder.path());
+    assert!(all.len() > 50 && whole.len() > 30 * PAGE, "{} {}", all.len(), whole.len());
+    let contains = |whole: &[u8], part: &[u8]| whole.windows(part.len()).any(|window| window == part);
+    survives(&whole, &all, Some(&vec![false; all.len()]), "whole");
+    for (number, page) in whole.chunks(PAGE).enumerate() {
+        // The frame begins on the page, or goes on there behind the number of the next page.
+        let on_page = |frame: &StoredFrame| contains(page, &frame.bytes[..40]) || contains(&frame.bytes, &page[4..44]);
+        let hit: Vec<bool> = all.iter().map(on_page).collect();
+        let range = number * PAGE..(number + 1) * PAGE;
+        let mut bytes = whole.clone();
+        bytes[range.clone()].fill(0);
+        survives(&bytes, &all, Some(&hit), &format!("page {number} is zero"));
+        let mut bytes = whole.clone();
+        bytes[range].iter_mut().step_by(97).for_each(|byte| *byte ^= 0x10);
+        survives(&bytes, &all, Some(&hit), &format!("page {number} is altered"));
+    }
+}
+
+#[test]
+fn a_store_may_be_cut_at_each_page() {
+    const PAGE: usize = 8192;
+    let folder = tempfile::tempdir().unwrap();
+    let (whole, all) = full(folder.path());
+    for page in 1..whole.len() / PAGE {
+        survives(&whole[..page * PAGE], &all, None, &format!("cut at page {page}"));
+    }
+}
+
 #[test]
 fn every_page_may_be_lost() {
     const PAGE: usize = 8192;

@@ -1,0 +1,303 @@
+//! What can be taken from a damaged file, without SQLite.
+//!
+//! The file is read page by page (SQLite's [file format](https://www.sqlite.org/fileformat2.html), sections 1.5, 1.6 and 4). Every row is found on a leaf
+//! page of a table, whichever it is: its columns tell what it is, and its own checksum whether it is whole. So neither the tables' roots nor the
+//! pages between these and the leaves must be whole. Of a frame whose bytes are damaged, its numbers are taken, so that a gap can name them.
+//!
+//! Pages that were freed are passed over, as far as the list of them can be read: a frame that is there was delivered. One that is taken all the
+//! same is sent once more, which the centre sees.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::io;
+use std::os::unix::fs::FileExt;
+use std::path::Path;
+
+use rtlive_core::journal::Chunk;
+use rusqlite::types::Value;
+
+use super::file::{PAGE_BYTES, parts};
+use super::snapshot::SavedSnapshot;
+
+const PAGE: usize = PAGE_BYTES as usize;
+
+/// The longest row that is believed; no frame, chunk or snapshot is longer.
+const ROW_BYTES_MAX: u64 = 64 << 20;
+
+/// The header of the file lies before the first page's own.
+const FILE_HEADER_BYTES: usize = 100;
+
+/// Where the header has the first page of the list of free pages.
+const FREE_LIST_AT: usize = 32;
+
+/// The first byte of a leaf page of a table.
+const LEAF: u8 = 0x0d;
+
+const LOG_HEADER_BYTES: u64 = 32;
+const LOG_FRAME_HEADER_BYTES: u64 = 24;
+
+/// The most records that a frame is believed to have.
+const RECORDS_MAX: i64 = 1 << 20;
+
+/// A row that was found.
+pub(super) enum Row {
+    /// A frame, or what is left of one: its columns.
+    Frame(Vec<Value>),
+    /// A commit: its number, the epoch of its numbers, and its bytes.
+    Chunk(i64, Option<u64>, Vec<u8>),
+    /// A snapshot: its number, and its bytes.
+    Snapshot(i64, Vec<u8>),
+    /// The epoch, and the boot that it belongs to.
+    Meta(i64, String),
+}
+
+/// Shows every row of a damaged file.
+///
+/// # Errors
+/// What the system said, or `found`.
+pub(super) fn each_row<E: From<io::Error>>(path: &Path, mut found: impl FnMut(Row) -> Result<(), E>) -> Result<(), E> {
+    let pages = Pages::open(path)?;
+    let free = pages.free();
+    for number in (1..=pages.count).filter(|number| !free.contains(number)) {
+        let Some(page) = pages.read(number) else { continue };
+        let header = if number == 1 { FILE_HEADER_BYTES } else { 0 };
+        for cell in cells(&page, header) {
+            if let Some(row) = pages.row(&page, cell) {
+                found(row)?;
+            }
+        }
+    }
+    Ok(())
+}
+
+/// The pages of a file and its log.
+struct Pages {
+    file: fs::File,
+    log: Option<fs::File>,
+    /// Where in the log the newest version of a page lies.
+    logged: BTreeMap<u32, u64>,
+    count: u32,
+}
+
+impl Pages {
+    fn open(path: &Path) -> io::Result<Self> {
+        let [path, log, _] = parts(path);
+        let file = fs::File::open(path)?;
+        let log = fs::File::open(log).ok();
+        let logged = log.as_ref().map(committed).unwrap_or_default();
+        let count = u32::try_from(file.metadata()?.len().div_ceil(PAGE as u64)).unwrap_or(u32::MAX);
+        let count = count.max(logged.last_key_value().map_or(0, |(number, _)| *number));
+        Ok(Self { file, log, logged, count })
+    }
+
+    /// A page; what is behind the end of the file, or cannot be read, is zero.
+    fn read(&self, number: u32) -> Option<Vec<u8>> {
+        let before = u64::from(number.checked_sub(1)?) * PAGE as u64;
+        let mut page = vec![0; PAGE];
+        let (file, mut at) = match (self.logged.get(&number), &self.log) {
+            (Some(at), Some(log)) => (log, *at),
+            _ => (&self.file, before),
+        };
+        let mut rest = &mut page[..];
+        while !rest.is_empty() {
+            match file.read_at(rest, at) {
+                Ok(0) | Err(_) => break,
+                Ok(count) => {
+                    at += count as u64;
+                    rest = rest.get_mut(count..)?;
+                }
+            }
+        }
+        Some(page)
+    }
+
+    /// The pages that belong to nothing.
+    fn free(&self) -> BTreeSet<u32> {
+        let mut free = BTreeSet::new();
+        let mut next = self.read(1).and_then(|page| number_at(&page, FREE_LIST_AT)).unwrap_or_default();
+        while next != 0 && next <= self.count && free.insert(next) {
+            let Some(trunk) = self.read(next) else { break };
+            let count = number_at(&trunk, 4).unwrap_or_default() as usize;
+            free.extend((0..count.min(PAGE / 4)).filter_map(|place| number_at(&trunk, 8 + 4 * place)));
+            next = number_at(&trunk, 0).unwrap_or_default();
+        }
+        free
+    }
+
+    /// The row in a cell, if it is one of ours.
+    fn row(&self, page: &[u8], at: usize) -> Option<Row> {
+        let mut rest = page.get(at..)?;
+        let length = varint(&mut rest)?.cast_unsigned();
+        let id = varint(&mut rest)?;
+        if length > ROW_BYTES_MAX {
+            return None;
+        }
+        let payload = self.payload(rest, usize::try_from(length).ok()?)?;
+        let mut columns = columns(&payload)?;
+        if is_frame(&columns) {
+            *columns.first_mut()? = Value::Integer(id);
+            return Some(Row::Frame(columns));
+        }
+        match &mut columns[..] {
+            [Value::Null, Value::Blob(bytes)] => {
+                let bytes = std::mem::take(bytes);
+                if let Some(snapshot) = SavedSnapshot::decode(&bytes) {
+                    return (snapshot.number.cast_signed() == id).then_some(Row::Snapshot(id, bytes));
+                }
+                let chunk = Chunk::decode(&bytes).ok().filter(|chunk| chunk.number.cast_signed() == id)?;
+                Some(Row::Chunk(id, chunk.epoch.map(|epoch| epoch.0), bytes))
+            }
+            [_, Value::Integer(epoch), Value::Text(boot), Value::Integer(_)] if id == 1 => {
+                Some(Row::Meta(*epoch, std::mem::take(boot)))
+            }
+            _ => None,
+        }
+    }
+
+    /// The payload of a cell, with what overflowed; zeros stand for what cannot be found.
+    fn payload(&self, local: &[u8], length: usize) -> Option<Vec<u8>> {
+        let most = PAGE - 35;
+        if length <= most {
+            return Some(local.get(..length)?.to_vec());
+        }
+        let least = (PAGE - 12) * 32 / 255 - 23;
+        let fitting = least + (length - least) % (PAGE - 4);
+        let here = if fitting <= most { fitting } else { least };
+        let mut payload = local.get(..here)?.to_vec();
+        let mut next = number_at(local, here)?;
+        while payload.len() < length && next != 0 && next <= self.count {
+            let page = self.read(next)?;
+            let count = (length - payload.len()).min(PAGE - 4);
+            payload.extend_from_slice(page.get(4..4 + count)?);
+            next = number_at(&page, 0)?;
+        }
+        payload.resize(length, 0);
+        Some(payload)
+    }
+}
+
+/// Where in the log the newest committed version of each page lies. The log counts as far as its checksums hold (section 4.2).
+fn committed(log: &fs::File) -> BTreeMap<u32, u64> {
+    let (mut pages, mut pending) = (BTreeMap::new(), Vec::new());
+    let mut header = [0; LOG_HEADER_BYTES as usize];
+    if log.read_exact_at(&mut header, 0).is_err() {
+        return pages;
+    }
+    // The last bit of the magic number says in which order of bytes the checksums are.
+    let is_big = header[3] & 1 == 1;
+    let mut sum = checksum(is_big, [0; 2], &header[..24]);
+    let mut at = LOG_HEADER_BYTES;
+    let mut frame = vec![0; LOG_FRAME_HEADER_BYTES as usize + PAGE];
+    while log.read_exact_at(&mut frame, at).is_ok() {
+        let (head, page) = frame.split_at(LOG_FRAME_HEADER_BYTES as usize);
+        sum = checksum(is_big, checksum(is_big, sum, &head[..8]), page);
+        let [Some(number), Some(size)] = [0, 4].map(|place| number_at(head, place)) else { break };
+        let is_of_this_log = head[8..16] == header[16..24];
+        if !is_of_this_log || [16, 20].map(|place| number_at(head, place)) != sum.map(Some) {
+            break;
+        }
+        pending.push((number, at + LOG_FRAME_HEADER_BYTES));
+        if size != 0 {
+            pages.extend(pending.drain(..));
+        }
+        at += frame.len() as u64;
+    }
+    pages
+}
+
+fn checksum(is_big: bool, [mut first, mut second]: [u32; 2], bytes: &[u8]) -> [u32; 2] {
+    let word = |bytes: [u8; 4]| if is_big { u32::from_be_bytes(bytes) } else { u32::from_le_bytes(bytes) };
+    let (words, _) = bytes.as_chunks::<4>();
+    let (pairs, _) = words.as_chunks::<2>();
+    for pair in pairs {
+        first = first.wrapping_add(word(pair[0])).wrapping_add(second);
+        second = second.wrapping_add(word(pair[1])).wrapping_add(first);
+    }
+    [first, second]
+}
+
+/// Where the cells of a leaf page are; none on another page.
+fn cells(page: &[u8], header: usize) -> Vec<usize> {
+    let short_at = |at: usize| Some(usize::from(u16::from_be_bytes(*page.get(at..)?.first_chunk()?)));
+    if page.get(header) != Some(&LEAF) {
+        return Vec::new();
+    }
+    let count = short_at(header + 3).unwrap_or_default();
+    (0..count).map_while(|place| short_at(header + 8 + 2 * place)).filter(|at| *at > header + 8).collect()
+}
+
+/// The values of a record (section 2.1).
+fn columns(payload: &[u8]) -> Option<Vec<Value>> {
+    let mut header = payload;
+    let length = usize::try_from(varint(&mut header)?).ok()?;
+    let mut header = payload.get(payload.len() - header.len()..length)?;
+    let mut body = payload.get(length..)?;
+    let mut columns = Vec::new();
+    while !header.is_empty() {
+        let kind = varint(&mut header)?;
+        let length = match kind {
+            0 | 8 | 9 => 0,
+            1..=4 => kind,
+            5 => 6,
+            6 | 7 => 8,
+            12.. => (kind - 12) / 2,
+            _ => return None,
+        };
+        let (bytes, rest) = body.split_at_checked(usize::try_from(length).ok()?)?;
+        body = rest;
+        columns.push(match kind {
+            0 => Value::Null,
+            8 | 9 => Value::Integer(kind - 8),
+            7 => Value::Real(f64::from_be_bytes(*bytes.first_chunk()?)),
+            1..=6 => {
+                let negative = bytes.first()? & 0x80 != 0;
+                let start = if negative { -1 } else { 0 };
+                Value::Integer(bytes.iter().fold(start, |number: i64, byte| number << 8 | i64::from(*byte)))
+            }
+            _ if kind % 2 == 0 => Value::Blob(bytes.to_vec()),
+            _ => Value::Text(String::from_utf8(bytes.to_vec()).ok()?),
+        });
+    }
+    Some(columns)
+}
+
+fn is_frame(columns: &[Value]) -> bool {
+    use Value::{Blob, Integer, Null, Text};
+    let [
+        Null,
+        Text(stream),
+        Text(class),
+        Integer(_),
+        Integer(first),
+        Integer(count),
+        Integer(_),
+        Integer(json),
+        rest @ ..,
+    ] = columns
+    else {
+        return false;
+    };
+    let is_sane = !stream.is_empty() && !class.is_empty() && *first >= 1 && (1..=RECORDS_MAX).contains(count);
+    is_sane && (0..=1).contains(json) && matches!(rest, [Integer(_), Blob(_)])
+}
+
+/// A number of variable length (section 1.6).
+fn varint(bytes: &mut &[u8]) -> Option<i64> {
+    let mut number = 0_u64;
+    for place in 0..9 {
+        let (byte, rest) = bytes.split_first()?;
+        *bytes = rest;
+        if place == 8 {
+            return Some((number << 8 | u64::from(*byte)).cast_signed());
+        }
+        number = number << 7 | u64::from(byte & 0x7f);
+        if byte & 0x80 == 0 {
+            break;
+        }
+    }
+    Some(number.cast_signed())
+}
+
+fn number_at(bytes: &[u8], at: usize) -> Option<u32> {
+    Some(u32::from_be_bytes(*bytes.get(at..)?.first_chunk()?))
+}
