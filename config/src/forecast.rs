@@ -55,6 +55,8 @@ pub struct Forecast {
     pub inputs: Vec<InputForecast>,
     /// The streams: first the reserved ones.
     pub streams: Vec<StreamForecast>,
+    /// The derived series, as they are written; what they add to streams is not in the estimates.
+    pub derived: Vec<String>,
     /// The rules by name.
     pub rules: Vec<String>,
     /// The broker, where there is one.
@@ -147,6 +149,7 @@ impl Forecast {
         let rate_unknown = inputs.iter().filter(|input| input.readings_per_second.is_none());
         Self {
             agent: config.agent.id.to_string(),
+            derived: config.plan.derived.iter().map(|derived| derived.name.to_string()).collect(),
             rules: config.plan.rules.iter().map(|rule| rule.name.to_string()).collect(),
             uplink: config.uplink.as_ref().map(|uplink| uplink.broker.to_string()),
             link_bytes_per_day: config.uplink.is_some().then_some(sent),
@@ -312,6 +315,9 @@ impl fmt::Display for Forecast {
                 }
                 _ => writeln!(f, "  {} ({}): rate not known", stream.name, stream.kind)?,
             }
+        }
+        if !self.derived.is_empty() {
+            writeln!(f, "derived, and not in the estimates: {}", self.derived.join(", "))?;
         }
         if !self.rules.is_empty() {
             writeln!(f, "rules: {}", self.rules.join(", "))?;

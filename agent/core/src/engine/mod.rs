@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! Batch ──▶ account ──▶ quality ──▶ raw streams ──▶ watermark ──▶ rules, windows       at the end of the event: windows that ended
+//!              └◀── derived series, once nothing is awaited that could change them ◀── joins
 //! ```
 //!
 //! What is true after every event, and what tests hold:
