@@ -271,5 +271,17 @@ fn ledger(world: &World) -> Result<(), String> {
             return broken(format!("{} late, at least {} expected", account.late, expected.late));
         }
     }
-    Ok(())
+    // What the engine counts as reported is what the store has numbered: over every crash and reload, nothing more and nothing less.
+    let status = process.store.status().map_err(|error| error.to_string())?;
+    for account in &process.stage.engine().ledger().reports {
+        let of_stream = status.streams.iter().filter(|(key, _)| key.stream == account.stream);
+        let numbered: u64 = of_stream.map(|(_, account)| account.numbered).sum();
+        if (account.selected, account.reported) != (world.reference.raw.len() as u64, numbered) {
+            return broken(format!("{account:?}, and {numbered} records of {}", world.reference.raw.len()));
+        }
+    }
+    match process.stage.engine().ledger().check() {
+        Some(imbalance) => broken(imbalance.to_string()),
+        None => Ok(()),
+    }
 }

@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use rtlive_core::expr::Expression;
 use rtlive_core::plan::{
-    BatchLimit, Binding, BindingSource, Buckets, Condition, Durability, Format, Function, InputPlan, Plan, Priority,
-    RulePlan, Severity, StreamKind, StreamPlan, WindowKind, WindowPlan,
+    BatchLimit, Binding, BindingSource, Buckets, Condition, Deadband, Durability, Format, Function, InputPlan, Plan,
+    Priority, QualityPlan, ReportPlan, RulePlan, Severity, StreamKind, StreamPlan, Switch, WindowKind, WindowPlan,
 };
 
 /// How many plans there are.
@@ -68,6 +68,10 @@ pub(crate) fn plan(number: u64) -> Arc<Plan> {
     }
     streams.push(all);
     streams.push(stream("windows", window("#", EVERY), Priority::Live));
+    // What each reports depends on all that was reported before, in every process.
+    let report = ReportPlan { deadband: Deadband::Absolute(10.0), heartbeat: Some(Duration::from_secs(4)) };
+    let select = vec!["#".parse().unwrap()];
+    streams.push(stream("news", StreamKind::Raw { select, report: Some(report) }, Priority::Bulk));
     let condition = (format!("a % 100 > {RAISED_ABOVE}"), format!("a % 100 < {CLEARED_BELOW}"));
     let mut rules = vec![rule("hot", "poll/a", &condition.0, Some(&condition.1))];
     let mut long = rule("long", "push/+/v", "a % 100 > 30", None);
@@ -88,9 +92,21 @@ pub(crate) fn plan(number: u64) -> Arc<Plan> {
         inputs,
         streams,
         rules,
-        quality: Vec::new(),
+        quality: quality(has(2)),
         derived: Vec::new(),
     })
+}
+
+/// Checks that remember much and mark at most as suspect, so that what becomes of readings is the same without them.
+fn quality(is_more: bool) -> Vec<QualityPlan> {
+    let mut all = QualityPlan::new("#".parse().unwrap());
+    (all.duplicate, all.backwards) = (Some(true), Some(true));
+    all.max_rate = Some(Switch::On(20.0));
+    all.spike = Some(Switch::On(2.0));
+    all.stuck_after = Some(Switch::On(Duration::from_secs(2)));
+    let mut some = QualityPlan::new("push/#".parse().unwrap());
+    some.backwards = Some(false);
+    if is_more { vec![all, some] } else { vec![all] }
 }
 
 fn input(name: &str, behind: u64, can_be_asked_again: bool) -> InputPlan {
