@@ -2,7 +2,7 @@
 //!
 //! - After an error the file is opened again. What stands in it is what counts: a commit that stands is not made twice, one that does not is made
 //!   again.
-//! - A disk that is full first gives up its [reserve](super::reserve), and the store keeps within what it has.
+//! - A disk that is full first gives up its [reserve], and the store keeps within what it has.
 //! - When even that fails, what is committed goes to a store in memory, with an epoch of its own that is never continued. Its frames are sent like
 //!   others; beyond [`MEMORY_BYTES_MAX`] the oldest go, with gaps. Inputs that can be asked again are held meanwhile.
 //! - Every [`RETRY_EVERY`] the disk is tried with the next commit that brings a snapshot. When it takes that commit, it takes with it all that memory
