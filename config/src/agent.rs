@@ -27,7 +27,8 @@ const DERIVATION_KEY: &str = "rtlive agent id";
 choices! {
     /// When the machine's clock is trusted.
     pub enum ClockTrust {
-        /// Once something keeps it right: an NTP client, or a receiver of satellite navigation with a fix.
+        /// Once something keeps it right: an NTP client, or a receiver of satellite navigation with a fix. At once on a machine that has
+        /// neither, unless it shows a time before the program was built.
         Auto = "auto",
         /// Always, unless it shows a time before the program was built, and for a minute after each step: where nothing tells the
         /// system that its clock is right, and it is.

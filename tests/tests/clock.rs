@@ -106,7 +106,7 @@ impl World {
             folder: folder.to_owned(),
             utc: built_at().as_nanos() + YEAR,
             boot: 0,
-            look: Look { uptime: 0, ahead: 0, slept: 0, is_synchronised: false },
+            look: Look { uptime: 0, ahead: 0, slept: 0, is_synchronised: false, has_keeper: true },
             process: None,
             commits: 0,
             taken: BTreeMap::new(),
@@ -154,7 +154,7 @@ impl World {
         // Mostly it is 1970; some boards have a battery, whose clock is some seconds off.
         let off = self.random.between(-5_000, 5_000) * MS;
         let ahead = if self.random.percent(20) { self.utc - uptime + off } else { 0 };
-        self.look = Look { uptime, ahead, slept: 0, is_synchronised: false };
+        self.look = Look { uptime, ahead, slept: 0, is_synchronised: false, has_keeper: true };
         self.start();
     }
 

@@ -1,6 +1,7 @@
 //! Decides what time it is and whether that is trusted. Pure: a look at the clocks goes in, a verdict comes out when it is another.
 //!
 //! - The wall clock is trusted once it is synchronised, steady for [`STEADY`] since its last step, and not before the program was built.
+//! - Where nothing on the machine would ever synchronise it, it is trusted as it is, under the other two conditions.
 //! - It stays trusted when synchronisation ends (a link that is gone for a week): it runs on within some seconds a day at most. A step of more
 //!   than [`STEP_MIN`], or a suspension as long, ends the trust until all of the first holds again; meanwhile the time goes on as it was.
 //! - Receivers of satellite navigation are trusted where the wall clock is not: [`TOLD_MIN`] times that agree.
@@ -47,6 +48,8 @@ pub struct Look {
     pub slept: i64,
     /// Whether somebody keeps the wall clock right.
     pub is_synchronised: bool,
+    /// Whether something on the machine is there to do so, so that it is worth to wait for it.
+    pub has_keeper: bool,
 }
 
 /// What time it is.
@@ -149,7 +152,7 @@ impl Judge {
     }
 
     fn decide(&mut self, look: Look, told: &[i64]) -> (i64, bool, &'static str) {
-        let Look { uptime, ahead, is_synchronised, .. } = look;
+        let Look { uptime, ahead, is_synchronised, has_keeper, .. } = look;
         let told = self.told(uptime, told);
         let shows = |ahead: i64| Timestamp::from_nanos(uptime.saturating_add(ahead));
         let is_steady = self.stepped_at.is_none_or(|at| uptime.saturating_sub(at) >= nanos(STEADY));
@@ -162,6 +165,11 @@ impl Judge {
             self.is_of_wall = false;
             return (told, true, "a receiver of satellite navigation tells the time");
         }
+        // Who waits for what will never come loses everything that it read.
+        if is_possible && is_steady && !has_keeper {
+            self.is_of_wall = true;
+            return (ahead, true, "nothing on this machine sets its clock, which is taken as it is");
+        }
         if let (Some(trusted), true) = (self.trusted, self.is_trusted) {
             let follows = self.is_of_wall && trusted.abs_diff(ahead) <= STEP_MIN.as_nanos() as u64;
             return (if follows { ahead } else { trusted }, true, "the clock was synchronised, and runs on since");
@@ -171,10 +179,10 @@ impl Judge {
             (None, Some(verdict)) if shows(ahead) < self.at_least => verdict.ahead,
             (None, _) => ahead.max(self.at_least.as_nanos().saturating_sub(uptime)),
         };
-        let reason = match (is_synchronised, is_possible) {
+        let reason = match (is_synchronised || !has_keeper, is_possible) {
             (true, true) => "the clock was set, and must be steady for a minute",
             (_, false) => "the system's clock shows a time before this program was built",
-            (false, true) => "nothing keeps the system's clock right",
+            (false, true) => "the system's clock is not synchronised yet",
         };
         (guess, false, reason)
     }
@@ -226,7 +234,7 @@ mod tests {
     impl Machine {
         fn new(ahead: i64, is_synchronised: bool) -> Self {
             let judge = Judge::new(super::super::built_at(), None);
-            let look = Look { uptime: 5 * SECOND, ahead, slept: 0, is_synchronised };
+            let look = Look { uptime: 5 * SECOND, ahead, slept: 0, is_synchronised, has_keeper: true };
             let mut machine = Self { judge, look, verdict: None };
             machine.look(&[]);
             machine
@@ -286,6 +294,24 @@ mod tests {
         machine.wait(1);
         machine.wait(500);
         assert_eq!(machine.look(&[]), (started() + HOUR, false));
+    }
+
+    #[test]
+    fn where_nothing_will_set_the_clock_it_is_taken_as_it_is() {
+        let mut machine = Machine::new(started(), false);
+        machine.look.has_keeper = false;
+        machine.judge = Judge::new(super::super::built_at(), None);
+        assert_eq!(machine.look(&[]), (started(), true));
+        // Somebody sets it: it is believed after a minute.
+        machine.look.ahead += HOUR;
+        machine.wait(1);
+        assert!(!machine.look(&[]).1);
+        assert_eq!((machine.wait(100), machine.look(&[])), (Some(60), (started() + HOUR, true)));
+        // A time before the build is nobody's.
+        let mut machine = Machine::new(0, false);
+        machine.look.has_keeper = false;
+        machine.wait(500);
+        assert!(!machine.look(&[]).1);
     }
 
     #[test]
@@ -355,7 +381,7 @@ mod tests {
     #[test]
     fn a_guess_is_not_before_the_last_time_that_was_trusted() {
         let mut judge = Judge::new(Timestamp::from_nanos(started()), None);
-        let look = Look { uptime: 5 * SECOND, ahead: 0, slept: 0, is_synchronised: false };
+        let look = Look { uptime: 5 * SECOND, ahead: 0, slept: 0, is_synchronised: false, has_keeper: true };
         let verdict = judge.look(look, &[]).unwrap();
         assert_eq!((verdict.ahead, verdict.at_least.as_nanos()), (started() - 5 * SECOND, started()));
         // A clock that keeps running without power is the better guess.

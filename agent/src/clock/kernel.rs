@@ -15,6 +15,18 @@ use super::judge::Look;
 /// Made by systemd-timesyncd once it has set the clock; asked where the kernel may not be.
 const TIMESYNC_PATH: &str = "/run/systemd/timesync/synchronized";
 
+/// What the programs that keep a clock right make while they run: systemd-timesyncd, chrony, ntpd, ntpsec, OpenNTPD.
+const KEEPERS_RUN: [&str; 6] =
+    ["/run/systemd/timesync", "/run/chrony", "/run/ntpd.pid", "/run/ntp.pid", "/run/ntpsec", "/run/openntpd"];
+
+/// Where systemd has the services that it starts, and which of them may start after this program.
+const UNITS_FOLDER: &str = "/etc/systemd/system/multi-user.target.wants";
+const KEEPERS_UNITS: [&str; 6] =
+    ["chrony.service", "chronyd.service", "ntp.service", "ntpd.service", "ntpsec.service", "openntpd.service"];
+
+/// Made by systemd where it is the first process (`sd_booted(3)`).
+const BOOTED_PATH: &str = "/run/systemd/system";
+
 /// How often the clocks are read to find a reading that nothing came between.
 const TRIES: usize = 3;
 
@@ -39,12 +51,21 @@ pub(super) fn look(is_configured: bool) -> Look {
         (after.saturating_sub(before), after, wall.saturating_sub(between), between.saturating_sub(monotonic))
     };
     let (_, uptime, ahead, slept) = (0..TRIES).map(read).min().unwrap_or_default();
-    Look { uptime, ahead, slept, is_synchronised: is_configured || is_synchronised() }
+    Look { uptime, ahead, slept, is_synchronised: is_configured || is_synchronised(), has_keeper: has_keeper() }
 }
 
 /// Whether the kernel's clock is kept right by somebody: `adjtimex(2)`, which NTP daemons tell (timesyncd, chrony, ntpd).
 fn is_synchronised() -> bool {
     status().map_or_else(|| Path::new(TIMESYNC_PATH).exists(), |status| status & libc::STA_UNSYNC == 0)
+}
+
+/// Whether something on this machine is there to keep its clock right.
+fn has_keeper() -> bool {
+    let will_run = || {
+        let folder = Path::new(UNITS_FOLDER);
+        Path::new(BOOTED_PATH).exists() && KEEPERS_UNITS.iter().any(|unit| folder.join(unit).is_symlink())
+    };
+    KEEPERS_RUN.iter().any(|path| Path::new(path).exists()) || will_run()
 }
 
 /// The status of the kernel's clock; `None` where the system does not let us ask.

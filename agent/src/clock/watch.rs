@@ -69,7 +69,7 @@ pub async fn watch(mut judge: Judge, clock: Arc<AgentClock>, verdicts: watch::Se
 }
 
 const WAITING: &str = "the clock is not trusted, and readings without a time of their own wait for it";
-const REMEDY: &str = "run an NTP client, or say agent.clock = \"trusted\" where the clock is right without one; `rtlive status` tells how many wait";
+const REMEDY: &str = "see that its NTP client gets answers, or say agent.clock = \"trusted\" where the clock is right without one; `rtlive status` tells how many wait";
 
 fn tell(verdict: &Verdict) {
     let Verdict { is_trusted, source, .. } = *verdict;
