@@ -14,7 +14,7 @@ use rtlive_core::plan::{Plan, Priority};
 use rtlive_core::record::{Gap, Record};
 use rtlive_core::time::Timestamp;
 
-use super::file::Evictable;
+use super::frames::Evictable;
 use super::{Store, StoreError, Touched};
 use crate::message::{Bounds, FrameId};
 

@@ -1,4 +1,4 @@
-//! The SQLite file: its tables, and every statement that touches it.
+//! The SQLite file: its tables, and every statement that touches it but those of frames ([`super::frames`]).
 //!
 //! ```text
 //! meta       one row: the epoch, the boot that it belongs to, and how many replays since the last good one did not end
@@ -7,25 +7,21 @@
 //! frames     id → stream, numbers, bytes        ids ascend within a priority, so that the next to send is the next by key
 //! ```
 
-use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 
-use rtlive_core::frame;
-use rtlive_core::journal::{Chunk, StreamKey};
-use rtlive_core::plan::{Priority, StreamPlan};
+use rtlive_core::journal::Chunk;
+use rtlive_core::plan::Priority;
 use rtlive_core::record::Epoch;
-use rtlive_core::time::Timestamp;
 use rtlive_drivers::input::told;
-use rusqlite::{Connection, OptionalExtension, Row, params};
+use rusqlite::{Connection, OptionalExtension, params};
 
 use super::fault::Faults;
+use super::frames::INSERT_FRAME;
 use super::reserve;
 use super::salvage::{self, Row as Salvaged};
-use super::seal::{NewFrame, Sealed};
 use super::snapshot::SavedSnapshot;
-use crate::message::{FrameId, StoreError, StoredFrame};
+use crate::message::{FrameId, StoreError};
 
 /// Marks a file as a store of rtlive: "rtlv".
 pub(super) const APPLICATION_ID: i64 = 0x7274_6c76;
@@ -55,9 +51,6 @@ const SET_ASIDE_BYTES_MAX: u64 = 1 << 20;
 /// Frames of each priority have ids in a range of their own: 2^60 each.
 const PRIORITY_SHIFT: u32 = 60;
 
-/// How far `status` looks for the oldest frame of each stream, per priority: it must not scan a backlog.
-const OLDEST_FRAMES_LOOKED_AT: i64 = 256;
-
 const SCHEMA: &str = "
     CREATE TABLE meta (
         only INTEGER PRIMARY KEY CHECK (only = 1), epoch INTEGER NOT NULL, boot_id TEXT NOT NULL, replays INTEGER NOT NULL
@@ -70,21 +63,17 @@ const SCHEMA: &str = "
     ) STRICT;
 ";
 
-const INSERT_FRAME: &str =
-    "INSERT INTO frames (id, stream, class, epoch, first, count, committed_at, json, checksum, bytes)
-     VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)";
-
 /// The operation after whose failure it is not known whether it was done.
 pub(super) const COMMIT: &str = "commit";
 
 /// The file.
 pub(super) struct File {
-    connection: Connection,
+    pub(super) connection: Connection,
     path: PathBuf,
     /// The last id that was used, by the priority's place.
-    last_ids: [i64; 3],
+    pub(super) last_ids: [i64; 3],
     is_in_memory: bool,
-    faults: Faults,
+    pub(super) faults: Faults,
 }
 
 /// A transaction that is open; forgetting it rolls back when the connection closes.
@@ -104,31 +93,6 @@ pub(super) struct JournalRow {
     pub(super) number: u64,
     /// The chunk and its length; `None` where it is damaged.
     pub(super) chunk: Option<(Chunk, u64)>,
-}
-
-/// A frame that was found.
-pub(super) enum Found {
-    Whole(StoredFrame, Sealed),
-    Damaged(FrameId, Sealed),
-}
-
-/// The columns of a frame.
-pub(super) struct FrameRow(FrameId, Vec<rusqlite::types::Value>);
-
-/// A frame that may be evicted.
-pub(super) struct Evictable<'a, 'b> {
-    pub(super) id: FrameId,
-    pub(super) sealed: Sealed,
-    pub(super) committed_at: Timestamp,
-    row: &'a Row<'b>,
-}
-
-impl Evictable<'_, '_> {
-    /// The event times that it speaks of, where they are known. Only this reads the frame.
-    pub(super) fn span(&self) -> rusqlite::Result<Option<(Timestamp, Timestamp)>> {
-        let bytes = self.row.get_ref("bytes")?.as_blob()?;
-        Ok(frame::read_header(bytes).ok().and_then(|(header, _)| header.span))
-    }
 }
 
 impl File {
@@ -274,7 +238,7 @@ impl File {
         }
     }
 
-    fn last_id(&self, priority: Priority) -> i64 {
+    pub(super) fn last_id(&self, priority: Priority) -> i64 {
         let place = PRIORITIES.iter().position(|&other| other == priority).unwrap_or_default();
         self.last_ids.get(place).copied().unwrap_or_default()
     }
@@ -398,16 +362,6 @@ impl File {
         Ok(last.map_err(self.failed("find the last commit"))?.cast_unsigned())
     }
 
-    /// The numbers of all frames, in the order in which they are given out; reads the whole table without its bytes.
-    pub(super) fn lanes(&self) -> Result<Vec<Sealed>, StoreError> {
-        let failed = || self.failed("sum up the frames");
-        let sql = "SELECT id, stream, class, epoch, first, count, length(bytes) FROM frames ORDER BY id";
-        let mut statement = self.connection.prepare(sql).map_err(failed())?;
-        let lane = |row: &Row<'_>| sealed(row, row.get::<_, i64>(6)?.cast_unsigned());
-        let lanes = statement.query_map([], lane).map_err(failed())?;
-        lanes.collect::<Result<_, _>>().map_err(failed())
-    }
-
     pub(super) fn begin(&self) -> Result<Open, StoreError> {
         self.execute("begin a commit", "BEGIN IMMEDIATE", [])?;
         Ok(Open(()))
@@ -445,156 +399,6 @@ impl File {
             self.execute("delete the old journal", "DELETE FROM journal WHERE number <= ?1", [before])?;
         }
         Ok(bytes.len() as u64)
-    }
-
-    pub(super) fn insert_frame(
-        &mut self,
-        stream: &StreamPlan,
-        epoch: Epoch,
-        committed_at: Timestamp,
-        frame: &NewFrame,
-    ) -> Result<(), StoreError> {
-        let id = self.last_id(stream.priority) + 1;
-        let values = params![
-            id,
-            &*stream.name,
-            &*stream.class,
-            epoch.0.cast_signed(),
-            frame.from.cast_signed(),
-            frame.count,
-            committed_at.as_nanos(),
-            frame.is_json,
-            crc32fast::hash(&frame.bytes),
-            frame.bytes
-        ];
-        self.execute("write a frame", INSERT_FRAME, values)?;
-        self.used(FrameId(id));
-        Ok(())
-    }
-
-    fn used(&mut self, id: FrameId) {
-        let priority = priority_of(id);
-        if let Some((known, _)) = self.last_ids.iter_mut().zip(PRIORITIES).find(|(_, other)| *other == priority) {
-            *known = id.0.max(*known);
-        }
-    }
-
-    /// All frames as they are, the oldest of each priority first.
-    pub(super) fn rows(&self) -> Result<Vec<FrameRow>, StoreError> {
-        let failed = || self.failed("read the frames");
-        let sql = "SELECT id, stream, class, epoch, first, count, committed_at, json, checksum, bytes FROM frames ORDER BY id";
-        let mut statement = self.connection.prepare(sql).map_err(failed())?;
-        let row = |row: &Row<'_>| {
-            Ok(FrameRow(FrameId(row.get(0)?), (0..10).map(|at| row.get(at)).collect::<Result<_, _>>()?))
-        };
-        let rows = statement.query_map([], row).map_err(failed())?;
-        rows.collect::<Result<_, _>>().map_err(failed())
-    }
-
-    /// Writes frames of another store as they are.
-    pub(super) fn insert_rows(&mut self, rows: &[FrameRow]) -> Result<(), StoreError> {
-        for FrameRow(id, columns) in rows {
-            self.execute("write a frame", INSERT_FRAME, rusqlite::params_from_iter(columns))?;
-            self.used(*id);
-        }
-        Ok(())
-    }
-
-    /// Whether a frame is there.
-    pub(super) fn has_frame(&self, id: FrameId) -> Result<bool, StoreError> {
-        let sql = "SELECT EXISTS (SELECT 1 FROM frames WHERE id = ?1)";
-        self.connection.query_row(sql, [id.0], |row| row.get(0)).map_err(self.failed("look for a frame"))
-    }
-
-    /// The first frame of a priority behind `after`, up to `to`, that `is_wanted` by its id and stream, and the last id that was looked at, which is
-    /// `None` when there is nothing more. Looks at no more than are `left`, which it counts down.
-    pub(super) fn next_frame(
-        &self,
-        priority: Priority,
-        after: Option<FrameId>,
-        to: Option<FrameId>,
-        left: &mut usize,
-        mut is_wanted: impl FnMut(FrameId, &str) -> bool,
-    ) -> Result<(Option<Found>, Option<FrameId>), StoreError> {
-        let (before_first, behind_last) = id_range(priority);
-        let range = [after.map_or(before_first, |id| id.0), to.map_or(behind_last, |id| id.0 + 1)];
-        let failed = || self.failed("read a frame");
-        let sql = "SELECT id, stream, class, epoch, first, count, committed_at, json, checksum, bytes
-                   FROM frames WHERE id > ?1 AND id < ?2 ORDER BY id";
-        let prepare = || self.connection.prepare_cached(sql);
-        let mut statement = self.faults.around("read a frame", prepare).map_err(failed())?;
-        let mut rows = statement.query(range).map_err(failed())?;
-        let mut looked_at = None;
-        while *left > 0 {
-            *left -= 1;
-            let Some(row) = rows.next().map_err(failed())? else { return Ok((None, looked_at)) };
-            let id = FrameId(row.get(0).map_err(failed())?);
-            looked_at = Some(id);
-            let stream = row.get_ref(1).and_then(|stream| Ok(stream.as_str()?)).map_err(failed())?;
-            if is_wanted(id, stream) {
-                return Ok((Some(found(row, priority).map_err(failed())?), looked_at));
-            }
-        }
-        Ok((None, looked_at))
-    }
-
-    /// Shows the frames of a priority, the oldest first, until `look` has seen enough.
-    pub(super) fn each_frame(
-        &self,
-        priority: Priority,
-        mut look: impl FnMut(Evictable<'_, '_>) -> rusqlite::Result<bool>,
-    ) -> Result<(), StoreError> {
-        let (from, to) = id_range(priority);
-        let failed = || self.failed("look through the frames");
-        let sql = "SELECT id, stream, class, epoch, first, count, committed_at, length(bytes), bytes
-                   FROM frames WHERE id > ?1 AND id < ?2 ORDER BY id";
-        let mut statement = self.connection.prepare_cached(sql).map_err(failed())?;
-        let mut rows = statement.query([from, to]).map_err(failed())?;
-        while let Some(row) = rows.next().map_err(failed())? {
-            let mut evictable = |row| -> rusqlite::Result<_> {
-                let row: &Row<'_> = row;
-                let sealed = sealed(row, row.get::<_, i64>(7)?.cast_unsigned())?;
-                let committed_at = Timestamp::from_nanos(row.get(6)?);
-                look(Evictable { id: FrameId(row.get(0)?), sealed, committed_at, row })
-            };
-            if !evictable(row).map_err(failed())? {
-                break;
-            }
-        }
-        Ok(())
-    }
-
-    pub(super) fn delete_frames(&self, ids: &BTreeSet<FrameId>) -> Result<(), StoreError> {
-        // Frames are mostly acknowledged in order: ranges are far cheaper than single deletions.
-        let mut ids = ids.iter().map(|id| id.0).peekable();
-        while let Some(from) = ids.next() {
-            let mut to = from;
-            while let Some(next) = ids.next_if_eq(&(to + 1)) {
-                to = next;
-            }
-            self.execute("delete frames", "DELETE FROM frames WHERE id BETWEEN ?1 AND ?2", [from, to])?;
-        }
-        Ok(())
-    }
-
-    /// When the oldest frame of each stream was committed, as far as the first frames of each priority tell.
-    pub(super) fn oldest_frames(&self) -> Result<BTreeMap<StreamKey, Timestamp>, StoreError> {
-        let failed = || self.failed("look at the oldest frames");
-        let sql = "SELECT stream, class, committed_at FROM frames WHERE id > ?1 AND id < ?2 ORDER BY id LIMIT ?3";
-        let mut statement = self.connection.prepare_cached(sql).map_err(failed())?;
-        let mut oldest = BTreeMap::new();
-        for priority in PRIORITIES {
-            let (from, to) = id_range(priority);
-            let mut rows = statement.query([from, to, OLDEST_FRAMES_LOOKED_AT]).map_err(failed())?;
-            while let Some(row) = rows.next().map_err(failed())? {
-                let stream = text(row, 0).map_err(failed())?;
-                let name = StreamKey { stream, class: text(row, 1).map_err(failed())? };
-                let at = Timestamp::from_nanos(row.get(2).map_err(failed())?);
-                let entry = oldest.entry(name).or_insert(at);
-                *entry = at.min(*entry);
-            }
-        }
-        Ok(oldest)
     }
 
     /// Gives up to `pages` free pages back to the file system where more than `kept` are free; says whether there were as many. The file becomes
@@ -654,18 +458,23 @@ impl File {
         self.connection.close().map_err(|(_, source)| StoreError::Sqlite { doing: "close the store", path, source })
     }
 
-    fn execute(&self, doing: &'static str, sql: &str, values: impl rusqlite::Params) -> Result<(), StoreError> {
+    pub(super) fn execute(
+        &self,
+        doing: &'static str,
+        sql: &str,
+        values: impl rusqlite::Params,
+    ) -> Result<(), StoreError> {
         let execute = || self.connection.prepare_cached(sql)?.execute(values).map(drop);
         self.faults.around(doing, execute).map_err(self.failed(doing))
     }
 
-    fn failed(&self, doing: &'static str) -> impl FnOnce(rusqlite::Error) -> StoreError + use<> {
+    pub(super) fn failed(&self, doing: &'static str) -> impl FnOnce(rusqlite::Error) -> StoreError + use<> {
         let path = self.path.display().to_string();
         move |source| StoreError::Sqlite { doing, path, source }
     }
 }
 
-const PRIORITIES: [Priority; 3] = [Priority::Alert, Priority::Live, Priority::Bulk];
+pub(super) const PRIORITIES: [Priority; 3] = [Priority::Alert, Priority::Live, Priority::Bulk];
 
 /// Whether a file has no table; one with tables and without our mark is another program's.
 fn is_empty(connection: &Connection) -> rusqlite::Result<bool> {
@@ -682,42 +491,13 @@ pub(super) fn priority_of(id: FrameId) -> Priority {
 }
 
 /// Ids of a priority lie strictly between these.
-fn id_range(priority: Priority) -> (i64, i64) {
+pub(super) fn id_range(priority: Priority) -> (i64, i64) {
     let place = match priority {
         Priority::Alert => 0,
         Priority::Live => 1,
         Priority::Bulk => 2,
     };
     (place << PRIORITY_SHIFT, (place + 1) << PRIORITY_SHIFT)
-}
-
-fn text(row: &Row<'_>, column: usize) -> rusqlite::Result<Arc<str>> {
-    row.get::<_, String>(column).map(Into::into)
-}
-
-/// What a row of frames means to the accounts: the columns from the stream to the count are 1 to 5.
-fn sealed(row: &Row<'_>, bytes: u64) -> rusqlite::Result<Sealed> {
-    let key = StreamKey { stream: text(row, 1)?, class: text(row, 2)? };
-    let epoch = Epoch(row.get::<_, i64>(3)?.cast_unsigned());
-    let from = row.get::<_, i64>(4)?.cast_unsigned();
-    let to = from.saturating_add(row.get::<_, u32>(5)?.into()).saturating_sub(1);
-    Ok(Sealed { key, epoch, from, to, bytes, is_damaged: false })
-}
-
-pub(super) fn found(row: &Row<'_>, priority: Priority) -> rusqlite::Result<Found> {
-    let id = FrameId(row.get(0)?);
-    let (records, checksum): (u32, u32) = (row.get(5)?, row.get(8)?);
-    let bytes: Arc<[u8]> = row.get_ref(9)?.as_blob()?.into();
-    let sealed = sealed(row, bytes.len() as u64)?;
-    let (stream, class, epoch) = (sealed.key.stream.clone(), sealed.key.class.clone(), sealed.epoch);
-    if crc32fast::hash(&bytes) != checksum {
-        return Ok(Found::Damaged(id, sealed));
-    }
-    let committed_at = Timestamp::from_nanos(row.get(6)?);
-    Ok(Found::Whole(
-        StoredFrame { id, stream, class, epoch, priority, json: row.get(7)?, committed_at, records, bytes },
-        sealed,
-    ))
 }
 
 /// The file, its log and the log's index.

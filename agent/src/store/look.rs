@@ -15,7 +15,8 @@ use rusqlite::{Connection, ErrorCode, OpenFlags, OptionalExtension, Row};
 
 use super::StoreError;
 use super::book::Book;
-use super::file::{APPLICATION_ID, Found, VERSION};
+use super::file::{APPLICATION_ID, VERSION};
+use super::frames::Found;
 use crate::message::{FrameId, StoredFrame};
 
 /// How long a page may take to read; a tenth of a second is what an agent hardly notices.
@@ -181,7 +182,7 @@ impl Look {
         while bytes < PAGE_BYTES_MAX && begun.elapsed() < PAGE_WITHIN {
             let Some(row) = rows.next().map_err(failed())? else { break };
             *after = row.get(0).map_err(failed())?;
-            let found = super::file::found(row, super::file::priority_of(FrameId(*after))).map_err(failed())?;
+            let found = super::frames::found(row, super::file::priority_of(FrameId(*after))).map_err(failed())?;
             page.push(match found {
                 Found::Whole(frame, _) => {
                     bytes += frame.bytes.len();

@@ -8,7 +8,8 @@ use std::sync::Arc;
 
 use rtlive_core::plan::Priority;
 
-use super::file::{self, Found};
+use super::file;
+use super::frames::Found;
 use super::seal::Sealed;
 use super::{Store, StoreError};
 use crate::message::{FrameId, StoredFrame};
