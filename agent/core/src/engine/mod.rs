@@ -24,6 +24,7 @@
 mod aggregate;
 mod clock;
 mod course;
+mod declare;
 mod derived;
 mod ledger;
 mod passage;
@@ -36,18 +37,16 @@ mod series;
 mod sketch;
 mod snapshot;
 mod sum;
+mod view;
 mod watermark;
 mod window;
 
 use std::collections::BTreeMap;
-use std::ops::Range;
 use std::sync::Arc;
 
-use serde::Serialize;
-
-use crate::event::{Batch, Declared, Event, Outage};
-use crate::plan::{DerivedPlan, Mark, Plan, StreamId, StreamKind};
-use crate::reading::{ClockState, InputId, Reading, SeriesId, SeriesInfo, is_series_name};
+use crate::event::{Batch, Event, Outage};
+use crate::plan::{Mark, Plan, StreamId, StreamKind};
+use crate::reading::{ClockState, InputId, Reading, SeriesId, SeriesInfo};
 use crate::record::{Emitted, OutageRecord, Record};
 use crate::time::{Timestamp, nanos};
 
@@ -58,6 +57,7 @@ pub use quality::{COUNTED_PAIRS_MAX, DUPLICATE_TIMES, QualityCounts, SPIKE_READI
 pub use retired::RETIRED_MAX;
 pub use series::{SERIES_MAX, UNKNOWN_SERIES};
 pub use snapshot::{SNAPSHOT_VERSION, SnapshotError};
+pub use view::{InputTime, RaisedAlert};
 pub use window::{PANES_MAX, SLOT_PANES_MAX};
 
 use clock::Clock;
@@ -106,28 +106,6 @@ struct Input {
     /// Whether open windows may hold what was not emitted.
     is_unsettled: bool,
     sources: Vec<u32>,
-}
-
-/// What a status shows of an input's time.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct InputTime {
-    /// The input's name.
-    pub input: Arc<str>,
-    /// When readings of it last arrived.
-    pub heard: Option<Timestamp>,
-    /// The newest event time.
-    pub newest: Option<Timestamp>,
-    /// The least watermark of its sources; `None` while one of them has none.
-    pub watermark: Option<Timestamp>,
-}
-
-/// An alert that is raised now.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct RaisedAlert {
-    /// The rule's name.
-    pub rule: Arc<str>,
-    /// The series that made the instance; empty for a rule without instances.
-    pub instance: Arc<str>,
 }
 
 impl Engine {
@@ -265,163 +243,6 @@ impl Engine {
     /// The bytes that the tables of open windows take, spare room included.
     pub fn window_bytes(&self) -> usize {
         self.windows.bytes()
-    }
-
-    /// Where the inputs are in time, in the order of the plan.
-    pub fn input_times(&self) -> Vec<InputTime> {
-        let times = self.plan.inputs.iter().zip(&self.inputs).map(|(plan, input)| {
-            let sources = || input.sources.iter().filter_map(|&source| self.sources.get(source as usize));
-            let watermark = sources().map(|source| source.watermark).min();
-            InputTime {
-                input: Arc::clone(&plan.name),
-                heard: input.heard,
-                newest: sources().filter_map(|source| source.newest).max(),
-                watermark: watermark.filter(|&watermark| watermark > Timestamp::MIN),
-            }
-        });
-        times.collect()
-    }
-
-    /// The alerts that are raised now, by rule.
-    pub fn alerts_raised(&self) -> Vec<RaisedAlert> {
-        let mut raised: Vec<_> = self.rules.raised().collect();
-        raised.sort_by_key(|instance| instance.rule);
-        let alert = |instance: &rule::Instance| {
-            let rule = self.plan.rules.get(usize::from(instance.rule))?;
-            Some(RaisedAlert { rule: Arc::clone(&rule.name), instance: Arc::clone(&instance.name) })
-        };
-        raised.into_iter().filter_map(alert).collect()
-    }
-
-    /// A series appears. One that was declared before keeps its number and takes the new unit.
-    fn declare(&mut self, declared: &Declared) {
-        let Declared { input, source, info } = declared;
-        if let Some(id) = self.series.id(&info.name) {
-            let origin = self.series.routes.get(id.index()).and_then(|route| route.input);
-            if self.plan.derived.iter().any(|derived| Some(derived.input) == origin) {
-                // It has a source already, which stays the only one: what the input reads of it is dropped as unknown.
-                return;
-            }
-            if let Some(known) = self.series.infos.get_mut(id.index()) {
-                known.unit.clone_from(&info.unit);
-            }
-            self.quality.rename_unit(self.series.routes.get(id.index()).and_then(|route| route.quality), info);
-            self.adopt(id, *input, source);
-            return;
-        }
-        let first = self.series.infos.len();
-        self.add_series(info.clone(), Some((*input, source)));
-        self.derive_from(first);
-    }
-
-    /// Makes the instances of derived series that series from a place on bring, theirs included, and gives them to those who wait for them.
-    fn derive_from(&mut self, first: usize) {
-        let plan = Arc::clone(&self.plan);
-        let mut place = first;
-        while let Some(name) = self.series.infos.get(place).map(|info| Arc::clone(&info.name)) {
-            let id = SeriesId(place as u32);
-            for (instance, side) in self.derived.take_wanted(&name) {
-                self.derived.bind(instance, side, id, &mut self.series);
-            }
-            for (number, derived) in plan.derived.iter().enumerate() {
-                if derived.is_made_by(&name) {
-                    self.add_derived(number as u16, derived, &name);
-                }
-            }
-            place += 1;
-        }
-    }
-
-    /// Makes an instance of a derived series, unless its name is that of a series from elsewhere.
-    fn add_derived(&mut self, number: u16, derived: &DerivedPlan, maker: &Arc<str>) {
-        let Some(name) = derived.name.render_levels(maker).ok().filter(|name| is_series_name(name)) else { return };
-        let info = SeriesInfo { name: name.into(), unit: derived.unit.clone() };
-        let id = match self.series.id(&info.name) {
-            None => self.add_series(info, Some((derived.input, maker))),
-            Some(id) => {
-                if self.origin_of(id).is_none() {
-                    self.adopt(id, derived.input, maker);
-                }
-                if let Some(known) = self.series.infos.get_mut(id.index()) {
-                    known.unit = info.unit;
-                }
-                Some(id).filter(|&id| self.origin_of(id) == Some((derived.input, &**maker)))
-            }
-        };
-        let Some((id, route)) = id.and_then(|id| Some((id, self.series.routes.get(id.index())?))) else { return };
-        let instance = self.derived.add(number, id, route.source, derived.bindings.len());
-        for (side, binding) in derived.bindings.iter().enumerate() {
-            let Some(name) = binding.series_of(maker) else { continue };
-            match self.series.id(&name) {
-                Some(series) => self.derived.bind(instance, side, series, &mut self.series),
-                None => self.derived.want(name, instance, side),
-            }
-        }
-        if self.series.routes.get(id.index()).is_some_and(|route| route.recent.is_some()) {
-            self.derived.watch(id);
-        }
-    }
-
-    /// Adds a series that is not known yet; `None` beyond [`SERIES_MAX`].
-    fn add_series(&mut self, info: SeriesInfo, origin: Option<(InputId, &Arc<str>)>) -> Option<SeriesId> {
-        if self.series.infos.len() >= SERIES_MAX {
-            return None;
-        }
-        let id = SeriesId(self.series.infos.len() as u32);
-        let name = Arc::clone(&info.name);
-        let origin = origin.filter(|(input, _)| usize::from(input.0) < self.inputs.len());
-        let place = origin.map(|(input, source)| self.source(input, source));
-        let slots = self.subscribe(id, &name, place);
-        let plan = Arc::clone(&self.plan);
-        let raw = plan.streams.iter().enumerate().filter_map(|(i, stream)| match &stream.kind {
-            StreamKind::Raw { select, .. } if select.iter().any(|filter| filter.matches(&name)) => {
-                Some(self.reports.lane(StreamId(i as u16), id))
-            }
-            _ => None,
-        });
-        let quality = self.quality.declare(&plan, id, &info);
-        self.series.push(info, origin.map(|(input, _)| input), place.unwrap_or(u32::MAX), raw, slots, quality);
-        let table = &self.series;
-        self.rules.declare(&plan, &name, id, origin.is_some(), |name| table.id(name));
-        for (place, series) in self.rules.newly_watched() {
-            if let Some(route) = self.series.routes.get_mut(series.index()) {
-                route.recent = Some(place);
-            }
-            self.derived.watch(series);
-        }
-        Some(id)
-    }
-
-    /// Makes the slots of a series in the windows that select it; none where it has no source.
-    fn subscribe(&mut self, id: SeriesId, name: &str, source: Option<u32>) -> Range<usize> {
-        let start = self.windows.slots.len();
-        let windows = self.plan.streams.iter().filter_map(|stream| match &stream.kind {
-            StreamKind::Window(window) => Some((&stream.name, window)),
-            _ => None,
-        });
-        if let Some((place, source)) = source.and_then(|place| Some((place, self.sources.get_mut(place as usize)?))) {
-            for (number, (stream, window)) in windows.enumerate() {
-                if window.select.iter().any(|filter| filter.matches(name)) {
-                    let floor = window.kind.start_from(self.retired.take(stream, id));
-                    self.windows.subscribe(number as u16, id, floor, place, source);
-                }
-            }
-        }
-        start..self.windows.slots.len()
-    }
-
-    /// The place of a source, made where it is new.
-    fn source(&mut self, input: InputId, name: &Arc<str>) -> u32 {
-        if let Some(&place) = self.source_names.get(&(input, Arc::clone(name))) {
-            return place;
-        }
-        let place = self.sources.len() as u32;
-        self.sources.push(Source::new(Arc::clone(name)));
-        self.source_names.insert((input, Arc::clone(name)), place);
-        if let Some(input) = self.inputs.get_mut(usize::from(input.0)) {
-            input.sources.push(place);
-        }
-        place
     }
 
     /// Takes the readings of a batch, and what comes of them.
