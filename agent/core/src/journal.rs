@@ -16,7 +16,7 @@ use crate::columns::{ColumnError, decode_readings, encode_readings};
 use crate::event::{Batch, ClockChange, Declared, Event, Outage, Rejected};
 use crate::plan::{Plan, StreamId};
 use crate::reading::{InputId, Reading};
-use crate::record::Epoch;
+use crate::record::{Epoch, Gap};
 use crate::time::Timestamp;
 
 /// The version of the layout.
@@ -53,6 +53,8 @@ pub struct Chunk {
     pub state: Vec<(Arc<str>, String, Option<Vec<u8>>)>,
     /// The accounts of the streams that changed, after this commit.
     pub accounts: Vec<(StreamKey, Account)>,
+    /// The gaps that wait to be numbered after this commit, where that changed them.
+    pub gaps: Option<Vec<Gap>>,
 }
 
 /// Consecutive numbers of a stream.
@@ -146,6 +148,7 @@ struct Body {
     ranges: Vec<Range>,
     state: Vec<(Arc<str>, String, Option<Vec<u8>>)>,
     accounts: Vec<(StreamKey, Account)>,
+    gaps: Option<Vec<Gap>>,
     readings: Vec<u8>,
 }
 
@@ -203,6 +206,7 @@ impl Chunk {
             ranges: self.ranges.clone(),
             state: self.state.clone(),
             accounts: self.accounts.clone(),
+            gaps: self.gaps.clone(),
             readings: columns,
         };
         let body = postcard::to_allocvec(&body).map_err(JournalError::Encoding)?;
@@ -263,8 +267,8 @@ impl Chunk {
         if readings.next().is_some() {
             return Err(JournalError::Body("more readings than its events"));
         }
-        let Body { number, at, is_flush, epoch, ranges, state, accounts, .. } = body;
-        Ok(Self { number, at, is_flush, epoch, events, ranges, state, accounts })
+        let Body { number, at, is_flush, epoch, ranges, state, accounts, gaps, .. } = body;
+        Ok(Self { number, at, is_flush, epoch, events, ranges, state, accounts, gaps })
     }
 }
 
@@ -328,6 +332,18 @@ mod tests {
             ranges: vec![Range { stream: StreamId(4), first: 1, count: 210 }],
             state: vec![("a".into(), "k".into(), Some(vec![1, 2])), ("a".into(), "l".into(), None)],
             accounts: vec![(key, Account { next: 211, numbered: 210, stored: 210, ..Account::default() })],
+            gaps: Some(vec![Gap {
+                stream: "raw".into(),
+                epoch: Some(Epoch(4)),
+                class: None,
+                from: 1,
+                to: 9,
+                count: Some(5),
+                start: Some(at(0)),
+                end: Some(at(9)),
+                reason: "evicted".into(),
+                covered_by: None,
+            }]),
         }
     }
 

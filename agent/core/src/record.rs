@@ -123,6 +123,8 @@ pub struct Gap {
     pub from: u64,
     /// The last number.
     pub to: u64,
+    /// How many records, where not all of these numbers are meant: of a gap that was made of several that do not touch.
+    pub count: Option<u64>,
     /// The earliest event time, where known.
     pub start: Option<Timestamp>,
     /// The latest event time, where known.
@@ -160,6 +162,13 @@ pub struct EpochStart {
     /// Why: `new_store`, `boot`, `damaged_store`, `replay_failed`; `memory` while the disk cannot be written, and `after_memory` on the disk again.
     /// The last has a record for each of the two epochs that end there: that of memory, and that of the disk.
     pub reason: Arc<str>,
+}
+
+impl Gap {
+    /// How many records are not coming.
+    pub fn records(&self) -> u64 {
+        self.count.unwrap_or_else(|| self.to.saturating_sub(self.from).saturating_add(1))
+    }
 }
 
 impl Record {

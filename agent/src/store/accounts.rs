@@ -42,6 +42,11 @@ impl Accounts {
         self.0.values().map(|account| account.stored_bytes).sum()
     }
 
+    /// The bytes of the stored frames of a stream.
+    pub(super) fn stored_bytes_of(&self, stream: &str) -> u64 {
+        self.0.iter().filter(|(key, _)| &*key.stream == stream).map(|(_, account)| account.stored_bytes).sum()
+    }
+
     pub(super) fn iter_mut(&mut self) -> impl Iterator<Item = (&StreamKey, &mut Account)> {
         self.0.iter_mut()
     }

@@ -8,7 +8,7 @@ use rtlive_core::event::Event;
 use rtlive_core::journal::{Account, Chunk, StreamKey};
 use rtlive_core::plan::{Plan, StreamId, StreamPlan};
 use rtlive_core::reading::SeriesInfo;
-use rtlive_core::record::{Emitted, Epoch, Record};
+use rtlive_core::record::{Emitted, Epoch, Gap, Record};
 use rtlive_core::time::Timestamp;
 
 use super::accounts::{self, Accounts};
@@ -41,6 +41,8 @@ pub struct Reckoning {
     pub accounts: BTreeMap<StreamKey, Account>,
     /// The records that are in no frame yet.
     pub waiting: Vec<Waiting>,
+    /// The gaps that have no number yet.
+    pub gaps: Vec<Gap>,
     /// What does not hold, for people; empty in a sound store.
     pub faults: Vec<String>,
 }
@@ -99,6 +101,7 @@ impl Reckoning {
             .inspect_err(|error| self.faults.push(format!("the engine of commit {}: {error}", snapshot.number)))
             .ok();
         let mut plan = snapshot.plan;
+        self.gaps = snapshot.gaps;
         for chunk in chunks.iter().filter(|chunk| chunk.number > snapshot.number) {
             if chunk.number != last.0 + 1 {
                 self.faults.push(format!("expected commit {}, found {}", last.0 + 1, chunk.number));
@@ -106,6 +109,9 @@ impl Reckoning {
             }
             last = (chunk.number, chunk.at);
             accounts.apply(&chunk.accounts);
+            if let Some(gaps) = &chunk.gaps {
+                self.gaps.clone_from(gaps);
+            }
             let mut emitted: BTreeMap<StreamId, Vec<Record>> = BTreeMap::new();
             if let Some(engine) = &mut engine {
                 let mut out = Vec::new();

@@ -11,7 +11,6 @@ use std::path::Path;
 use std::time::Duration;
 
 use rtlive_core::plan::{Plan, Priority};
-use rtlive_core::record::{Gap, Record};
 use rtlive_core::time::Timestamp;
 
 use super::frames::Evictable;
@@ -39,14 +38,7 @@ const STEADY_FOR: Duration = Duration::from_secs(3_600);
 const EARLIEST: Timestamp = Timestamp::from_nanos(1_704_067_200_000_000_000);
 
 /// The stream that is never evicted.
-const GAPS: &str = "gaps";
-
-/// What goes in this transaction.
-#[derive(Default)]
-struct Removal {
-    ids: BTreeSet<FrameId>,
-    gaps: Vec<Gap>,
-}
+pub(super) const GAPS: &str = "gaps";
 
 /// The bound, or what the file system of a folder allows.
 fn bytes_max(folder: &Path, bytes: u64) -> u64 {
@@ -78,14 +70,14 @@ impl Store {
         at: Timestamp,
         touched: &mut Touched,
     ) -> Result<BTreeSet<FrameId>, StoreError> {
-        let mut removal = Removal::default();
-        self.expire(plan, at, &mut removal, touched)?;
+        let mut removed = BTreeSet::new();
+        self.expire(plan, at, &mut removed, touched)?;
         for stream in &plan.streams {
             let Some(max) = stream.bytes_max else { continue };
             let stored = self.accounts.of_stream(stream).stored_bytes;
             let excess = beyond(stored, max);
             if excess > 0 {
-                self.remove(stream.priority, "evicted", &mut removal, touched, |found, removed| {
+                self.remove(stream.priority, "evicted", &mut removed, touched, |found, removed| {
                     (removed < excess).then_some(*found.sealed.key.stream == *stream.name)
                 })?;
             }
@@ -96,12 +88,11 @@ impl Store {
                 break;
             }
             let removed = self
-                .remove(priority, "evicted", &mut removal, touched, |_, removed| (removed < excess).then_some(true))?;
+                .remove(priority, "evicted", &mut removed, touched, |_, removed| (removed < excess).then_some(true))?;
             excess = excess.saturating_sub(removed);
         }
-        self.file.delete_frames(&removal.ids)?;
-        self.gaps.extend(removal.gaps.into_iter().map(Record::Gap));
-        Ok(removal.ids)
+        self.file.delete_frames(&removed)?;
+        Ok(removed)
     }
 
     /// How many bytes of frames must go.
@@ -119,7 +110,7 @@ impl Store {
         &mut self,
         plan: &Plan,
         at: Timestamp,
-        removal: &mut Removal,
+        gone: &mut BTreeSet<FrameId>,
         touched: &mut Touched,
     ) -> Result<(), StoreError> {
         let since_look = self.looked_for_expired_at.map(|before| (before, at.since(before)));
@@ -140,7 +131,7 @@ impl Store {
             plan.streams.iter().map(|stream| (stream.name.clone(), age_of(&stream.name))).collect();
         let (all, least) = (self.bounds.age, ages.values().min().copied().unwrap_or(self.bounds.age));
         for priority in [Priority::Bulk, Priority::Live, Priority::Alert] {
-            self.remove(priority, "expired", removal, touched, |found, _| {
+            self.remove(priority, "expired", gone, touched, |found, _| {
                 // What a clock that was never set has stamped has no age.
                 let is_known = found.committed_at >= EARLIEST;
                 let age = if is_known { at.since(found.committed_at) } else { Duration::ZERO };
@@ -155,17 +146,17 @@ impl Store {
         &mut self,
         priority: Priority,
         reason: &str,
-        removal: &mut Removal,
+        gone: &mut BTreeSet<FrameId>,
         touched: &mut Touched,
         mut choose: impl FnMut(&Evictable<'_, '_>, u64) -> Option<bool>,
     ) -> Result<u64, StoreError> {
         let (mut removed, mut frames) = (0, 0_u64);
-        let Self { file, given, acknowledged, accounts, tried, .. } = &mut *self;
+        let Self { file, given, acknowledged, accounts, tried, gaps, .. } = &mut *self;
         file.each_frame(priority, |found| {
             let Some(is_chosen) = choose(&found, removed) else { return Ok(false) };
             let id = found.id;
             let stays = given.contains_key(&id) || acknowledged.contains(&id) || &*found.sealed.key.stream == GAPS;
-            if !is_chosen || stays || !removal.ids.insert(id) {
+            if !is_chosen || stays || !gone.insert(id) {
                 return Ok(true);
             }
             let span = found.span()?;
@@ -178,7 +169,7 @@ impl Store {
             account.stored_bytes = account.stored_bytes.saturating_sub(sealed.bytes);
             account.in_gaps += count;
             let reason = if tried.contains(&id) { "unconfirmed" } else { reason };
-            merge(&mut removal.gaps, sealed.gap_of(reason, span));
+            gaps.add(sealed.gap(reason, span));
             touched.insert(sealed.key);
             Ok(true)
         })?;
@@ -192,22 +183,4 @@ impl Store {
 /// How much must go of what is beyond its bound, so that there is room again.
 fn beyond(taken: u64, max: u64) -> u64 {
     if taken <= max { 0 } else { taken - (max - max / ROOM) }
-}
-
-/// Adds a gap, or makes the one before longer that it continues.
-fn merge(gaps: &mut Vec<Gap>, gap: Gap) {
-    let continued = gaps.iter_mut().rev().find(|known| {
-        let same = (&known.stream, known.epoch, &known.class, &known.reason)
-            == (&gap.stream, gap.epoch, &gap.class, &gap.reason);
-        same && known.to.checked_add(1) == Some(gap.from)
-    });
-    match continued {
-        Some(known) => {
-            known.to = gap.to;
-            let both = |pick: fn(Timestamp, Timestamp) -> Timestamp, a: Option<Timestamp>, b| Some(pick(a?, b?));
-            known.start = both(Ord::min, known.start, gap.start);
-            known.end = both(Ord::max, known.end, gap.end);
-        }
-        None => gaps.push(gap),
-    }
 }

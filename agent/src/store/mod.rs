@@ -20,6 +20,7 @@ mod evict;
 mod fault;
 mod file;
 mod frames;
+mod gaps;
 mod keeper;
 mod lock;
 pub mod look;
@@ -41,7 +42,7 @@ use rtlive_core::event::Event;
 use rtlive_core::journal::{Account, Chunk, Range, StreamKey};
 use rtlive_core::plan::{Plan, Priority, StreamId};
 use rtlive_core::reading::SeriesInfo;
-use rtlive_core::record::{Emitted, Epoch, EpochStart, OutageRecord, Record};
+use rtlive_core::record::{Emitted, Epoch, EpochStart, Gap, OutageRecord, Record};
 use rtlive_core::time::Timestamp;
 
 use crate::message::{Bounds, Commit, Committed, FrameId, KeptChange, LinkHint, Snapshot, StoreStatus};
@@ -49,6 +50,7 @@ use crate::stage::Kept;
 use accounts::Accounts;
 use file::File;
 use frames::FrameRow;
+use gaps::Gaps;
 use lock::Lock;
 use seal::Sealed;
 use tails::Tails;
@@ -74,6 +76,11 @@ const JOURNAL_PART: u64 = 16;
 
 /// How long an acknowledged frame may wait for a commit to be deleted with, before a transaction is made for it alone.
 const FLUSH_AFTER: Duration = Duration::from_secs(1);
+
+/// While gaps of this many bytes, or of this part of the bound, wait in frames, more of them wait outside and merge: a link that does not take them
+/// must not fill the store with them.
+const GAP_FRAMES_BYTES_MAX: u64 = 64 << 10;
+const GAP_FRAMES_PART: u64 = 64;
 
 /// How many free pages one step of the vacuum gives back: half a MiB, in some milliseconds. A commit may have to wait for one.
 const VACUUM_PAGES: i64 = 64;
@@ -156,8 +163,8 @@ pub struct Store {
     journal_bytes: u64,
     snapshot_bytes: u64,
     commits: u64,
-    /// Gaps that the store itself has to report with the next commit.
-    gaps: Vec<Record>,
+    /// What is not coming, and is not told yet.
+    gaps: Gaps,
     hint: LinkHint,
     /// For each priority, the last frame that was looked at; see [`outgoing`].
     fronts: BTreeMap<Priority, FrameId>,
@@ -194,6 +201,7 @@ struct Handover {
     plan: Option<Arc<Plan>>,
     series: Vec<SeriesInfo>,
     frames: Vec<FrameRow>,
+    gaps: Vec<Gap>,
 }
 
 impl Store {
@@ -228,23 +236,20 @@ impl Store {
                 self.know_series(&declared.info);
             }
         }
-        let own = begun.into_iter().chain(std::mem::take(&mut self.gaps));
+        let gaps = if self.gaps_are_due() { self.gaps.take() } else { Vec::new() };
+        let own = begun.into_iter().chain(gaps.into_iter().map(Record::Gap));
         self.number(&plan, at, own.map(|record| Emitted { stream: StreamId::GAPS, record }), &mut touched);
         // The store's own records are in a frame before the engine's are numbered, so that the journal's numbers are the engine's alone.
         self.seal_stream(&plan, StreamId::GAPS, &mut touched)?;
         let ranges = self.number(&plan, at, commit.records.iter().cloned(), &mut touched);
         self.seal_due(&plan, at, commit.snapshot.is_some(), &mut touched)?;
-        // What could not be sealed leaves a hole that this very transaction makes durable, and so must its gap be. One round is enough:
-        // a gap that cannot be sealed is not helped by another.
-        let gaps = std::mem::take(&mut self.gaps).into_iter();
-        self.number(&plan, at, gaps.map(|record| Emitted { stream: StreamId::GAPS, record }), &mut touched);
-        self.seal_stream(&plan, StreamId::GAPS, &mut touched)?;
         keep(&mut self.kept, &commit.state);
 
         let number = self.last_number + 1;
         let accounts = self.accounts.named(&touched);
         let (events, state) = (std::mem::take(&mut commit.events), std::mem::take(&mut commit.state));
-        let chunk = Chunk { number, at, is_flush, epoch: Some(self.epoch), events, ranges, state, accounts };
+        let gaps = self.gaps.changed();
+        let chunk = Chunk { number, at, is_flush, epoch: Some(self.epoch), events, ranges, state, accounts, gaps };
         let inserted = self.file.insert_chunk(&chunk);
         (commit.events, commit.state) = (chunk.events, chunk.state);
         self.journal_bytes += inserted?;
@@ -263,12 +268,23 @@ impl Store {
     /// Whether something waits for a commit that does not come: acknowledged frames, or a tail that is due.
     pub fn wants_flush(&mut self, now: Timestamp) -> bool {
         let Some(plan) = self.plan.clone() else { return false };
+        // What is missing is told before what is not.
+        if self.gaps_are_due() {
+            return true;
+        }
         if self.acknowledged.is_empty() && !self.tails.is_any_due(&plan, now, self.hint) {
             self.unflushed_since = None;
             return false;
         }
         let since = *self.unflushed_since.get_or_insert(now);
         now.since(since) >= FLUSH_AFTER
+    }
+
+    /// Whether gaps are to go into frames: when the link takes those that are there, or when there are too many.
+    fn gaps_are_due(&self) -> bool {
+        let stored_max = GAP_FRAMES_BYTES_MAX.min(self.bounds.bytes / GAP_FRAMES_PART);
+        let takes = || self.hint.connected && self.accounts.stored_bytes_of(evict::GAPS) <= stored_max;
+        !self.gaps.waiting().is_empty() && (self.gaps.is_full() || takes())
     }
 
     /// A commit of nothing but what [`Store::wants_flush`] found.
@@ -348,7 +364,8 @@ impl Store {
         let start =
             |predecessor, last| Record::EpochStart(EpochStart { time: at, predecessor, last, reason: reason.clone() });
         let mut records = Vec::new();
-        if let Some(Handover { epoch, accounts, plan, series, frames }) = self.takes_over.take() {
+        if let Some(Handover { epoch, accounts, plan, series, frames, gaps }) = self.takes_over.take() {
+            gaps.into_iter().for_each(|gap| self.gaps.add(gap));
             self.file.insert_rows(&frames)?;
             touched.extend(self.accounts.add(accounts));
             self.plan = plan.or(self.plan.take());
@@ -453,7 +470,10 @@ impl Store {
                     );
                     account.stored -= lost.to + 1 - lost.from;
                     account.in_gaps += lost.to + 1 - lost.from;
-                    self.gaps.push(lost.gap(stream, self.epoch));
+                    // A gap that cannot be sealed is not helped by another.
+                    if id != StreamId::GAPS {
+                        self.gaps.add(lost.gap(stream, self.epoch));
+                    }
                 }
             }
         }
@@ -469,7 +489,7 @@ impl Store {
             account.stored_bytes = account.stored_bytes.saturating_sub(sealed.bytes);
             if sealed.is_damaged {
                 account.in_gaps += count;
-                self.gaps.push(sealed.gap("damaged"));
+                self.gaps.add(sealed.gap("damaged", None));
             } else {
                 account.acknowledged += count;
             }
@@ -490,6 +510,7 @@ impl Store {
             number,
             at,
             accounts: self.accounts.all(),
+            gaps: self.gaps.waiting().to_vec(),
             kept: self.kept.clone(),
             plan: snapshot.plan.clone(),
             engine: snapshot.engine.clone(),

@@ -20,6 +20,7 @@ use rtlive_drivers::input::told;
 
 use super::accounts::{self, Accounts};
 use super::file::{File, JournalRow};
+use super::gaps::Gaps;
 use super::keeper::AFTER_MEMORY;
 use super::lock::Lock;
 use super::seal::Sealed;
@@ -78,6 +79,7 @@ impl Store {
             plan: memory.plan.clone(),
             series: memory.series.clone(),
             frames: memory.file.rows()?,
+            gaps: memory.gaps.waiting().to_vec(),
         });
         Ok(())
     }
@@ -104,7 +106,7 @@ impl Store {
             journal_bytes: 0,
             snapshot_bytes: 0,
             commits: 0,
-            gaps: Vec::new(),
+            gaps: Gaps::default(),
             hint: LinkHint::default(),
             fronts: BTreeMap::new(),
             passed_over: BTreeMap::new(),
@@ -141,6 +143,7 @@ impl Store {
             store.needs_snapshot = false;
             store.snapshot_bytes = saved.bytes;
             store.accounts = Accounts::of(saved.accounts);
+            store.gaps.restore(saved.gaps);
             store.kept = saved.kept;
             store.plan = Some(saved.plan.clone());
             recovered.last_commit_at = Some(saved.at);
@@ -154,6 +157,9 @@ impl Store {
             store.journal_bytes += bytes;
             store.accounts.apply(&chunk.accounts);
             keep(&mut store.kept, &chunk.state);
+            if let Some(gaps) = &chunk.gaps {
+                store.gaps.restore(gaps.clone());
+            }
             if !is_whole {
                 lost_to = Some(chunk.at);
                 continue;
@@ -290,7 +296,7 @@ impl Store {
                     named += to + 1 - from;
                     let sealed = Sealed { key: key.clone(), epoch, from, to, bytes: 0, is_damaged: true };
                     tracing::error!(stream = &*key.stream, from, to, "records were lost with a damaged store");
-                    self.gaps.push(sealed.gap("damaged"));
+                    self.gaps.add(sealed.gap("damaged", None));
                 }
                 account.in_gaps += named;
                 // What lay between frames may have been delivered before.
@@ -321,17 +327,18 @@ impl Store {
             account.in_gaps += last - kept_to;
             account.numbered = account.acknowledged + account.stored + account.in_gaps;
             tracing::error!(stream = &*key.stream, from = kept_to + 1, to = last, "records cannot be replayed");
-            self.gaps.push(Record::Gap(Gap {
+            self.gaps.add(Gap {
                 stream: key.stream.clone(),
                 epoch: Some(self.epoch),
                 class: Some(key.class.clone()),
                 from: kept_to + 1,
                 to: last,
+                count: None,
                 start: None,
                 end: None,
                 reason: REPLAY_FAILED.into(),
                 covered_by: None,
-            }));
+            });
         }
         self.begin(Some(self.epoch), REPLAY_FAILED);
         Ok(())

@@ -55,19 +55,15 @@ pub(super) struct Sealed {
 }
 
 impl Sealed {
-    /// The gap that takes the frame's place.
-    pub(super) fn gap(&self, reason: &str) -> Record {
-        Record::Gap(self.gap_of(reason, None))
-    }
-
-    /// The same, with the event times that the frame spoke of.
-    pub(super) fn gap_of(&self, reason: &str, span: Option<(Timestamp, Timestamp)>) -> Gap {
+    /// The gap that takes the frame's place, with the event times that it spoke of, where they are known.
+    pub(super) fn gap(&self, reason: &str, span: Option<(Timestamp, Timestamp)>) -> Gap {
         Gap {
             stream: self.key.stream.clone(),
             epoch: Some(self.epoch),
             class: Some(self.key.class.clone()),
             from: self.from,
             to: self.to,
+            count: None,
             start: span.map(|span| span.0),
             end: span.map(|span| span.1),
             reason: reason.into(),
@@ -78,18 +74,19 @@ impl Sealed {
 
 impl Lost {
     /// The gap that takes the records' place.
-    pub(super) fn gap(&self, stream: &StreamPlan, epoch: Epoch) -> Record {
-        Record::Gap(Gap {
+    pub(super) fn gap(&self, stream: &StreamPlan, epoch: Epoch) -> Gap {
+        Gap {
             stream: stream.name.clone(),
             epoch: Some(epoch),
             class: Some(stream.class.clone()),
             from: self.from,
             to: self.to,
+            count: None,
             start: self.span.map(|span| span.0),
             end: self.span.map(|span| span.1),
             reason: self.reason.into(),
             covered_by: None,
-        })
+        }
     }
 }
 

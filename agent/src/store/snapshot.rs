@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use rtlive_core::journal::{Account, StreamKey};
 use rtlive_core::plan::Plan;
+use rtlive_core::record::Gap;
 use rtlive_core::time::Timestamp;
 use serde::{Deserialize, Serialize};
 
@@ -23,6 +24,8 @@ pub struct SavedSnapshot {
     pub at: Timestamp,
     /// The accounts of all streams.
     pub accounts: Vec<(StreamKey, Account)>,
+    /// The gaps that wait to be numbered.
+    pub gaps: Vec<Gap>,
     /// What drivers keep.
     pub kept: Kept,
     /// What the engine computes from here on.

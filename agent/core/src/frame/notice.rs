@@ -103,6 +103,9 @@ pub(super) fn write(record: &Record, out: &mut Writer) {
             }
             map.put("from", |out| out.unsigned(gap.from));
             map.put("to", |out| out.unsigned(gap.to));
+            if let Some(count) = gap.count {
+                map.put("count", |out| out.unsigned(count));
+            }
             map.time("start", gap.start);
             map.time("end", gap.end);
             map.text("reason", &gap.reason);
@@ -294,6 +297,7 @@ impl Found {
                     .to
                     .filter(|to| self.from <= Some(*to))
                     .ok_or("a gap that ends at or after its first number")?,
+                count: self.count,
                 start: self.start,
                 end: self.end,
                 reason: name(Name::Reason).ok_or(INCOMPLETE)?,

@@ -245,7 +245,7 @@ fn write_gap(object: &mut Object<'_>, gap: &Gap) {
     inner.unsigned("from", gap.from);
     inner.unsigned("to", gap.to);
     // Of all 2^64 numbers there is one more than fits.
-    let count = u128::from(gap.to.saturating_sub(gap.from)) + 1;
+    let count = gap.count.map_or_else(|| u128::from(gap.to.saturating_sub(gap.from)) + 1, u128::from);
     put(inner.key("count"), format_args!("{count}"));
     inner.time_or_null("start", gap.start);
     inner.time_or_null("end", gap.end);
@@ -384,6 +384,7 @@ mod tests {
             class: None,
             from: 18,
             to: 40,
+            count: None,
             start: Some(START),
             end: Some(END),
             reason: "evicted".into(),

@@ -70,6 +70,7 @@ pub(crate) fn samples() -> Vec<Sample> {
         wide(),
         checked(),
         functions(),
+        widened(),
     ]
 }
 
@@ -292,6 +293,7 @@ fn gaps() -> Sample {
         class: None,
         from: 18,
         to: 40,
+        count: None,
         start: Some(at(0)),
         end: Some(at(1500)),
         reason: "evicted".into(),
@@ -326,6 +328,20 @@ fn gaps() -> Sample {
     ];
     let mut sample = sample("gaps", "gaps", vec![], records);
     sample.first = 1;
+    sample
+}
+
+/// A gap that was made of several, and names fewer records than numbers.
+fn widened() -> Sample {
+    let mut sample = gaps();
+    sample.name = "gap_of_several";
+    sample.records.retain_mut(|record| match record {
+        Record::Gap(gap) => {
+            gap.count = Some(12);
+            gap.epoch.is_none()
+        }
+        _ => false,
+    });
     sample
 }
 

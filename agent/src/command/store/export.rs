@@ -8,7 +8,7 @@ use std::sync::Arc;
 use rtlive_core::frame::{self, FRAME_BYTES_MAX};
 use rtlive_core::json::{self, Origin};
 use rtlive_core::message;
-use rtlive_core::plan::{Function, StreamKind};
+use rtlive_core::plan::{Function, StreamId, StreamKind};
 use rtlive_core::record::Record;
 use rtlive_core::time::Timestamp;
 use serde_json::value::RawValue;
@@ -19,6 +19,9 @@ use crate::command::{Failure, told};
 use crate::message::StoredFrame;
 use crate::store::book::{Book, Reckoning, Waiting};
 use crate::store::look::{Look, Looked};
+
+/// The stream of gaps.
+pub(super) const GAPS: &str = "gaps";
 
 /// Writes what was asked for: frames first, then what waits in the journal. What is damaged is told on standard error, and passed over;
 /// the exit code is 1 then.
@@ -59,6 +62,17 @@ pub(super) fn export(store: &Look, options: &Export) -> Result<ExitCode, Failure
     drop(progress);
     for waiting in reckoning.waiting.iter().filter(|waiting| is_wanted(options, &waiting.stream.name)) {
         write_waiting(options, &book, &reckoning, waiting, &mut out, &mut tell).map_err(failed())?;
+    }
+    if is_wanted(options, GAPS) {
+        match options.format {
+            ExportFormat::Json => out.write_all(&unnumbered(&book, &reckoning, options)).map_err(failed())?,
+            ExportFormat::Frames if reckoning.gaps.is_empty() => {}
+            // A message under numbers that the agent may still give to others would speak against it.
+            ExportFormat::Frames => {
+                let count = reckoning.gaps.len();
+                let _ = writeln!(io::stderr(), "{count} gaps have no number yet, and are only in JSON lines");
+            }
+        }
     }
     out.flush().map_err(failed())?;
     drop(out);
@@ -117,6 +131,20 @@ fn lines_in(options: &Export, frame: &StoredFrame) -> Result<Vec<u8>, String> {
         }
     }
     Ok(lines)
+}
+
+/// The gaps that have no number yet, as JSON lines with `"seq":0`.
+pub(super) fn unnumbered(book: &Book, reckoning: &Reckoning, options: &Export) -> Vec<u8> {
+    let mut lines = Vec::new();
+    let (Some((epoch, _)), Some(plan)) = (&book.meta, &reckoning.plan) else { return lines };
+    let (epoch, class) = (epoch.to_string(), plan.streams.get(StreamId::GAPS.index()).map(|stream| &*stream.class));
+    let (agent, class) = (&*plan.agent, class.unwrap_or_default());
+    let origin = Origin { agent, epoch: &epoch, stream: GAPS, class, historical: false };
+    for gap in reckoning.gaps.iter().cloned().map(Record::Gap).filter(|gap| is_within(options, gap.span())) {
+        json::write_record(&mut lines, &origin, 0, &gap, &[], &[]);
+        lines.push(b'\n');
+    }
+    lines
 }
 
 /// What is in no frame yet; as messages it is sealed now, under the numbers that it has.

@@ -10,13 +10,11 @@ use rtlive_core::time::Timestamp;
 use serde::Serialize;
 use serde_json::value::RawValue;
 
-use super::export::lines_of;
+use super::export::{GAPS, lines_of, unnumbered};
 use super::progress::Progress;
+use crate::cli::Export;
 use crate::command::{Failure, print};
 use crate::store::look::{Look, Looked, Size};
-
-/// The stream of gaps.
-const GAPS: &str = "gaps";
 
 /// What lies in a store.
 #[derive(Serialize)]
@@ -58,7 +56,8 @@ struct Stream {
 pub(super) fn inspect(store: &Look, json: bool) -> Result<ExitCode, Failure> {
     let book = store.book()?;
     let reckoning = book.reckon();
-    let (spans, gaps) = read_frames(store)?;
+    let (spans, mut gaps) = read_frames(store)?;
+    gaps.extend(lines(&unnumbered(&book, &reckoning, &Export::default())));
     let mut streams: Vec<Stream> = Vec::new();
     for lane in &book.lanes {
         let span = spans.get(&(lane.key.stream.to_string(), lane.key.class.to_string(), lane.epoch));
@@ -129,9 +128,7 @@ fn read_frames(store: &Look) -> Result<(Spans, Vec<Box<RawValue>>), Failure> {
         progress.step();
         let Looked::Whole(frame) = looked else { return Ok(()) };
         if &*frame.stream == GAPS {
-            let lines = lines_of(&frame).unwrap_or_default();
-            let texts = lines.split(|&byte| byte == b'\n').filter_map(|line| std::str::from_utf8(line).ok());
-            gaps.extend(texts.filter_map(|line| RawValue::from_string(line.to_owned()).ok()));
+            gaps.extend(lines(&lines_of(&frame).unwrap_or_default()));
         }
         if frame.json {
             return Ok(());
@@ -144,6 +141,12 @@ fn read_frames(store: &Look) -> Result<(Spans, Vec<Box<RawValue>>), Failure> {
         Ok(())
     })?;
     Ok((spans, gaps))
+}
+
+/// JSON lines one by one.
+fn lines(lines: &[u8]) -> impl Iterator<Item = Box<RawValue>> {
+    let texts = lines.split(|&byte| byte == b'\n').filter_map(|line| std::str::from_utf8(line).ok());
+    texts.filter_map(|line| RawValue::from_string(line.to_owned()).ok())
 }
 
 /// For people.

@@ -15,20 +15,21 @@ fn noise(count: i64, seed: i64, stream: usize) -> Vec<(usize, i64)> {
 /// The numbers of a stream that are in frames, and those that gaps name, with the reason.
 fn told(store: &mut Store, stream: &str) -> (BTreeSet<u64>, BTreeMap<u64, String>) {
     let (mut stored, mut gone) = (BTreeSet::new(), BTreeMap::new());
+    let mut gaps = store.gaps.waiting().to_vec();
     for frame in frames(store) {
         let (first, records, _) = contents(&frame);
         if &*frame.stream == stream {
             stored.extend(first..first + records.len() as u64);
         }
-        for record in records {
-            if let Record::Gap(gap) = record
-                && &*gap.stream == stream
-            {
-                assert!(gap.start.is_some() && gap.start <= gap.end);
-                for number in gap.from..=gap.to {
-                    assert_eq!(gone.insert(number, gap.reason.to_string()), None, "{number} is named twice");
-                }
-            }
+        gaps.extend(records.into_iter().filter_map(|record| match record {
+            Record::Gap(gap) => Some(gap),
+            _ => None,
+        }));
+    }
+    for gap in gaps.iter().filter(|gap| &*gap.stream == stream) {
+        assert!(gap.start.is_some() && gap.start <= gap.end);
+        for number in gap.from..=gap.to {
+            assert_eq!(gone.insert(number, gap.reason.to_string()), None, "{number} is named twice");
         }
     }
     (stored, gone)
@@ -220,12 +221,14 @@ fn what_cannot_be_sealed_takes_nothing_else_with_it() {
     let (stored, gone) = told(&mut store, "live");
     assert_eq!(stored, BTreeSet::from([1, 2, 3, 7, 8, 9]));
     assert_eq!(gone, (4..=6).map(|number| (number, "unsealable".to_owned())).collect());
-    let gaps = frames(&mut store)
-        .iter()
-        .flat_map(|frame| contents(frame).1)
-        .filter(|record| matches!(record, Record::Gap(_)))
-        .count();
-    assert_eq!(gaps, 1);
+    assert_eq!(store.gaps.waiting().len(), 1);
+    // The link takes it before anything else.
+    assert!(store.wants_flush(at(1)));
+    store.flush(at(1)).unwrap();
+    store.requeue();
+    let gap = std::iter::from_fn(|| store.take(&[]).unwrap())
+        .find(|frame| &*frame.stream == "gaps" && contents(frame).0 == 2);
+    assert!(matches!(contents(&gap.unwrap()).1[..], [Record::Gap(_)]) && store.gaps.waiting().is_empty());
 }
 
 #[test]
@@ -281,6 +284,55 @@ fn a_full_store_stays_within_its_bound_on_disk() {
             bulk.len()
         );
     }
+}
+
+#[test]
+fn months_without_a_link_fill_the_store_with_records_and_not_with_gaps() {
+    const BYTES: u64 = 1 << 20;
+    const STEP: i64 = 3_600;
+    let folder = tempfile::tempdir().unwrap();
+    let (mut store, _) = open(folder.path(), 1, 0, 7);
+    let bounds = Bounds { bytes: BYTES, age: Duration::from_secs(365 * 86_400) };
+    store.bound(bounds).unwrap();
+    let (mut wants_snapshot, mut most) = (true, 0);
+    for hour in 0..180 * 24 {
+        // A process ends now and then, and so do boots; some commits are cut off.
+        if hour % 97 == 96 {
+            drop(store);
+            store =
+                open(folder.path(), 1 + u64::try_from(hour / 400).unwrap(), hour * STEP, u64::try_from(hour).unwrap())
+                    .0;
+            store.bound(bounds).unwrap();
+            wants_snapshot = true;
+        }
+        let values: Vec<_> = (1..3).flat_map(|stream| noise(60, hour * 3 + i64::from(stream == 1), stream)).collect();
+        wants_snapshot = store.commit(commit(hour * STEP, &values, wants_snapshot)).unwrap().wants_snapshot;
+        most = most.max(on_disk(folder.path()));
+    }
+    assert!(most <= BYTES, "{most}");
+    let status = store.status().unwrap();
+    assert_eq!(status.check(), Vec::<String>::new());
+    let in_gaps: u64 = status.streams.values().map(|account| account.in_gaps).sum();
+    let named: u64 = store.gaps.waiting().iter().map(rtlive_core::record::Gap::records).sum();
+    assert!(in_gaps == named && named > 300_000, "{in_gaps} {named}");
+    // Two streams, an epoch after each boot.
+    assert!(store.gaps.waiting().len() <= 2 * 12, "{}", store.gaps.waiting().len());
+    let gap_bytes: u64 =
+        status.streams.iter().filter(|(key, _)| &*key.stream == "gaps").map(|(_, account)| account.stored_bytes).sum();
+    assert!(gap_bytes < 12 * 400, "{gap_bytes}");
+    // When the link comes, all of it is told at once.
+    store.hint(CONNECTED);
+    assert!(store.wants_flush(at(180 * 24 * STEP)));
+    store.flush(at(180 * 24 * STEP)).unwrap();
+    assert!(store.gaps.waiting().is_empty());
+    drop(store);
+    let (mut store, _) = open(folder.path(), 20, 180 * 24 * STEP, 9);
+    assert!(store.gaps.waiting().is_empty());
+    let told = frames(&mut store).iter().flat_map(|frame| contents(frame).1).fold(0, |sum, record| match record {
+        Record::Gap(gap) => sum + gap.records(),
+        _ => sum,
+    });
+    assert_eq!(told, in_gaps);
 }
 
 #[test]

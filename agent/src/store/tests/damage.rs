@@ -38,7 +38,7 @@ struct Told {
 }
 
 fn told(store: &mut Store) -> Told {
-    let mut told = Told::default();
+    let mut told = Told { gaps: store.gaps.waiting().to_vec(), ..Told::default() };
     for frame in frames(store) {
         let (first, records, _) = contents(&frame);
         for (number, record) in (first..).zip(records) {
@@ -250,6 +250,9 @@ fn survives(bytes: &[u8], all: &[StoredFrame], hit: Option<&[bool]>, what: &str)
     // Damage that shows only in use is remembered for the next start.
     let (store, left) = attempt().or_else(|_| attempt()).unwrap();
     let mut told = BTreeSet::new();
+    for gap in store.gaps.waiting() {
+        told.extend((gap.from..=gap.to).map(|number| (gap.epoch.unwrap(), gap.stream.clone(), number)));
+    }
     for frame in &left {
         let (first, records, _) = contents(frame);
         told.extend((first..first + records.len() as u64).map(|number| (frame.epoch, frame.stream.clone(), number)));
