@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use rtlive_core::frame::FUNCTIONS_MAX;
 use rtlive_core::plan::{
-    BatchLimit, Buckets, Format, Function, Priority, StreamId, StreamKind, StreamPlan, WindowPlan,
+    BatchLimit, Buckets, Format, Function, Order, Priority, StreamId, StreamKind, StreamPlan, WindowPlan,
 };
 use rtlive_core::selector::Selector;
 use rtlive_core::template::Template;
@@ -57,6 +57,15 @@ choices! {
     }
 }
 
+choices! {
+    for Order {
+        /// What has waited longest.
+        Oldest = "oldest",
+        /// What came last.
+        Newest = "newest",
+    }
+}
+
 options! {
     /// How a stream goes to the centre. A window takes these keys too.
     pub struct LaneOptions {
@@ -73,7 +82,12 @@ options! {
         pub max_bytes: Option<ByteCount>,
         /// How long its records wait for the link, where that is shorter than the store's.
         pub max_age: Option<Period>,
-        later: ["order", "class"],
+        /// What of the backlog is sent first. With `newest` the stream takes turns with the others of its priority.
+        pub order: Order = "oldest",
+        /// What goes first when there is no room. With `newest`, the first records of an outage are kept; the stream's records go after those of
+        /// others of its priority.
+        pub evict: Order = "oldest",
+        later: ["class"],
     }
 }
 
@@ -299,25 +313,30 @@ struct Lane {
     topic: Option<Template>,
     bytes_max: Option<u64>,
     age_max: Option<Duration>,
+    order: Order,
+    evict: Order,
 }
 
 impl Lane {
     fn read(table: &Table<'_>, labels: Option<&BTreeMap<String, String>>) -> Option<Self> {
-        let LaneOptions { priority, format, batch, topic, max_bytes, max_age } = LaneOptions::read_part(table)?;
+        let LaneOptions { priority, format, batch, topic, max_bytes, max_age, order, evict } =
+            LaneOptions::read_part(table)?;
         let topic_is_right = topic.as_ref().is_none_or(|topic| topic::check(table, "topic", topic, labels));
         let batch = batch.map_or(BatchLimit::Auto, |batch| batch.0);
         let (bytes_max, age_max) = (max_bytes.map(|max| max.0), max_age.map(|max| max.0));
-        topic_is_right.then_some(Self { priority, format, batch, topic, bytes_max, age_max })
+        topic_is_right.then_some(Self { priority, format, batch, topic, bytes_max, age_max, order, evict })
     }
 
     fn apply(self, stream: &mut StreamPlan) {
-        let Self { priority, format, batch, topic, bytes_max, age_max } = self;
+        let Self { priority, format, batch, topic, bytes_max, age_max, order, evict } = self;
         stream.priority = priority.unwrap_or(stream.priority);
         stream.format = format;
         stream.batch = batch;
         stream.topic = topic;
         stream.bytes_max = bytes_max;
         stream.age_max = age_max;
+        stream.order = order;
+        stream.evict = evict;
     }
 }
 
@@ -332,6 +351,8 @@ fn blank(name: &str, kind: StreamKind) -> StreamPlan {
         class: CLASS.into(),
         bytes_max: None,
         age_max: None,
+        order: Default::default(),
+        evict: Default::default(),
     }
 }
 

@@ -235,7 +235,7 @@ def notices(items, count, *_):
         if kind == "alert":
             yield record | {"values": {name: plain(value) for name, value in notice["values"]}}
         elif kind == "gap":
-            yield {"gap": record | {"count": notice["to"] - notice["from"] + 1}}
+            yield {"gap": {"count": notice["to"] - notice["from"] + 1} | record}
         elif kind == "outage":
             yield {"gap": {"count": None} | record}
         else:

@@ -142,6 +142,8 @@ fn plan(windows: &[u64], compute: &[Function], rules: usize) -> Arc<Plan> {
         topic: None,
         bytes_max: None,
         age_max: None,
+        order: Default::default(),
+        evict: Default::default(),
         class: "process".into(),
     };
     let mut streams: Vec<_> =

@@ -171,6 +171,21 @@ pub struct StreamPlan {
     pub bytes_max: Option<u64>,
     /// How long its records wait for the link, where that is shorter than the store's.
     pub age_max: Option<Duration>,
+    /// What of it is sent first.
+    pub order: Order,
+    /// What of it goes first when there is no room.
+    pub evict: Order,
+}
+
+/// Which end of what waits comes first.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Order {
+    /// What has waited longest.
+    #[default]
+    Oldest,
+    /// What came last.
+    Newest,
 }
 
 /// Where a stream's records come from.

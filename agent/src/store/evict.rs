@@ -8,9 +8,10 @@
 
 use std::collections::BTreeSet;
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
-use rtlive_core::plan::{Plan, Priority};
+use rtlive_core::plan::{Order, Plan, Priority};
 use rtlive_core::time::Timestamp;
 
 use super::frames::Evictable;
@@ -72,12 +73,14 @@ impl Store {
     ) -> Result<BTreeSet<FrameId>, StoreError> {
         let mut removed = BTreeSet::new();
         self.expire(plan, at, &mut removed, touched)?;
+        let newest = plan.streams.iter().filter(|stream| stream.evict == Order::Newest);
+        let newest: BTreeSet<Arc<str>> = newest.map(|stream| stream.name.clone()).collect();
         for stream in &plan.streams {
             let Some(max) = stream.bytes_max else { continue };
             let stored = self.accounts.of_stream(stream).stored_bytes;
             let excess = beyond(stored, max);
             if excess > 0 {
-                self.remove(stream.priority, "evicted", &mut removed, touched, |found, removed| {
+                self.remove(stream.priority, &newest, "evicted", &mut removed, touched, |found, removed| {
                     (removed < excess).then_some(*found.sealed.key.stream == *stream.name)
                 })?;
             }
@@ -87,8 +90,9 @@ impl Store {
             if excess == 0 {
                 break;
             }
-            let removed = self
-                .remove(priority, "evicted", &mut removed, touched, |_, removed| (removed < excess).then_some(true))?;
+            let removed = self.remove(priority, &newest, "evicted", &mut removed, touched, |_, removed| {
+                (removed < excess).then_some(true)
+            })?;
             excess = excess.saturating_sub(removed);
         }
         self.file.delete_frames(&removed)?;
@@ -131,7 +135,7 @@ impl Store {
             plan.streams.iter().map(|stream| (stream.name.clone(), age_of(&stream.name))).collect();
         let (all, least) = (self.bounds.age, ages.values().min().copied().unwrap_or(self.bounds.age));
         for priority in [Priority::Bulk, Priority::Live, Priority::Alert] {
-            self.remove(priority, "expired", gone, touched, |found, _| {
+            self.remove(priority, &BTreeSet::new(), "expired", gone, touched, |found, _| {
                 // What a clock that was never set has stamped has no age.
                 let is_known = found.committed_at >= EARLIEST;
                 let age = if is_known { at.since(found.committed_at) } else { Duration::ZERO };
@@ -141,10 +145,12 @@ impl Store {
         Ok(())
     }
 
-    /// Removes frames of a priority that `choose` wants, the oldest first, until it has seen enough; it is told how many bytes went so far.
+    /// Removes frames of a priority that `choose` wants until it has seen enough: the oldest first, and then, the newest first, those of the streams of
+    /// which the `newest` go. It is told how many bytes went so far.
     fn remove(
         &mut self,
         priority: Priority,
+        newest: &BTreeSet<Arc<str>>,
         reason: &str,
         gone: &mut BTreeSet<FrameId>,
         touched: &mut Touched,
@@ -152,7 +158,10 @@ impl Store {
     ) -> Result<u64, StoreError> {
         let (mut removed, mut frames) = (0, 0_u64);
         let Self { file, given, acknowledged, accounts, tried, gaps, .. } = &mut *self;
-        file.each_frame(priority, |found| {
+        let mut look = |found: Evictable<'_, '_>, order| {
+            if newest.contains(&found.sealed.key.stream) != (order == Order::Newest) {
+                return Ok(true);
+            }
             let Some(is_chosen) = choose(&found, removed) else { return Ok(false) };
             let id = found.id;
             let stays = given.contains_key(&id) || acknowledged.contains(&id) || &*found.sealed.key.stream == GAPS;
@@ -172,7 +181,11 @@ impl Store {
             gaps.add(sealed.gap(reason, span));
             touched.insert(sealed.key);
             Ok(true)
-        })?;
+        };
+        file.each_frame(priority, Order::Oldest, |found| look(found, Order::Oldest))?;
+        if !newest.is_empty() {
+            file.each_frame(priority, Order::Newest, |found| look(found, Order::Newest))?;
+        }
         if frames > 0 {
             tracing::warn!(frames, bytes = removed, reason, "frames go that were not delivered");
         }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use rtlive_core::frame;
 use rtlive_core::journal::StreamKey;
-use rtlive_core::plan::{Priority, StreamPlan};
+use rtlive_core::plan::{Order, Priority, StreamPlan};
 use rtlive_core::record::Epoch;
 use rtlive_core::time::Timestamp;
 use rusqlite::{Row, params};
@@ -116,24 +116,22 @@ impl File {
         self.connection.query_row(sql, [id.0], |row| row.get(0)).map_err(self.failed("look for a frame"))
     }
 
-    /// The first frame of a priority behind `after`, up to `to`, that `is_wanted` by its id and stream, and the last id that was looked at, which is
-    /// `None` when there is nothing more. Looks at no more than are `left`, which it counts down.
+    /// The first frame, or in the order of the newest the last, whose id lies strictly within a range and that `is_wanted` by its id and stream; and the
+    /// last id that was looked at, which is `None` when there is nothing more. Looks at no more than are `left`, which it counts down.
     pub(super) fn next_frame(
         &self,
         priority: Priority,
-        after: Option<FrameId>,
-        to: Option<FrameId>,
+        within: [i64; 2],
+        order: Order,
         left: &mut usize,
         mut is_wanted: impl FnMut(FrameId, &str) -> bool,
     ) -> Result<(Option<Found>, Option<FrameId>), StoreError> {
-        let (before_first, behind_last) = id_range(priority);
-        let range = [after.map_or(before_first, |id| id.0), to.map_or(behind_last, |id| id.0 + 1)];
         let failed = || self.failed("read a frame");
         let sql = "SELECT id, stream, class, epoch, first, count, committed_at, json, checksum, bytes
                    FROM frames WHERE id > ?1 AND id < ?2 ORDER BY id";
-        let prepare = || self.connection.prepare_cached(sql);
+        let prepare = || self.connection.prepare_cached(&ordered(sql, order));
         let mut statement = self.faults.around("read a frame", prepare).map_err(failed())?;
-        let mut rows = statement.query(range).map_err(failed())?;
+        let mut rows = statement.query(within).map_err(failed())?;
         let mut looked_at = None;
         while *left > 0 {
             *left -= 1;
@@ -148,17 +146,18 @@ impl File {
         Ok((None, looked_at))
     }
 
-    /// Shows the frames of a priority, the oldest first, until `look` has seen enough.
+    /// Shows the frames of a priority in an order until `look` has seen enough.
     pub(super) fn each_frame(
         &self,
         priority: Priority,
+        order: Order,
         mut look: impl FnMut(Evictable<'_, '_>) -> rusqlite::Result<bool>,
     ) -> Result<(), StoreError> {
         let (from, to) = id_range(priority);
         let failed = || self.failed("look through the frames");
         let sql = "SELECT id, stream, class, epoch, first, count, committed_at, length(bytes), bytes
                    FROM frames WHERE id > ?1 AND id < ?2 ORDER BY id";
-        let mut statement = self.connection.prepare_cached(sql).map_err(failed())?;
+        let mut statement = self.connection.prepare_cached(&ordered(sql, order)).map_err(failed())?;
         let mut rows = statement.query([from, to]).map_err(failed())?;
         while let Some(row) = rows.next().map_err(failed())? {
             let mut evictable = |row| -> rusqlite::Result<_> {
@@ -205,6 +204,14 @@ impl File {
             }
         }
         Ok(oldest)
+    }
+}
+
+/// A query by ids, from the end that is asked for.
+fn ordered(sql: &str, order: Order) -> String {
+    match order {
+        Order::Oldest => sql.to_owned(),
+        Order::Newest => sql.to_owned() + " DESC",
     }
 }
 

@@ -170,6 +170,11 @@ pub struct Store {
     fronts: BTreeMap<Priority, FrameId>,
     /// For each priority and stream that may have frames that wait behind the front: from where on.
     passed_over: BTreeMap<(Priority, Arc<str>), FrameId>,
+    /// Where the streams whose newest frames go first may have frames that wait, by priority; and whose turn it is.
+    backwards: BTreeMap<Arc<str>, BTreeMap<Priority, outgoing::Unlooked>>,
+    turn: usize,
+    /// The plan whose orders these are.
+    ordered_by: Option<Arc<Plan>>,
     /// Frames that were given out: what their acknowledgement means to the accounts.
     given: BTreeMap<FrameId, Sealed>,
     acknowledged: BTreeSet<FrameId>,

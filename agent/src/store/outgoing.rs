@@ -1,12 +1,13 @@
 //! What is given out to be sent: each frame once, the highest priority first, then the oldest, past streams that are not wanted.
 //!
-//! Of each priority, every frame up to a *front* was looked at: it is given out, or acknowledged, or of a stream whose place behind the front is
+//! Streams with `order = "newest"` are looked through from their end, one by one; the others of a priority together from the beginning.
+//! Of these, in each priority, every frame up to a *front* was looked at: it is given out, or acknowledged, or of a stream whose place behind the front is
 //! known. So a stream that is not wanted for a long time, with a long backlog, is passed over once, and not at every trial.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use rtlive_core::plan::Priority;
+use rtlive_core::plan::{Order, Priority};
 
 use super::file;
 use super::frames::Found;
@@ -25,6 +26,53 @@ pub enum Look {
     Nothing,
     /// None was found so far; another look goes on behind.
     Unfinished,
+}
+
+/// How many ranges of ids are remembered that were not looked at; beyond that the lowest two become one, and what lies between is looked at again.
+const RANGES_MAX: usize = 8;
+
+/// Where frames of a stream may wait whose newest go first: every frame up to some id but those in these ranges was looked at.
+#[derive(Debug)]
+pub(super) struct Unlooked {
+    /// First and last, in ascending order.
+    ranges: Vec<(i64, i64)>,
+    reached: i64,
+}
+
+impl Unlooked {
+    /// Nothing up to an id is there.
+    fn from(reached: i64) -> Self {
+        Self { ranges: Vec::new(), reached }
+    }
+
+    /// There may be frames up to an id.
+    fn reach(&mut self, last: i64) {
+        if last > self.reached {
+            self.add(self.reached + 1, last);
+            self.reached = last;
+        }
+    }
+
+    /// A frame is to be looked at again.
+    fn again(&mut self, id: i64) {
+        self.add(id, id);
+    }
+
+    fn add(&mut self, mut from: i64, mut to: i64) {
+        self.ranges.retain(|&(first, last)| {
+            let touches = first <= to + 1 && from <= last + 1;
+            if touches {
+                (from, to) = (from.min(first), to.max(last));
+            }
+            !touches
+        });
+        let place = self.ranges.partition_point(|&(first, _)| first < from);
+        self.ranges.insert(place, (from, to));
+        if self.ranges.len() > RANGES_MAX {
+            let (first, _) = self.ranges.remove(0);
+            self.ranges[0].0 = first;
+        }
+    }
 }
 
 impl Store {
@@ -66,25 +114,100 @@ impl Store {
         Ok(Look::Nothing)
     }
 
-    /// `None` when there is none, or `left` was used up.
+    /// The next frame of a priority: the streams whose newest frames go first, and all others together, take turns. `None` when there is none, or `left`
+    /// was used up.
     fn next_wanted(
         &mut self,
         priority: Priority,
         except: &[Arc<str>],
         left: &mut usize,
     ) -> Result<Option<Found>, StoreError> {
-        let Self { file, given, acknowledged, fronts, passed_over, .. } = self;
+        self.follow_orders();
+        let sides: Vec<Arc<str>> = self.backwards.keys().cloned().collect();
+        for step in 0..=sides.len() {
+            let side = (self.turn + step) % (sides.len() + 1);
+            let found = match sides.get(side) {
+                None => self.next_forwards(priority, except, left)?,
+                Some(stream) if except.contains(stream) => None,
+                Some(stream) => self.next_backwards(priority, stream, left)?,
+            };
+            if found.is_some() {
+                self.turn = side + 1;
+                return Ok(found);
+            }
+        }
+        Ok(None)
+    }
+
+    /// The streams may have another order since the plan changed.
+    fn follow_orders(&mut self) {
+        let Some(plan) = &self.plan else { return };
+        if self.ordered_by.as_ref().is_some_and(|known| Arc::ptr_eq(known, plan)) {
+            return;
+        }
+        self.ordered_by = Some(plan.clone());
+        let is_backwards =
+            |name: &str| plan.streams.iter().any(|stream| *stream.name == *name && stream.order == Order::Newest);
+        let Self { backwards, passed_over, .. } = self;
+        backwards.retain(|stream, _| {
+            let stays = is_backwards(stream);
+            if !stays {
+                let first = |priority| FrameId(file::id_range(priority).0 + 1);
+                passed_over.extend(file::PRIORITIES.map(|priority| ((priority, stream.clone()), first(priority))));
+            }
+            stays
+        });
+        for stream in plan.streams.iter().filter(|stream| stream.order == Order::Newest) {
+            backwards.entry(stream.name.clone()).or_default();
+        }
+        passed_over.retain(|(_, stream), _| !backwards.contains_key(stream));
+    }
+
+    fn next_backwards(
+        &mut self,
+        priority: Priority,
+        stream: &Arc<str>,
+        left: &mut usize,
+    ) -> Result<Option<Found>, StoreError> {
+        let Self { file, given, acknowledged, backwards, .. } = self;
+        let Some(unlooked) = backwards.get_mut(stream) else { return Ok(None) };
+        let unlooked = unlooked.entry(priority).or_insert_with(|| Unlooked::from(file::id_range(priority).0));
+        unlooked.reach(file.last_id(priority));
+        while let Some((from, to)) = unlooked.ranges.last_mut().filter(|_| *left > 0) {
+            let is_wanted =
+                |id: FrameId, of: &str| *of == **stream && !given.contains_key(&id) && !acknowledged.contains(&id);
+            let next = file.next_frame(priority, [*from - 1, *to + 1], Order::Newest, left, is_wanted);
+            let (found, looked_to) = next.inspect_err(|error| file.condemn_for(error))?;
+            *to = looked_to.map_or(*from, |id| id.0) - 1;
+            if *to < *from {
+                unlooked.ranges.pop();
+            }
+            if found.is_some() {
+                return Ok(found);
+            }
+        }
+        Ok(None)
+    }
+
+    fn next_forwards(
+        &mut self,
+        priority: Priority,
+        except: &[Arc<str>],
+        left: &mut usize,
+    ) -> Result<Option<Found>, StoreError> {
+        let Self { file, given, acknowledged, fronts, passed_over, backwards, .. } = self;
         let is_waiting = |id| !given.contains_key(&id) && !acknowledged.contains(&id);
         let condemn = |error: &StoreError| file.condemn_for(error);
+        let (before_first, behind_last) = file::id_range(priority);
         // What lies behind the front is older.
         while *left > 0 {
             let streams =
                 passed_over.iter_mut().filter(|((of, stream), _)| *of == priority && !except.contains(stream));
             let Some((key, from)) = streams.min_by_key(|(_, from)| **from) else { break };
-            let to = fronts.get(&priority).copied();
+            let within = [from.0 - 1, fronts.get(&priority).map_or(behind_last, |front| front.0 + 1)];
             let is_wanted = |id, stream: &str| *stream == *key.1 && is_waiting(id);
             let (found, looked_to) =
-                file.next_frame(priority, Some(FrameId(from.0 - 1)), to, left, is_wanted).inspect_err(condemn)?;
+                file.next_frame(priority, within, Order::Oldest, left, is_wanted).inspect_err(condemn)?;
             match looked_to {
                 Some(id) => *from = FrameId(id.0 + 1),
                 None => {
@@ -97,14 +220,18 @@ impl Store {
             }
         }
         let mut is_wanted = |id, stream: &str| {
+            if backwards.contains_key(stream) {
+                return false;
+            }
             if let Some(stream) = except.iter().find(|except| ***except == *stream) {
                 passed_over.entry((priority, stream.clone())).or_insert(id);
                 return false;
             }
             is_waiting(id)
         };
-        let front = fronts.get(&priority).copied();
-        let (found, looked_to) = file.next_frame(priority, front, None, left, &mut is_wanted).inspect_err(condemn)?;
+        let within = [fronts.get(&priority).map_or(before_first, |front| front.0), behind_last];
+        let (found, looked_to) =
+            file.next_frame(priority, within, Order::Oldest, left, &mut is_wanted).inspect_err(condemn)?;
         fronts.extend(looked_to.map(|id| (priority, id)));
         Ok(found)
     }
@@ -116,7 +243,12 @@ impl Store {
                 && let Some(sealed) = self.given.remove(&id)
             {
                 self.tried.insert(id);
-                let first = self.passed_over.entry((file::priority_of(id), sealed.key.stream)).or_insert(id);
+                let priority = file::priority_of(id);
+                if let Some(unlooked) = self.backwards.get_mut(&sealed.key.stream) {
+                    unlooked.entry(priority).or_insert_with(|| Unlooked::from(file::id_range(priority).0)).again(id.0);
+                    continue;
+                }
+                let first = self.passed_over.entry((priority, sealed.key.stream)).or_insert(id);
                 *first = id.min(*first);
             }
         }

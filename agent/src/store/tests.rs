@@ -4,6 +4,7 @@ mod bounds;
 mod damage;
 mod keeper;
 mod model;
+mod order;
 
 use std::path::Path;
 use std::sync::Arc;
@@ -35,6 +36,8 @@ fn plan() -> Arc<Plan> {
         topic: None,
         bytes_max: None,
         age_max: None,
+        order: Default::default(),
+        evict: Default::default(),
         class: "process".into(),
     };
     let reserved = ["gaps", "alerts", "late", "quarantine", "unsynced"]

@@ -65,6 +65,8 @@ mod tests {
             class: "process".into(),
             bytes_max: None,
             age_max: None,
+            order: Default::default(),
+            evict: Default::default(),
         };
         let plan = Plan {
             agent: "gw-042".into(),

@@ -133,6 +133,8 @@ fn stream(name: &str, kind: StreamKind, priority: Priority) -> StreamPlan {
         class: "process".into(),
         bytes_max: None,
         age_max: None,
+        order: Default::default(),
+        evict: Default::default(),
     }
 }
 

@@ -219,6 +219,8 @@ fn stream(name: &str, kind: StreamKind) -> StreamPlan {
         topic: None,
         bytes_max: None,
         age_max: None,
+        order: Default::default(),
+        evict: Default::default(),
         class: "process".into(),
     }
 }

@@ -127,6 +127,8 @@ impl Wanted {
             topic: None,
             class: "process".into(),
             age_max: None,
+            order: Default::default(),
+            evict: Default::default(),
             bytes_max: None,
         };
         let reserved =
