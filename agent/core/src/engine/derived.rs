@@ -61,6 +61,9 @@ pub(super) struct Derived {
     late: BTreeMap<u16, u64>,
     /// Whether rules look at a derived series, so that newest values count.
     is_watched: bool,
+    /// Room that is taken and given back, so that no reading asks for any; empty between readings.
+    observed: Vec<(u32, Sample)>,
+    computed: Vec<Reading>,
 }
 
 /// A definition for one series of its filter, or the only one of a definition without.
@@ -297,7 +300,13 @@ impl Derived {
         }
     }
 
-    fn compute_instance(&self, plan: &Plan, sources: &[Source], place: u32) -> Option<Computed> {
+    /// Gives back the room of what was computed.
+    pub(super) fn recycle(&mut self, mut readings: Vec<Reading>) {
+        readings.clear();
+        self.computed = readings;
+    }
+
+    fn compute_instance(&mut self, plan: &Plan, sources: &[Source], place: u32) -> Option<Computed> {
         let instance = self.instances.get(place as usize)?;
         let definition = plan.derived.get(usize::from(instance.derived))?;
         let from = sources.get(instance.source as usize)?.watermark;
@@ -306,7 +315,7 @@ impl Derived {
         if to <= from {
             return None;
         }
-        let (input, source, readings) = (definition.input, instance.source, Vec::new());
+        let (input, source, readings) = (definition.input, instance.source, std::mem::take(&mut self.computed));
         let mut computed = Computed { instance: place, input, source, watermark: to, readings, missing: 0 };
         let start = first.samples.partition_point(|point| point.sample.time < from);
         for point in first.samples.range(start..).take_while(|point| point.sample.time < to) {
@@ -370,22 +379,23 @@ impl Derived {
         joined.samples.partition_point(|point| point.sample.time < computed).saturating_sub(SAMPLES_BEFORE)
     }
 
-    /// Takes a sample of a joined series as its newest, and gives what derived series are by it: their numbers with their samples.
+    /// Takes a sample of a joined series as its newest, and shows what derived series are by it: their numbers with their samples.
     pub(super) fn observe(
         &mut self,
         plan: &Plan,
         table: &SeriesTable,
         place: u32,
-        sample: &Sample,
-    ) -> Vec<(SeriesId, Sample)> {
-        let mut shown = Vec::new();
-        let mut next = vec![(place, sample.clone())];
+        sample: Sample,
+        mut show: impl FnMut(SeriesId, Sample),
+    ) {
+        let mut next = std::mem::take(&mut self.observed);
+        next.push((place, sample));
         while let Some((place, sample)) = next.pop() {
             let Some(joined) = self.joined.get_mut(place as usize) else { continue };
             if !joined.newest.observe(sample) {
                 continue;
             }
-            for &user in &self.joined.get(place as usize).map(|joined| joined.users.clone()).unwrap_or_default() {
+            for &user in self.joined.get(place as usize).map_or(&[][..], |joined| &joined.users) {
                 let Some(instance) = self.instances.get(user as usize) else { continue };
                 let Some(definition) = plan.derived.get(usize::from(instance.derived)) else { continue };
                 let (joined, sides) = (&self.joined, &instance.sides);
@@ -397,10 +407,10 @@ impl Derived {
                 if let Some(place) = table.routes.get(instance.series.index()).and_then(|route| route.joined) {
                     next.push((place, sample.clone()));
                 }
-                shown.push((instance.series, sample));
+                show(instance.series, sample);
             }
         }
-        shown
+        self.observed = next;
     }
 
     /// A sample that was seen at one time was of another.

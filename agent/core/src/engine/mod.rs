@@ -261,7 +261,9 @@ impl Engine {
                 account.taken += missing;
                 account.drop(MISSING, missing);
             }
-            self.pass(&Batch { input, arrival, readings, rejected: Vec::new() }, true, out);
+            let batch = Batch { input, arrival, readings, rejected: Vec::new() };
+            self.pass(&batch, true, out);
+            self.derived.recycle(batch.readings);
             if let Some(entry) = self.sources.get_mut(source as usize) {
                 entry.watermark = watermark;
                 if entry.has_due() && !entry.is_queued {

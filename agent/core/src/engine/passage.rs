@@ -110,11 +110,12 @@ impl Passage<'_> {
     #[cold]
     fn show_derived(&mut self, place: u32, reading: &Reading, out: &mut Vec<Emitted>) {
         let sample = Sample { time: reading.time, value: reading.sound_value() };
-        for (series, sample) in self.derived.observe(self.plan, self.series, place, &sample) {
-            if let Some(place) = self.series.routes.get(series.index()).and_then(|route| route.recent) {
-                self.rules.observe(self.plan, place, self.arrival, reading.time, sample, out);
+        let Self { plan, arrival, series: table, rules, .. } = self;
+        self.derived.observe(plan, table, place, sample, |series, sample| {
+            if let Some(place) = table.routes.get(series.index()).and_then(|route| route.recent) {
+                rules.observe(plan, place, *arrival, reading.time, sample, out);
             }
-        }
+        });
     }
 }
 
