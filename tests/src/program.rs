@@ -52,6 +52,7 @@ pub fn run(arguments: &[&str]) -> io::Result<Output> {
 pub struct Agent {
     folder: PathBuf,
     process: Option<Peer>,
+    is_rebooted: bool,
 }
 
 impl Agent {
@@ -65,12 +66,21 @@ impl Agent {
         let agent =
             format!("[agent]\nid = \"test\"\nclock = \"trusted\"\nstate_dir = {:?}\n\n{configuration}", state_dir);
         fs::write(folder.join("rtlive.toml"), agent)?;
-        Ok(Self { folder: folder.to_owned(), process: None })
+        Ok(Self { folder: folder.to_owned(), process: None, is_rebooted: false })
     }
 
     /// The configuration file.
     pub fn configuration(&self) -> PathBuf {
         self.folder.join("rtlive.toml")
+    }
+
+    /// From its next start on it finds itself in the boot of this id; only root can do that, in a view of the file system of the agent's own.
+    ///
+    /// # Errors
+    /// What the system said.
+    pub fn reboot(&mut self, id: &str) -> io::Result<()> {
+        self.is_rebooted = true;
+        fs::write(self.folder.join("boot_id"), format!("{id}\n"))
     }
 
     /// Starts it; its log goes to `agent.log` in its folder.
@@ -79,7 +89,14 @@ impl Agent {
     /// What the system said.
     pub fn start(&mut self) -> io::Result<()> {
         let log = fs::OpenOptions::new().create(true).append(true).open(self.folder.join("agent.log"))?;
-        let mut command = Command::new(rtlive());
+        let mut command = if self.is_rebooted {
+            let mut command = Command::new("unshare");
+            let script = "mount --bind \"$0\" /proc/sys/kernel/random/boot_id && exec \"$@\"";
+            command.args(["--mount", "sh", "-c", script]).arg(self.folder.join("boot_id")).arg(rtlive());
+            command
+        } else {
+            Command::new(rtlive())
+        };
         command.arg("-c").arg(self.configuration()).arg("run").stderr(log).stdout(Stdio::null());
         self.process = Some(Peer::start(&mut command)?);
         Ok(())

@@ -7,9 +7,10 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use rtlive_tests::broker::Mosquitto;
-use rtlive_tests::peer::until;
+use rtlive_tests::peer::{Peer, until};
 use rtlive_tests::program::{Agent, decode};
 use serde_json::Value;
+use tempfile::TempDir;
 
 /// The smallest disk that anyone would use.
 const DISK_BYTES: u64 = 8 << 20;
@@ -74,6 +75,34 @@ fn configuration(broker: &Mosquitto, log: &Path) -> String {
     )
 }
 
+/// An agent whose store has a disk of its own, between a log and a broker. What is first here ends first.
+struct Bench {
+    agent: Agent,
+    disk: Disk,
+    log: PathBuf,
+    messages: PathBuf,
+    _subscriber: Peer,
+    _broker: Mosquitto,
+    _folder: TempDir,
+}
+
+impl Bench {
+    /// The agent runs, and has read and sent ten lines; `None` where something for it is missing.
+    fn set_up() -> Option<Self> {
+        let folder = tempfile::tempdir().unwrap();
+        let broker = Mosquitto::start(&folder.path().join("broker"), "").unwrap()?;
+        let messages = folder.path().join("messages");
+        let subscriber = broker.subscribe("rtlive/#", "judge", &messages).unwrap()?;
+        let log = folder.path().join("app.log");
+        let mut agent = Agent::new(&folder.path().join("agent"), &configuration(&broker, &log)).unwrap();
+        let disk = Disk::mount(&folder.path().join("agent/state"))?;
+        append(&log, 0..10);
+        agent.start().unwrap();
+        until("the first lines are read", || arrived(&messages, "log").len() == 10);
+        Some(Self { agent, disk, log, messages, _subscriber: subscriber, _broker: broker, _folder: folder })
+    }
+}
+
 fn append(log: &Path, numbers: std::ops::Range<i64>) {
     let mut file = fs::File::options().append(true).create(true).open(log).unwrap();
     numbers.for_each(|number| writeln!(file, "{{\"v\":{number}}}").unwrap());
@@ -97,42 +126,34 @@ fn reasons(messages: &Path) -> BTreeSet<String> {
 
 #[test]
 fn a_disk_that_is_full_for_a_while_loses_nothing() {
-    let folder = tempfile::tempdir().unwrap();
-    let Some(broker) = Mosquitto::start(&folder.path().join("broker"), "").unwrap() else { return };
-    let messages = folder.path().join("messages");
-    let Some(_subscriber) = broker.subscribe("rtlive/#", "judge", &messages).unwrap() else { return };
-    let log = folder.path().join("app.log");
-    let mut agent = Agent::new(&folder.path().join("agent"), &configuration(&broker, &log)).unwrap();
-    let Some(disk) = Disk::mount(&folder.path().join("agent/state")) else { return };
-    append(&log, 0..10);
-    agent.start().unwrap();
-    until("the first lines are read", || arrived(&messages, "log").len() == 10);
+    let Some(mut bench) = Bench::set_up() else { return };
+    let Bench { agent, disk, log, messages, .. } = &mut bench;
 
     let filler = disk.fill();
     let memory = || agent.status().unwrap_or_default()["store"]["memory"].clone();
     until("the store is in memory", || memory().is_object());
     assert!(memory()["why"].as_str().unwrap().contains("full"), "{}", memory());
-    append(&log, 10..20);
-    let before = arrived(&messages, "n").len();
-    until("what cannot wait goes on", || arrived(&messages, "n").len() > before + 50);
+    append(log, 10..20);
+    let before = arrived(messages, "n").len();
+    until("what cannot wait goes on", || arrived(messages, "n").len() > before + 50);
     // These can wait, and do.
-    assert_eq!(arrived(&messages, "log").len(), 10);
+    assert_eq!(arrived(messages, "log").len(), 10);
 
     fs::remove_file(filler).unwrap();
     until("the store is on the disk again", || memory().is_null());
-    until("the other lines are read", || arrived(&messages, "log").len() == 20);
+    until("the other lines are read", || arrived(messages, "log").len() == 20);
     agent.kill();
     agent.start().unwrap();
-    append(&log, 20..30);
-    until("all goes on after a restart", || arrived(&messages, "log").len() == 30);
+    append(log, 20..30);
+    until("all goes on after a restart", || arrived(messages, "log").len() == 30);
     let status = agent.status().unwrap();
     assert_eq!(status["ledger"]["closes"], true, "{status}");
     assert_eq!(agent.stop().unwrap(), Some(0), "{}", agent.log().unwrap());
-    assert_eq!(arrived(&messages, "log"), (0..30).collect::<Vec<_>>());
-    let reasons = reasons(&messages);
+    assert_eq!(arrived(messages, "log"), (0..30).collect::<Vec<_>>());
+    let reasons = reasons(messages);
     assert!(reasons.contains("memory") && reasons.contains("after_memory"), "{reasons:?}");
     // It counts with the clock: nothing is missing but while no process ran, and nothing is there twice.
-    let mut counted = arrived(&messages, "n");
+    let mut counted = arrived(messages, "n");
     counted.sort_unstable();
     let steps: BTreeSet<_> = counted.windows(2).map(|pair| pair[1] - pair[0]).collect();
     let holes = counted.windows(2).filter(|pair| pair[1] - pair[0] != 1).count();
@@ -141,31 +162,23 @@ fn a_disk_that_is_full_for_a_while_loses_nothing() {
 
 #[test]
 fn a_disk_that_cannot_be_written_at_the_start_is_used_once_it_can() {
-    let folder = tempfile::tempdir().unwrap();
-    let Some(broker) = Mosquitto::start(&folder.path().join("broker"), "").unwrap() else { return };
-    let messages = folder.path().join("messages");
-    let Some(_subscriber) = broker.subscribe("rtlive/#", "judge", &messages).unwrap() else { return };
-    let log = folder.path().join("app.log");
-    let mut agent = Agent::new(&folder.path().join("agent"), &configuration(&broker, &log)).unwrap();
-    let Some(disk) = Disk::mount(&folder.path().join("agent/state")) else { return };
-    append(&log, 0..10);
-    agent.start().unwrap();
-    until("the first lines are read", || arrived(&messages, "log").len() == 10);
+    let Some(mut bench) = Bench::set_up() else { return };
+    let Bench { agent, disk, log, messages, .. } = &mut bench;
     assert_eq!(agent.stop().unwrap(), Some(0), "{}", agent.log().unwrap());
 
     disk.remount("ro");
-    append(&log, 10..20);
-    let before = arrived(&messages, "n").len();
+    append(log, 10..20);
+    let before = arrived(messages, "n").len();
     agent.start().unwrap();
-    until("what cannot wait goes on", || arrived(&messages, "n").len() > before + 50);
-    assert_eq!(arrived(&messages, "log").len(), 10);
+    until("what cannot wait goes on", || arrived(messages, "n").len() > before + 50);
+    assert_eq!(arrived(messages, "log").len(), 10);
     assert!(agent.log().unwrap().contains("KEPT IN MEMORY"));
     disk.remount("rw");
-    until("the other lines are read, from where the disk says", || arrived(&messages, "log").len() >= 20);
+    until("the other lines are read, from where the disk says", || arrived(messages, "log").len() >= 20);
     assert_eq!(agent.stop().unwrap(), Some(0), "{}", agent.log().unwrap());
-    assert_eq!(arrived(&messages, "log"), (0..20).collect::<Vec<_>>());
+    assert_eq!(arrived(messages, "log"), (0..20).collect::<Vec<_>>());
     agent.start().unwrap();
     until("it answers", || agent.status().is_some_and(|status| status["store"]["memory"].is_null()));
     assert_eq!(agent.stop().unwrap(), Some(0), "{}", agent.log().unwrap());
-    assert_eq!(arrived(&messages, "log").len(), 20);
+    assert_eq!(arrived(messages, "log").len(), 20);
 }

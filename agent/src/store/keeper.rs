@@ -120,6 +120,8 @@ impl Keeper {
     fn or_in_memory(&mut self, result: Result<(), StoreError>) -> Result<(), StoreError> {
         match result {
             Err(error) if error.is_of_the_disk() => self.enter_memory(&error, false),
+            // What the start has read so far may be whole while what it reads now is not.
+            Err(error) if error.is_damage() => self.fail_over(error, None).map(drop),
             result => result,
         }
     }
