@@ -350,6 +350,7 @@ mod tests {
             rules: Vec::new(),
             quality: Vec::new(),
             derived: Vec::new(),
+            ladders: Vec::new(),
         })
     }
 

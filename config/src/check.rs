@@ -12,6 +12,7 @@ use crate::derived;
 use crate::document::Document;
 use crate::fingerprint::Fingerprint;
 use crate::input::{self, InputConfig};
+use crate::ladder;
 use crate::mistake::{Mistake, Mistakes};
 use crate::name::named_tables;
 use crate::quality;
@@ -22,11 +23,8 @@ use crate::table::Table;
 use crate::uplink::{self, UplinkConfig};
 
 /// The tables of the outermost level.
-const TABLES: [&str; 10] =
-    ["agent", "inputs", "maps", "quality", "derived", "streams", "windows", "rules", "store", "uplink"];
-
-/// The tables of the documented configuration that this version does not do.
-pub(crate) const TABLES_LATER: [&str; 1] = ["ladders"];
+const TABLES: [&str; 11] =
+    ["agent", "inputs", "maps", "quality", "derived", "streams", "windows", "rules", "ladders", "store", "uplink"];
 
 /// A configuration without mistakes. `I` is what runs of an input.
 #[derive(Clone, Debug)]
@@ -68,7 +66,6 @@ pub fn check<I>(
 
 fn check_root<I>(root: &Table<'_>, catalogue: &dyn Catalogue<I>, machine_id: Option<&str>) -> Option<Config<I>> {
     root.knows(&TABLES);
-    root.refuse_later(&TABLES_LATER);
     // Every part is checked before the first that is wrong counts, so that the mistakes of all are noted.
     let agent = root.table_or_empty("agent").and_then(|table| agent::check(&table, machine_id));
     let labels = agent.as_ref().map(|agent| &agent.labels);
@@ -76,6 +73,7 @@ fn check_root<I>(root: &Table<'_>, catalogue: &dyn Catalogue<I>, machine_id: Opt
     check_maps(root);
     let quality = quality::check(root);
     let streams = stream::check(root, labels);
+    let ladders = ladder::check(root, &streams);
     let (derived, kinds) = derived::check(root, &mut input_plans);
     let rules = rule::check(root, labels, &kinds);
     let store = root.table_or_empty("store").and_then(|table| store::check(&table));
@@ -89,7 +87,8 @@ fn check_root<I>(root: &Table<'_>, catalogue: &dyn Catalogue<I>, machine_id: Opt
     };
     let agent = agent?;
     let labels = agent.labels.clone();
-    let plan = Plan { agent: Arc::clone(&agent.id), labels, inputs: input_plans, streams, rules, quality, derived };
+    let plan =
+        Plan { agent: Arc::clone(&agent.id), labels, inputs: input_plans, streams, rules, quality, derived, ladders };
     advise(root, &plan, uplink.as_ref().is_some_and(Option::is_none));
     let inputs_fingerprint = root.fingerprint(&["inputs", "maps"]);
     Some(Config {

@@ -22,6 +22,7 @@ pub mod endpoint;
 pub mod fingerprint;
 pub mod forecast;
 pub mod input;
+pub mod ladder;
 pub mod load;
 pub mod markdown;
 pub mod mistake;

@@ -4,10 +4,10 @@ use std::fmt::Write;
 
 use crate::agent::AgentOptions;
 use crate::catalogue::Catalogue;
-use crate::check::TABLES_LATER;
 use crate::deadband::ReportOptions;
 use crate::derived::DerivedOptions;
 use crate::input::InputOptions;
+use crate::ladder::LadderOptions;
 use crate::quality::QualityOptions;
 use crate::reference::{Key, Reference};
 use crate::rule::RuleOptions;
@@ -60,11 +60,9 @@ pub fn reference_markdown<I>(catalogue: &dyn Catalogue<I>) -> String {
     section(&mut text, "## `[quality.\"FILTER\"]`", &QualityOptions::reference());
     section(&mut text, "## `[derived.\"SERIES\"]`", &DerivedOptions::reference());
     section(&mut text, "## `[rules.NAME]`", &RuleOptions::reference());
+    section(&mut text, "## `[ladders.NAME]`", &LadderOptions::reference());
     section(&mut text, "## `[store]`", &StoreOptions::reference());
     section(&mut text, "## `[uplink]`", &UplinkOptions::reference());
-    let later: Vec<String> = TABLES_LATER.iter().map(|name| format!("`[{name}]`")).collect();
-    let _ =
-        writeln!(text, "\n## Not yet in this version\n\nBeside the keys named above, the tables {}.", later.join(", "));
     let mut names = catalogue.names();
     names.sort_unstable();
     if !names.is_empty() {

@@ -192,5 +192,6 @@ fn plan(windows: &[u64], compute: &[Function], rules: usize) -> Arc<Plan> {
         rules: rules.collect(),
         quality: Vec::new(),
         derived: Vec::new(),
+        ladders: Vec::new(),
     })
 }

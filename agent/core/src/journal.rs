@@ -55,6 +55,8 @@ pub struct Chunk {
     pub accounts: Vec<(StreamKey, Account)>,
     /// The gaps that wait to be numbered after this commit, where that changed them.
     pub gaps: Option<Vec<Gap>>,
+    /// Coarser levels of ladders that lost records with this commit, and up to which event time.
+    pub lost: Vec<(Arc<str>, Timestamp)>,
 }
 
 /// Consecutive numbers of a stream.
@@ -149,6 +151,7 @@ struct Body {
     state: Vec<(Arc<str>, String, Option<Vec<u8>>)>,
     accounts: Vec<(StreamKey, Account)>,
     gaps: Option<Vec<Gap>>,
+    lost: Vec<(Arc<str>, Timestamp)>,
     readings: Vec<u8>,
 }
 
@@ -207,6 +210,7 @@ impl Chunk {
             state: self.state.clone(),
             accounts: self.accounts.clone(),
             gaps: self.gaps.clone(),
+            lost: self.lost.clone(),
             readings: columns,
         };
         let body = postcard::to_allocvec(&body).map_err(JournalError::Encoding)?;
@@ -267,8 +271,8 @@ impl Chunk {
         if readings.next().is_some() {
             return Err(JournalError::Body("more readings than its events"));
         }
-        let Body { number, at, is_flush, epoch, ranges, state, accounts, gaps, .. } = body;
-        Ok(Self { number, at, is_flush, epoch, events, ranges, state, accounts, gaps })
+        let Body { number, at, is_flush, epoch, ranges, state, accounts, gaps, lost, .. } = body;
+        Ok(Self { number, at, is_flush, epoch, events, ranges, state, accounts, gaps, lost })
     }
 }
 
@@ -309,6 +313,7 @@ mod tests {
             rules: Vec::new(),
             quality: Vec::new(),
             derived: Vec::new(),
+            ladders: Vec::new(),
         };
         let info = SeriesInfo { name: "a/b".into(), unit: Some("Cel".into()) };
         let outage = Outage { input: InputId(0), start: None, end: at(1), count: Some(3), reason: "restart".into() };
@@ -344,6 +349,7 @@ mod tests {
                 reason: "evicted".into(),
                 covered_by: None,
             }]),
+            lost: vec![("minute".into(), at(60))],
         }
     }
 

@@ -61,6 +61,17 @@ pub struct Plan {
     pub derived: Vec<DerivedPlan>,
     /// The checks of readings, by filter; no two have the same.
     pub quality: Vec<QualityPlan>,
+    /// Streams of the same data, by the name of the ladder.
+    pub ladders: Vec<LadderPlan>,
+}
+
+/// Streams of the same data.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LadderPlan {
+    /// Its name.
+    pub name: Arc<str>,
+    /// From fine to coarse; each selects all that the one before does, in windows that consist of whole ones of it.
+    pub levels: Vec<StreamId>,
 }
 
 /// What the engine knows of an input.

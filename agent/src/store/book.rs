@@ -102,6 +102,9 @@ impl Reckoning {
             .ok();
         let mut plan = snapshot.plan;
         self.gaps = snapshot.gaps;
+        for tail in snapshot.tails.into_iter().filter(|_| Some(snapshot.epoch) == epoch) {
+            waiting.insert(tail.stream, (tail.first, tail.records));
+        }
         for chunk in chunks.iter().filter(|chunk| chunk.number > snapshot.number) {
             if chunk.number != last.0 + 1 {
                 self.faults.push(format!("expected commit {}, found {}", last.0 + 1, chunk.number));

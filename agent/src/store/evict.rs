@@ -1,6 +1,7 @@
 //! Eviction: what waits never takes more room than it may, and does not wait for longer than it may.
 //!
-//! What has waited too long goes first, then what a stream has beyond its own bound, then the oldest frames of the lowest priority. A frame that
+//! What has waited too long goes first, then what a stream has beyond its own bound, then what a coarser level of a ladder tells (the finest and oldest
+//! first), then the oldest frames of the lowest priority. A frame that
 //! is on its way stays, and so do gaps, which speak of what is not there. What goes is deleted in the transaction that writes its gap.
 //!
 //! The bound is that of the disk: the file with its free pages, the log, and files that were set aside. Frames are what can go; journal and
@@ -12,8 +13,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use rtlive_core::plan::{Order, Plan, Priority};
+use rtlive_core::record::Gap;
 use rtlive_core::time::Timestamp;
 
+use super::cover::{by_fineness, is_coarser};
 use super::frames::Evictable;
 use super::{Store, StoreError, Touched};
 use crate::message::{Bounds, FrameId};
@@ -40,6 +43,17 @@ const EARLIEST: Timestamp = Timestamp::from_nanos(1_704_067_200_000_000_000);
 
 /// The stream that is never evicted.
 pub(super) const GAPS: &str = "gaps";
+
+/// Which frames are looked through for those that are to go, and why they go.
+struct Removing<'a> {
+    plan: &'a Plan,
+    priority: Priority,
+    /// The streams of which the newest go.
+    newest: &'a BTreeSet<Arc<str>>,
+    reason: &'a str,
+    /// Whether only those go that a coarser level of a ladder covers.
+    only_covered: bool,
+}
 
 /// The bound, or what the file system of a folder allows.
 fn bytes_max(folder: &Path, bytes: u64) -> u64 {
@@ -75,24 +89,33 @@ impl Store {
         self.expire(plan, at, &mut removed, touched)?;
         let newest = plan.streams.iter().filter(|stream| stream.evict == Order::Newest);
         let newest: BTreeSet<Arc<str>> = newest.map(|stream| stream.name.clone()).collect();
+        let of = |priority| Removing { plan, priority, newest: &newest, reason: "evicted", only_covered: false };
         for stream in &plan.streams {
             let Some(max) = stream.bytes_max else { continue };
             let stored = self.accounts.of_stream(stream).stored_bytes;
             let excess = beyond(stored, max);
             if excess > 0 {
-                self.remove(stream.priority, &newest, "evicted", &mut removed, touched, |found, removed| {
+                self.remove(&of(stream.priority), &mut removed, touched, |found, removed| {
                     (removed < excess).then_some(*found.sealed.key.stream == *stream.name)
                 })?;
             }
         }
         let mut excess = self.excess()?;
+        for streams in by_fineness(plan) {
+            for priority in [Priority::Bulk, Priority::Live, Priority::Alert] {
+                let of = Removing { plan, priority, newest: &BTreeSet::new(), reason: "evicted", only_covered: true };
+                let gone = self.remove(&of, &mut removed, touched, |found, removed| {
+                    (removed < excess).then(|| streams.contains(&found.sealed.key.stream))
+                })?;
+                excess = excess.saturating_sub(gone);
+            }
+        }
         for priority in [Priority::Bulk, Priority::Live, Priority::Alert] {
             if excess == 0 {
                 break;
             }
-            let removed = self.remove(priority, &newest, "evicted", &mut removed, touched, |_, removed| {
-                (removed < excess).then_some(true)
-            })?;
+            let removed =
+                self.remove(&of(priority), &mut removed, touched, |_, removed| (removed < excess).then_some(true))?;
             excess = excess.saturating_sub(removed);
         }
         self.file.delete_frames(&removed)?;
@@ -135,7 +158,8 @@ impl Store {
             plan.streams.iter().map(|stream| (stream.name.clone(), age_of(&stream.name))).collect();
         let (all, least) = (self.bounds.age, ages.values().min().copied().unwrap_or(self.bounds.age));
         for priority in [Priority::Bulk, Priority::Live, Priority::Alert] {
-            self.remove(priority, &BTreeSet::new(), "expired", gone, touched, |found, _| {
+            let of = Removing { plan, priority, newest: &BTreeSet::new(), reason: "expired", only_covered: false };
+            self.remove(&of, gone, touched, |found, _| {
                 // What a clock that was never set has stamped has no age.
                 let is_known = found.committed_at >= EARLIEST;
                 let age = if is_known { at.since(found.committed_at) } else { Duration::ZERO };
@@ -149,15 +173,14 @@ impl Store {
     /// which the `newest` go. It is told how many bytes went so far.
     fn remove(
         &mut self,
-        priority: Priority,
-        newest: &BTreeSet<Arc<str>>,
-        reason: &str,
+        Removing { plan, priority, newest, reason, only_covered }: &Removing<'_>,
         gone: &mut BTreeSet<FrameId>,
         touched: &mut Touched,
         mut choose: impl FnMut(&Evictable<'_, '_>, u64) -> Option<bool>,
     ) -> Result<u64, StoreError> {
         let (mut removed, mut frames) = (0, 0_u64);
-        let Self { file, given, acknowledged, accounts, tried, gaps, .. } = &mut *self;
+        let Self { file, given, acknowledged, accounts, tried, gaps, told, lost_levels, series_places, .. } =
+            &mut *self;
         let mut look = |found: Evictable<'_, '_>, order| {
             if newest.contains(&found.sealed.key.stream) != (order == Order::Newest) {
                 return Ok(true);
@@ -165,9 +188,14 @@ impl Store {
             let Some(is_chosen) = choose(&found, removed) else { return Ok(false) };
             let id = found.id;
             let stays = given.contains_key(&id) || acknowledged.contains(&id) || &*found.sealed.key.stream == GAPS;
-            if !is_chosen || stays || !gone.insert(id) {
+            if !is_chosen || stays || gone.contains(&id) {
                 return Ok(true);
             }
+            let covered_by = told.cover(plan, series_places, &found.sealed.key.stream, || found.bytes().ok());
+            if *only_covered && covered_by.is_none() {
+                return Ok(true);
+            }
+            gone.insert(id);
             let span = found.span()?;
             let sealed = found.sealed;
             removed += sealed.bytes;
@@ -178,13 +206,20 @@ impl Store {
             account.stored_bytes = account.stored_bytes.saturating_sub(sealed.bytes);
             account.in_gaps += count;
             let reason = if tried.contains(&id) { "unconfirmed" } else { reason };
-            gaps.add(sealed.gap(reason, span));
+            gaps.add(Gap { covered_by, ..sealed.gap(reason, span) });
+            let loss = (sealed.key.stream.clone(), span.map_or(Timestamp::MAX, |(_, end)| end));
+            told.lose(&loss);
+            match lost_levels.iter_mut().find(|(stream, _)| *stream == loss.0) {
+                Some((_, to)) => *to = loss.1.max(*to),
+                None if is_coarser(plan, &loss.0) => lost_levels.push(loss),
+                None => {}
+            }
             touched.insert(sealed.key);
             Ok(true)
         };
-        file.each_frame(priority, Order::Oldest, |found| look(found, Order::Oldest))?;
+        file.each_frame(*priority, Order::Oldest, |found| look(found, Order::Oldest))?;
         if !newest.is_empty() {
-            file.each_frame(priority, Order::Newest, |found| look(found, Order::Newest))?;
+            file.each_frame(*priority, Order::Newest, |found| look(found, Order::Newest))?;
         }
         if frames > 0 {
             tracing::warn!(frames, bytes = removed, reason, "frames go that were not delivered");

@@ -414,6 +414,11 @@ impl File {
         Ok(true)
     }
 
+    /// Whether it is on no disk.
+    pub(super) fn is_in_memory(&self) -> bool {
+        self.is_in_memory
+    }
+
     /// The folder that it lies in.
     pub(super) fn folder(&self) -> &Path {
         self.path.parent().unwrap_or(&self.path)

@@ -39,6 +39,11 @@ pub(super) struct Evictable<'a, 'b> {
 }
 
 impl Evictable<'_, '_> {
+    /// Its bytes.
+    pub(super) fn bytes(&self) -> rusqlite::Result<Vec<u8>> {
+        self.row.get("bytes")
+    }
+
     /// The event times that it speaks of, where they are known. Only this reads the frame.
     pub(super) fn span(&self) -> rusqlite::Result<Option<(Timestamp, Timestamp)>> {
         let bytes = self.row.get_ref("bytes")?.as_blob()?;

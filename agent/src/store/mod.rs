@@ -15,6 +15,7 @@
 
 mod accounts;
 pub mod book;
+mod cover;
 mod error;
 mod evict;
 mod fault;
@@ -48,6 +49,7 @@ use rtlive_core::time::Timestamp;
 use crate::message::{Bounds, Commit, Committed, FrameId, KeptChange, LinkHint, Snapshot, StoreStatus};
 use crate::stage::Kept;
 use accounts::Accounts;
+use cover::{Lost, Told};
 use file::File;
 use frames::FrameRow;
 use gaps::Gaps;
@@ -81,6 +83,10 @@ const FLUSH_AFTER: Duration = Duration::from_secs(1);
 /// must not fill the store with them.
 const GAP_FRAMES_BYTES_MAX: u64 = 64 << 10;
 const GAP_FRAMES_PART: u64 = 64;
+
+/// What part of the bound tails may take of a snapshot, and what is reckoned for a record.
+const SNAPSHOT_TAILS_PART: u64 = 64;
+const TAIL_RECORD_BYTES: u64 = 64;
 
 /// How many free pages one step of the vacuum gives back: half a MiB, in some milliseconds. A commit may have to wait for one.
 const VACUUM_PAGES: i64 = 64;
@@ -165,6 +171,9 @@ pub struct Store {
     commits: u64,
     /// What is not coming, and is not told yet.
     gaps: Gaps,
+    /// What coarser levels of ladders have told, and what they lost since the last commit.
+    told: Told,
+    lost_levels: Vec<Lost>,
     hint: LinkHint,
     /// For each priority, the last frame that was looked at; see [`outgoing`].
     fronts: BTreeMap<Priority, FrameId>,
@@ -247,14 +256,16 @@ impl Store {
         // The store's own records are in a frame before the engine's are numbered, so that the journal's numbers are the engine's alone.
         self.seal_stream(&plan, StreamId::GAPS, &mut touched)?;
         let ranges = self.number(&plan, at, commit.records.iter().cloned(), &mut touched);
-        self.seal_due(&plan, at, commit.snapshot.is_some(), &mut touched)?;
+        let after = commit.snapshot.as_ref().map(|snapshot| &*snapshot.plan);
+        self.seal_due(&plan, at, after, &mut touched)?;
         keep(&mut self.kept, &commit.state);
 
         let number = self.last_number + 1;
         let accounts = self.accounts.named(&touched);
         let (events, state) = (std::mem::take(&mut commit.events), std::mem::take(&mut commit.state));
-        let gaps = self.gaps.changed();
-        let chunk = Chunk { number, at, is_flush, epoch: Some(self.epoch), events, ranges, state, accounts, gaps };
+        let (gaps, lost) = (self.gaps.changed(), std::mem::take(&mut self.lost_levels));
+        let chunk =
+            Chunk { number, at, is_flush, epoch: Some(self.epoch), events, ranges, state, accounts, gaps, lost };
         let inserted = self.file.insert_chunk(&chunk);
         (commit.events, commit.state) = (chunk.events, chunk.state);
         self.journal_bytes += inserted?;
@@ -403,6 +414,12 @@ impl Store {
         }
     }
 
+    fn change_plan(&mut self, plan: Arc<Plan>) {
+        if let Some(before) = self.plan.replace(plan.clone()).filter(|before| !Arc::ptr_eq(before, &plan)) {
+            self.told.change(&before, &plan);
+        }
+    }
+
     fn know_series(&mut self, info: &SeriesInfo) {
         // As the engine does: a name that is known keeps its number and takes the new unit.
         match self.series_places.get(&info.name).and_then(|&place| self.series.get_mut(place)) {
@@ -429,7 +446,9 @@ impl Store {
         touched: &mut Touched,
     ) -> Vec<Range> {
         let mut ranges: BTreeMap<StreamId, Range> = BTreeMap::new();
-        for Emitted { stream: id, record } in records {
+        for emitted in records {
+            self.told.emit(plan, &emitted);
+            let Emitted { stream: id, record } = emitted;
             let Some(stream) = plan.streams.get(id.index()) else { continue };
             let account = self.accounts.of_stream(stream);
             let number = account.next;
@@ -443,9 +462,25 @@ impl Store {
         ranges.into_values().collect()
     }
 
-    fn seal_due(&mut self, plan: &Plan, at: Timestamp, all: bool, touched: &mut Touched) -> Result<(), StoreError> {
+    /// `after` is the plan of a snapshot that comes with the commit, behind which the journal leads to no earlier records.
+    fn seal_due(
+        &mut self,
+        plan: &Plan,
+        at: Timestamp,
+        after: Option<&Plan>,
+        touched: &mut Touched,
+    ) -> Result<(), StoreError> {
+        let mut left = self.bounds.bytes / SNAPSHOT_TAILS_PART / TAIL_RECORD_BYTES;
         for stream in self.tails.streams() {
-            if all || self.tails.is_due(plan, stream, at, self.hint) {
+            let waits = after.is_none_or(|after| {
+                // A slow stream's records are worth a place in the snapshot: in small frames they take several times the room.
+                let is_same = !self.file.is_in_memory() && (std::ptr::eq(plan, after) || plan == after);
+                let count = self.tails.count(stream);
+                let waits = is_same && tails::may_outlast_a_snapshot(plan, stream) && count <= left;
+                left -= if waits { count } else { 0 };
+                waits
+            });
+            if !waits || self.tails.is_due(plan, stream, at, self.hint) {
                 self.seal_stream(plan, stream, touched)?;
             }
         }
@@ -477,7 +512,11 @@ impl Store {
                     account.in_gaps += lost.to + 1 - lost.from;
                     // A gap that cannot be sealed is not helped by another.
                     if id != StreamId::GAPS {
-                        self.gaps.add(lost.gap(stream, self.epoch));
+                        let gap = lost.gap(stream, self.epoch);
+                        let loss = (gap.stream.clone(), gap.end.unwrap_or(Timestamp::MAX));
+                        self.told.lose(&loss);
+                        self.lost_levels.push(loss);
+                        self.gaps.add(gap);
                     }
                 }
             }
@@ -495,6 +534,9 @@ impl Store {
             if sealed.is_damaged {
                 account.in_gaps += count;
                 self.gaps.add(sealed.gap("damaged", None));
+                let loss = (sealed.key.stream.clone(), Timestamp::MAX);
+                self.told.lose(&loss);
+                self.lost_levels.push(loss);
             } else {
                 account.acknowledged += count;
             }
@@ -516,6 +558,9 @@ impl Store {
             at,
             accounts: self.accounts.all(),
             gaps: self.gaps.waiting().to_vec(),
+            epoch: self.epoch,
+            tails: self.tails.saved(),
+            told: self.told.clone(),
             kept: self.kept.clone(),
             plan: snapshot.plan.clone(),
             engine: snapshot.engine.clone(),
@@ -524,7 +569,7 @@ impl Store {
         self.snapshot_bytes = self.file.insert_snapshot(&saved)?;
         self.journal_bytes = 0;
         self.needs_snapshot = false;
-        self.plan = Some(snapshot.plan.clone());
+        self.change_plan(snapshot.plan.clone());
         Ok(())
     }
 }

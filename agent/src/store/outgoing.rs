@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 use rtlive_core::plan::{Order, Priority};
 
+use super::cover::by_fineness;
 use super::file;
 use super::frames::Found;
 use super::seal::Sealed;
@@ -98,7 +99,7 @@ impl Store {
     pub fn look_for(&mut self, except: &[Arc<str>]) -> Result<Look, StoreError> {
         let mut left = LOOKED_AT_MAX;
         for priority in [Priority::Alert, Priority::Live, Priority::Bulk] {
-            while let Some(found) = self.next_wanted(priority, except, &mut left)? {
+            while let Some(found) = self.coarsest_wanted(priority, except, &mut left)? {
                 match found {
                     Found::Whole(frame, sealed) => {
                         self.given.insert(frame.id, sealed);
@@ -112,6 +113,25 @@ impl Store {
             }
         }
         Ok(Look::Nothing)
+    }
+
+    /// The next frame of a priority, of the coarsest level of ladders that has one.
+    fn coarsest_wanted(
+        &mut self,
+        priority: Priority,
+        except: &[Arc<str>],
+        left: &mut usize,
+    ) -> Result<Option<Found>, StoreError> {
+        let finer = self.plan.as_ref().map(|plan| by_fineness(plan)).unwrap_or_default();
+        for rank in (0..finer.len()).rev() {
+            let skipped = finer.iter().take(rank + 1).flatten();
+            let except: Vec<Arc<str>> = except.iter().chain(skipped).cloned().collect();
+            let found = self.next_wanted(priority, &except, left)?;
+            if found.is_some() || *left == 0 {
+                return Ok(found);
+            }
+        }
+        self.next_wanted(priority, except, left)
     }
 
     /// The next frame of a priority: the streams whose newest frames go first, and all others together, take turns. `None` when there is none, or `left`

@@ -19,6 +19,7 @@ use rtlive_core::time::Timestamp;
 use rtlive_drivers::input::told;
 
 use super::accounts::{self, Accounts};
+use super::cover::Told;
 use super::file::{File, JournalRow};
 use super::gaps::Gaps;
 use super::keeper::AFTER_MEMORY;
@@ -67,6 +68,7 @@ impl Store {
     pub(super) fn take_over(&mut self, memory: &Self, knows_kept: bool) -> Result<(), StoreError> {
         let predecessor = self.file.meta()?.map(|_| self.epoch);
         self.begin(predecessor, AFTER_MEMORY);
+        self.told.clear();
         if knows_kept {
             self.kept.clear();
         }
@@ -107,6 +109,8 @@ impl Store {
             snapshot_bytes: 0,
             commits: 0,
             gaps: Gaps::default(),
+            told: Told::default(),
+            lost_levels: Vec::new(),
             hint: LinkHint::default(),
             fronts: BTreeMap::new(),
             passed_over: BTreeMap::new(),
@@ -147,6 +151,11 @@ impl Store {
             store.snapshot_bytes = saved.bytes;
             store.accounts = Accounts::of(saved.accounts);
             store.gaps.restore(saved.gaps);
+            store.told = saved.told;
+            // Every tail of an earlier epoch was sealed when the next one began.
+            for tail in saved.tails.into_iter().filter(|_| saved.epoch == store.epoch) {
+                store.tails.append(tail.stream, tail.first, tail.records, tail.since);
+            }
             store.kept = saved.kept;
             store.plan = Some(saved.plan.clone());
             recovered.last_commit_at = Some(saved.at);
@@ -220,13 +229,17 @@ impl Store {
         if self.is_damaged() {
             self.count_frames()?;
         }
+        self.drop_sealed();
         let mut emitted = emitted.into_iter();
         let mut given_up: Vec<StreamKey> = Vec::new();
         for chunk in std::mem::take(&mut self.unresumed) {
             let Some(plan) = self.plan.clone() else { break };
-            let Chunk { ranges, events, epoch, at, .. } = chunk;
+            let Chunk { ranges, events, epoch, at, lost, .. } = chunk;
+            lost.iter().for_each(|lost| self.told.lose(lost));
             let mut records: BTreeMap<StreamId, Vec<Record>> = BTreeMap::new();
-            for Emitted { stream, record } in emitted.next().unwrap_or_default() {
+            for emitted in emitted.next().unwrap_or_default() {
+                self.told.emit(&plan, &emitted);
+                let Emitted { stream, record } = emitted;
                 records.entry(stream).or_default().push(record);
             }
             // Every tail of an earlier epoch was sealed when the next one began.
@@ -249,11 +262,12 @@ impl Store {
             }
             for (_, event) in events {
                 if let Event::Reload(plan) = event {
-                    self.plan = Some(plan);
+                    self.change_plan(plan);
                 }
             }
         }
         if !given_up.is_empty() || self.is_damaged() {
+            self.told.clear();
             self.give_up_unsealed()?;
         }
         self.file.set_replays(0)
@@ -268,9 +282,25 @@ impl Store {
         let end = self.unresumed.last().map_or(self.boot.now, |chunk| chunk.at);
         self.lost = Some((None, self.lost.map_or(end, |(_, to)| to)));
         self.unresumed.clear();
+        self.tails.clear();
+        self.told.clear();
         self.plan = None;
         self.count_frames()?;
         self.give_up_unsealed()
+    }
+
+    /// Records of the snapshot's tails that are in frames by now are in no tail.
+    fn drop_sealed(&mut self) {
+        let Some(plan) = self.plan.clone() else { return };
+        for id in self.tails.streams() {
+            let (Some(tail), Some(stream)) = (self.tails.take(id), plan.streams.get(id.index())) else { continue };
+            let sealed_to = self.accounts.of_stream(stream).sealed_to;
+            let sealed = usize::try_from((sealed_to + 1).saturating_sub(tail.first)).unwrap_or(usize::MAX);
+            if sealed < tail.records.len() {
+                let first = tail.first.max(sealed_to + 1);
+                self.tails.append(id, first, tail.records.into_iter().skip(sealed), tail.since);
+            }
+        }
     }
 
     fn is_damaged(&self) -> bool {

@@ -1,7 +1,5 @@
 //! Sealing: a tail becomes frames, or JSON messages.
 
-use std::time::Duration;
-
 use rtlive_core::frame::{self, Density, Origin, SealError};
 use rtlive_core::journal::StreamKey;
 use rtlive_core::json;
@@ -10,10 +8,7 @@ use rtlive_core::reading::SeriesInfo;
 use rtlive_core::record::{Epoch, Gap, Record};
 use rtlive_core::time::Timestamp;
 
-use super::tails::Tail;
-
-/// Frames end with these spans of event time, so that the levels of a ladder can stand for each other span by span.
-const SPAN: Duration = Duration::from_secs(3600);
+use super::tails::{self, Tail};
 
 /// How long a JSON message may be, in bytes; more records go into the next. Small enough for every broker's default.
 const JSON_MESSAGE_BYTES_MAX: usize = 64 << 10;
@@ -114,7 +109,7 @@ fn spans<'a>(context: &Context<'_>, records: &'a [Record]) -> Vec<&'a [Record]> 
     let (mut newest, mut begun) = (None, 0);
     for (place, record) in records.iter().enumerate() {
         // Late records of an earlier span stay with those that came with them.
-        let span = record.span().map(|(start, _)| start.floor(SPAN));
+        let span = record.span().map(|(start, _)| start.floor(tails::span(context.stream)));
         if place > begun && (place - begun >= count_max || (newest.is_some() && span > newest)) {
             cuts.push(place);
             begun = place;

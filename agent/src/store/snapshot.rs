@@ -3,11 +3,12 @@
 use std::sync::Arc;
 
 use rtlive_core::journal::{Account, StreamKey};
-use rtlive_core::plan::Plan;
-use rtlive_core::record::Gap;
+use rtlive_core::plan::{Plan, StreamId};
+use rtlive_core::record::{Epoch, Gap, Record};
 use rtlive_core::time::Timestamp;
 use serde::{Deserialize, Serialize};
 
+use super::cover::Told;
 use crate::stage::Kept;
 
 /// The version of the layout; another one is not read.
@@ -26,6 +27,12 @@ pub struct SavedSnapshot {
     pub accounts: Vec<(StreamKey, Account)>,
     /// The gaps that wait to be numbered.
     pub gaps: Vec<Gap>,
+    /// The epoch that numbers count in.
+    pub epoch: Epoch,
+    /// Records that are in no frame yet, and that the journal behind this does not lead to.
+    pub tails: Vec<SavedTail>,
+    /// What coarser levels of ladders have told.
+    pub told: Told,
     /// What drivers keep.
     pub kept: Kept,
     /// What the engine computes from here on.
@@ -35,6 +42,19 @@ pub struct SavedSnapshot {
     /// The length of the bytes that this was read from.
     #[serde(skip)]
     pub bytes: u64,
+}
+
+/// The tail of a stream.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct SavedTail {
+    /// The stream, by the plan of the snapshot.
+    pub stream: StreamId,
+    /// The number of the first record.
+    pub first: u64,
+    /// When it was committed.
+    pub since: Timestamp,
+    /// The records.
+    pub records: Vec<Record>,
 }
 
 impl SavedSnapshot {

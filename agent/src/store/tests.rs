@@ -3,6 +3,7 @@
 mod bounds;
 mod damage;
 mod keeper;
+mod ladder;
 mod model;
 mod order;
 
@@ -53,6 +54,7 @@ fn plan() -> Arc<Plan> {
         rules: Vec::new(),
         quality: Vec::new(),
         derived: Vec::new(),
+        ladders: Vec::new(),
     })
 }
 

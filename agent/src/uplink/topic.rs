@@ -76,6 +76,7 @@ mod tests {
             rules: Vec::new(),
             quality: Vec::new(),
             derived: Vec::new(),
+            ladders: Vec::new(),
         };
         let mut topics = Topics::new(plan.into(), "rtlive/{agent}/{stream}".parse().unwrap());
         for (stream, topic) in [

@@ -94,6 +94,7 @@ pub(crate) fn plan(number: u64) -> Arc<Plan> {
         rules,
         quality: quality(has(2)),
         derived: Vec::new(),
+        ladders: Vec::new(),
     })
 }
 

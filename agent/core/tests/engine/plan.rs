@@ -34,6 +34,7 @@ impl Planned {
             rules: Vec::new(),
             quality: Vec::new(),
             derived: Vec::new(),
+            ladders: Vec::new(),
         })
         .input("a", out_of_order)
     }

@@ -42,6 +42,7 @@ fn blank_plan() -> Plan {
         rules: Vec::new(),
         quality: Vec::new(),
         derived: Vec::new(),
+        ladders: Vec::new(),
     }
 }
 
