@@ -12,6 +12,7 @@ use serde::Serialize;
 
 use crate::check::Config;
 use crate::quantity::write_span;
+use crate::reach::{self, write_reach};
 use crate::stream::selection;
 
 /// Bytes of a value in a frame with its share of the time stamp: columns and zstd on sensor series of 60 to 600 readings.
@@ -24,10 +25,10 @@ const BYTES_PER_MESSAGE: f64 = 300.0;
 const FRAME_BYTES_PER_SERIES: f64 = 8.0;
 
 /// Bytes of what every record has in JSON: agent, epoch, stream, number, series, time.
-const JSON_BYTES_PER_RECORD: f64 = 170.0;
+pub(crate) const JSON_BYTES_PER_RECORD: f64 = 170.0;
 
 /// Bytes of a value in JSON with its name.
-const JSON_BYTES_PER_VALUE: f64 = 20.0;
+pub(crate) const JSON_BYTES_PER_VALUE: f64 = 20.0;
 
 /// Bytes that a commit costs on the device whatever it holds: SQLite's log and checkpoint, and the file system's own journal (ext4).
 const FLASH_BYTES_PER_COMMIT: f64 = 45_000.0;
@@ -38,11 +39,12 @@ const FLASH_WRITES_PER_BYTE: f64 = 3.0;
 const SECONDS_PER_DAY: f64 = 86_400.0;
 
 /// The assumptions, as they are told.
-const ASSUMPTIONS: [&str; 5] = [
+const ASSUMPTIONS: [&str; 6] = [
     "4 bytes a value in a frame, and 8 bytes for each series that the frame names",
     "170 bytes a record in JSON, and 20 bytes a value",
     "300 bytes a message for envelope, topic, TCP/IP and acknowledgement; a message a commit unless `batch` says otherwise",
     "on flash 45 kB a commit, and what is stored written 3 times",
+    "in the store 3 bytes a value while the link is gone; in JSON as on the link",
     "a good link: no backlog, nothing sent twice",
 ];
 
@@ -109,6 +111,11 @@ pub struct StreamForecast {
     pub records_per_second: Option<f64>,
     /// Bytes a day on the link; likewise.
     pub link_bytes_per_day: Option<u64>,
+    /// How far back the store reaches when the link is gone, in seconds; likewise the least.
+    pub reach_seconds: Option<u64>,
+    /// Values of a record.
+    #[serde(skip)]
+    pub(crate) values_per_record: f64,
 }
 
 /// What a selection gets from the inputs.
@@ -143,8 +150,10 @@ impl Forecast {
                 },
             })
             .collect();
-        let streams: Vec<StreamForecast> =
+        let mut streams: Vec<StreamForecast> =
             config.plan.streams.iter().map(|stream| stream_forecast(stream, &inputs, commit_every)).collect();
+        let reaches = reach::reaches(&config.plan, &streams, &config.store);
+        streams.iter_mut().zip(reaches).for_each(|(stream, reach)| stream.reach_seconds = reach);
         let sent: u64 = streams.iter().filter_map(|stream| stream.link_bytes_per_day).sum();
         let rate_unknown = inputs.iter().filter(|input| input.readings_per_second.is_none());
         Self {
@@ -183,6 +192,8 @@ fn stream_forecast(stream: &StreamPlan, inputs: &[InputForecast], commit_every: 
         series: 0,
         records_per_second: None,
         link_bytes_per_day: None,
+        reach_seconds: None,
+        values_per_record: 1.0,
     };
     let Some((filters, every)) = selection(stream) else { return blank };
     let flow = flow(filters, inputs);
@@ -200,6 +211,7 @@ fn stream_forecast(stream: &StreamPlan, inputs: &[InputForecast], commit_every: 
         series: flow.series as usize,
         records_per_second: (!flow.is_unknown).then_some(records_per_second),
         link_bytes_per_day: (!flow.is_unknown).then_some((bytes * SECONDS_PER_DAY) as u64),
+        values_per_record,
         ..blank
     }
 }
@@ -325,6 +337,12 @@ impl fmt::Display for Forecast {
         match (&self.uplink, self.link_bytes_per_day) {
             (Some(broker), Some(bytes)) => writeln!(f, "link: {} to {broker}", self.a_day(bytes))?,
             _ => writeln!(f, "link: none; what is read is stored on this machine")?,
+        }
+        let reach = |stream: &StreamForecast| Some(format!("{} {}", stream.name, write_reach(stream.reach_seconds?)));
+        let reaches: Vec<String> = self.streams.iter().filter_map(reach).collect();
+        if !reaches.is_empty() {
+            let most = if self.rate_unknown.is_empty() { "" } else { " at most" };
+            writeln!(f, "when the link is gone, the store reaches back{most}: {}", reaches.join(", "))?;
         }
         writeln!(f, "flash: {}", self.a_day(self.flash_bytes_per_day))?;
         if !self.rate_unknown.is_empty() {

@@ -30,6 +30,7 @@ pub mod name;
 pub mod options;
 pub mod quality;
 pub mod quantity;
+mod reach;
 pub mod reference;
 pub mod report;
 pub mod rule;

@@ -234,3 +234,41 @@ fn the_reference_has_every_driver() {
     assert!(text.contains("##### In `registers`"), "{text}");
     assert!(text.contains("Not yet in this version: `schedule`."), "{text}");
 }
+
+#[test]
+fn history_at_some_resolution_outlives_detail() {
+    let text = "
+        [inputs.a]
+        driver = 'bus'
+        port = '/dev/ttyS0'
+        every = '1s'
+        [[inputs.a.devices]]
+        unit_id = [1, 2, 3, 4, 5, 6, 7, 8, 9, 10]
+        registers = [REGISTERS]
+        [streams.raw]
+        select = '#'
+        [windows.minute]
+        select = '#'
+        every = '1m'
+        [windows.quarter]
+        select = '#'
+        every = '15m'
+        compute = ['count', 'min', 'max', 'mean']
+        [ladders.all]
+        levels = ['raw', 'minute', 'quarter']
+        [store]
+        max_bytes = '32 MiB'
+        max_age = '184d'
+    ";
+    let registers: Vec<String> = (0..10).map(|n| format!("{{ series = 's{n}', address = {n} }}")).collect();
+    let config = checked(&text.replace("REGISTERS", &registers.join(", "))).unwrap();
+    let forecast = rtlive_config::forecast::Forecast::of(&config);
+    let days = |name: &str| {
+        let stream = forecast.streams.iter().find(|stream| stream.name == name).unwrap();
+        assert!((1..=100).contains(&stream.series), "{}", stream.series);
+        stream.reach_seconds.unwrap() / 86_400
+    };
+    assert!(days("quarter") >= 183, "{}", days("quarter"));
+    assert!(days("minute") < days("quarter") && days("raw") <= days("minute"));
+    assert!(forecast.to_string().contains("when the link is gone, the store reaches back: "));
+}
