@@ -74,7 +74,7 @@ fn check_root<I>(root: &Table<'_>, catalogue: &dyn Catalogue<I>, machine_id: Opt
     let quality = quality::check(root);
     let streams = stream::check(root, labels);
     let ladders = ladder::check(root, &streams);
-    let (derived, kinds) = derived::check(root, &mut input_plans);
+    let (derived, kinds) = derived::check(root, &streams, &mut input_plans);
     let rules = rule::check(root, labels, &kinds);
     let store = root.table_or_empty("store").and_then(|table| store::check(&table));
     if let Some(store) = &store {

@@ -3,7 +3,10 @@
 use std::time::Duration;
 
 use rtlive_core::expr::{Expression, Kind};
-use rtlive_core::plan::{Binding, BindingSource, DerivedPlan, InputPlan, Join};
+use rtlive_core::plan::{
+    Binding, BindingSource, DerivedPlan, Function, InputPlan, Join, StreamId, StreamKind, StreamPlan, WindowJoin,
+    WindowKind, WindowPlan,
+};
 use rtlive_core::reading::{InputId, is_series_name};
 use rtlive_core::selector::Selector;
 use rtlive_core::template::{Piece, Template};
@@ -34,15 +37,19 @@ options! {
         /// series for each that it selects, and the other names may use its levels (`"meters/{1}/current"`). The first name gives the
         /// times at which there is a reading.
         pub bindings: Named<Source> as "let",
-        /// The value, by the names of `let`.
+        /// The value, by the names of `let`; with `over`, by their aggregates: `"u.mean * i.max"`.
         pub expr: String,
-        /// How old the values of the other names may be, from the time of the first. Must be there with more than one name.
+        /// How old the values of the other names may be, from the time of the first. Must be there with more than one name, unless there
+        /// is `over`.
         pub within: Option<Span>,
+        /// The name of a window (not of sessions) whose aggregates are joined instead of readings: there is a reading at the start of each
+        /// window of the first name, once the windows of all have closed.
+        pub over: Option<String>,
         /// What happens where a value of another name is missing.
         pub join: Join = "inner",
         /// The unit, as it stands beside the values.
         pub unit: Option<String>,
-        later: ["class", "over"],
+        later: ["class"],
     }
 }
 
@@ -68,10 +75,15 @@ struct Draft<'a> {
     looks_at: Vec<Selector>,
     bindings: Vec<Binding>,
     options: DerivedOptions,
+    over: Option<(StreamId, &'a WindowPlan)>,
 }
 
 /// Checks `[derived.*]`; the derived series, those that others depend on first, whose inputs follow the `inputs` that there are.
-pub(crate) fn check(root: &Table<'_>, inputs: &mut Vec<InputPlan>) -> (Vec<DerivedPlan>, Kinds) {
+pub(crate) fn check(
+    root: &Table<'_>,
+    streams: &[StreamPlan],
+    inputs: &mut Vec<InputPlan>,
+) -> (Vec<DerivedPlan>, Kinds) {
     let mut kinds = Kinds::default();
     let Some(derived) = root.table("derived") else { return (Vec::new(), kinds) };
     let mut tables = derived.tables();
@@ -80,7 +92,7 @@ pub(crate) fn check(root: &Table<'_>, inputs: &mut Vec<InputPlan>) -> (Vec<Deriv
         return (Vec::new(), kinds);
     }
     tables.sort_by_key(|(name, _)| *name);
-    let drafts: Vec<Draft<'_>> = tables.into_iter().filter_map(|(name, table)| draft(name, table)).collect();
+    let drafts: Vec<Draft<'_>> = tables.into_iter().filter_map(|(name, table)| draft(name, table, streams)).collect();
     for (i, one) in drafts.iter().enumerate() {
         if let Some(other) = drafts.iter().take(i).find(|other| other.makes.overlaps(&one.makes)) {
             let found = format!("\"{}\", beside \"{}\" at {}", one.name, other.name, other.table.place_of("expr"));
@@ -94,7 +106,7 @@ pub(crate) fn check(root: &Table<'_>, inputs: &mut Vec<InputPlan>) -> (Vec<Deriv
     (plans, kinds)
 }
 
-fn draft<'a>(name: &str, table: Table<'a>) -> Option<Draft<'a>> {
+fn draft<'a>(name: &str, table: Table<'a>, streams: &'a [StreamPlan]) -> Option<Draft<'a>> {
     let options = DerivedOptions::read(&table);
     let expected =
         "a series such as \"plant/power\", with levels of the filter in `let` as places: \"meters/{1}/power\"";
@@ -109,7 +121,15 @@ fn draft<'a>(name: &str, table: Table<'a>) -> Option<Draft<'a>> {
         table.mistake("", expected, found);
         right = false;
     }
-    if options.bindings.0.len() > 1 && options.within.is_none() {
+    let over = options.over.as_ref().map(|name| window(&table, name, streams));
+    right &= over != Some(None);
+    let over = over.flatten();
+    if options.over.is_some() {
+        if options.within.is_some() {
+            table.mistake("within", "no `within` beside `over`: aggregates of the same window are joined", "one");
+            right = false;
+        }
+    } else if options.bindings.0.len() > 1 && options.within.is_none() {
         table.mistake("let", "`within` beside more than one name: how old the values of the others may be", "none");
         right = false;
     }
@@ -132,8 +152,43 @@ fn draft<'a>(name: &str, table: Table<'a>) -> Option<Draft<'a>> {
     }
     let own = Binding { name: "".into(), source: BindingSource::Series(template.clone()) };
     let makes = looked_at(&bindings, &own)?;
-    let looks_at = bindings.iter().filter_map(|binding| looked_at(&bindings, binding)).collect();
-    Some(Draft { table, name: template, makes, looks_at, bindings, options })
+    let looks_at: Vec<Selector> = bindings.iter().filter_map(|binding| looked_at(&bindings, binding)).collect();
+    if let Some((_, window)) = over {
+        let is_taken = |filter: &Selector| window.select.iter().any(|select| select.overlaps(filter));
+        if let Some(filter) = looks_at.iter().find(|filter| !is_taken(filter)) {
+            let over = options.over.as_deref().unwrap_or_default();
+            table.mistake(
+                "over",
+                "a window that selects all series of `let`",
+                format!("{over:?}, which takes none of \"{filter}\""),
+            );
+            return None;
+        }
+    }
+    Some(Draft { table, name: template, makes, looks_at, bindings, options, over })
+}
+
+/// The window of a name, whose aggregates are joined.
+fn window<'a>(table: &Table<'_>, name: &str, streams: &'a [StreamPlan]) -> Option<(StreamId, &'a WindowPlan)> {
+    let windows = (0..).zip(streams).filter_map(|(place, stream)| match &stream.kind {
+        StreamKind::Window(window) => Some((StreamId(place), &stream.name, window)),
+        _ => None,
+    });
+    let Some((stream, _, window)) = windows.clone().find(|(_, known, _)| &***known == name) else {
+        let names: Vec<&str> = windows.map(|(_, name, _)| &**name).collect();
+        let names = if names.is_empty() { "none".into() } else { names.join(", ") };
+        table.mistake("over", format!("the name of a window (there is {names})"), format!("{name:?}"));
+        return None;
+    };
+    if matches!(window.kind, WindowKind::Session { .. }) {
+        table.mistake(
+            "over",
+            "a window that begins at the same time for all series",
+            format!("{name:?}, which has sessions"),
+        );
+        return None;
+    }
+    Some((stream, window))
 }
 
 /// Whether a template is the name of a series once its places are filled in.
@@ -176,23 +231,63 @@ fn in_order(mut drafts: Vec<Draft<'_>>) -> Vec<Draft<'_>> {
 
 impl Draft<'_> {
     fn finish(self, kinds: &mut Kinds, inputs: &mut Vec<InputPlan>) -> Option<DerivedPlan> {
-        let Self { table, name, makes, bindings, options, .. } = self;
-        let names: Vec<(&str, Kind)> =
-            bindings.iter().map(|binding| (&*binding.name, kinds.of(&bindings, &binding.name))).collect();
-        let expr = match Expression::parse_typed(&options.expr, &names) {
+        let Self { table, name, makes, bindings, options, over, .. } = self;
+        let kind = |binding: &Binding| kinds.of(&bindings, &binding.name);
+        let names: Vec<(Binding, Kind, Option<Function>)> = match over {
+            None => bindings.iter().map(|binding| (binding.clone(), kind(binding), None)).collect(),
+            Some((_, window)) => {
+                let aggregates = |binding| window.compute.iter().map(move |&function| aggregate(binding, function));
+                bindings.iter().flat_map(aggregates).collect()
+            }
+        };
+        let known: Vec<(&str, Kind)> = names.iter().map(|(binding, kind, _)| (&*binding.name, *kind)).collect();
+        let mut expr = match Expression::parse_typed(&options.expr, &known) {
             Ok(expr) => expr,
             Err(error) => {
                 table.mistake_in_text("expr", error.at, error.expected, error.found);
                 return None;
             }
         };
+        let (mut bindings, mut window_join) = (bindings, None);
+        if let Some((window, _)) = over {
+            // Those that the expression does without are not joined, so that nothing waits for them.
+            let is_used = |name: &str| {
+                let others: Vec<_> = known.iter().copied().filter(|(other, _)| *other != name).collect();
+                Expression::parse_typed(&options.expr, &others).is_err()
+            };
+            let used: Vec<_> = names.iter().filter(|(binding, ..)| is_used(&binding.name)).collect();
+            let is_of = |name: &str, (aggregate, ..): &&&(Binding, Kind, Option<Function>)| {
+                aggregate.name.strip_prefix(name).is_some_and(|rest| rest.starts_with('.'))
+            };
+            if let Some(unused) = bindings.iter().find(|binding| !used.iter().any(|one| is_of(&binding.name, &one))) {
+                let expected = "names that `expr` uses, each with an aggregate such as `u.mean`";
+                table.mistake("let", expected, format!("`{}`, which it does not", unused.name));
+                return None;
+            }
+            let known: Vec<(&str, Kind)> = used.iter().map(|(binding, kind, _)| (&*binding.name, *kind)).collect();
+            expr = Expression::parse_typed(&options.expr, &known).ok()?;
+            let functions = used.iter().filter_map(|(.., function)| *function).collect();
+            window_join = Some(WindowJoin { window, functions });
+            bindings = used.iter().map(|(binding, ..)| binding.clone()).collect();
+        }
         kinds.0.push((makes, expr.kind()));
         let input = InputId(u16::try_from(inputs.len()).ok()?);
         inputs.push(InputPlan::derived(&name));
         let within = options.within.map_or(Duration::ZERO, |within| within.0);
         let unit = options.unit.map(Into::into);
-        Some(DerivedPlan { name, input, bindings, within, join: options.join, expr, unit })
+        Some(DerivedPlan { name, input, bindings, within, join: options.join, expr, unit, over: window_join })
     }
+}
+
+/// An aggregate of what a name stands for, and what is known of its values.
+fn aggregate(binding: &Binding, function: Function) -> (Binding, Kind, Option<Function>) {
+    let kind = match function {
+        Function::First | Function::Last => Kind::Any,
+        Function::TimeInState => Kind::Text,
+        _ => Kind::Number,
+    };
+    let name = format!("{}.{}", binding.name, function.name()).into();
+    (Binding { name, source: binding.source.clone() }, kind, Some(function))
 }
 
 /// The series that derived series make, as filters, for those who ask whether anybody makes one.

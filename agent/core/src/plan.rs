@@ -328,6 +328,17 @@ pub struct DerivedPlan {
     pub expr: Expression,
     /// Its unit.
     pub unit: Option<Arc<str>>,
+    /// Where the names are aggregates, not readings: which.
+    pub over: Option<WindowJoin>,
+}
+
+/// The aggregates that a derived series is computed from, for each window anew. Nothing else is near enough, so that `within` is nothing.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct WindowJoin {
+    /// The stream of the windows, which are those of all series at the same times: no sessions.
+    pub window: StreamId,
+    /// For each name the function, which the window computes.
+    pub functions: Vec<Function>,
 }
 
 /// What a derived series does where a value is missing.
@@ -398,6 +409,14 @@ impl Plan {
     pub fn input_named(&self, name: &str) -> Option<InputId> {
         let place = self.inputs.iter().position(|input| &*input.name == name)?;
         u16::try_from(place).ok().map(InputId)
+    }
+
+    /// The window of a stream that is one.
+    pub fn window(&self, stream: StreamId) -> Option<&WindowPlan> {
+        match &self.streams.get(stream.index())?.kind {
+            StreamKind::Window(window) => Some(window),
+            _ => None,
+        }
     }
 
     /// The stream with this name.

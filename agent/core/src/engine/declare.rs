@@ -42,7 +42,7 @@ impl Engine {
         while let Some(name) = self.series.infos.get(place).map(|info| Arc::clone(&info.name)) {
             let id = SeriesId(place as u32);
             for (instance, side) in self.derived.take_wanted(&name) {
-                self.derived.bind(instance, side, id, &mut self.series);
+                self.derived.bind(&plan, instance, side, id, &mut self.series);
             }
             for (number, derived) in plan.derived.iter().enumerate() {
                 if derived.is_made_by(&name) {
@@ -70,11 +70,12 @@ impl Engine {
             }
         };
         let Some((id, route)) = id.and_then(|id| Some((id, self.series.routes.get(id.index())?))) else { return };
-        let instance = self.derived.add(number, id, route.source, derived.bindings.len());
+        let plan = Arc::clone(&self.plan);
+        let instance = self.derived.add(number, derived, id, route.source);
         for (side, binding) in derived.bindings.iter().enumerate() {
             let Some(name) = binding.series_of(maker) else { continue };
             match self.series.id(&name) {
-                Some(series) => self.derived.bind(instance, side, series, &mut self.series),
+                Some(series) => self.derived.bind(&plan, instance, side, series, &mut self.series),
                 None => self.derived.want(name, instance, side),
             }
         }

@@ -15,6 +15,12 @@
 //! would have changed is counted as `late`. Derived readings have the joint watermark for their own, so that windows and other derived
 //! series over them go the same way.
 //!
+//! A window join (`over`) is the same over aggregates: a name is a function of a window stream over a series, its samples are the newest
+//! revisions of final aggregates, each at the start of its window, and only those of the same start meet. It is computed once the windows
+//! of all its series have **closed**, so that no revision comes after it: a derived series has one reading for each time. As windows
+//! are told at the end of an event, it comes after them ([`Derived::release`]). An inner one waits for all sides, silent ones too: without
+//! them there would be nothing, and a source that was cut off sends them yet.
+//!
 //! Each definition of the plan has an input of its own there, with a source for each instance: their accounts, times and state are those
 //! of an input.
 
@@ -23,13 +29,15 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
+use super::moment::{Moment, reading, value};
 use super::rule::Recent;
 use super::series::SeriesTable;
 use super::watermark::Source;
-use crate::expr::{Sample, Scope};
-use crate::plan::{DerivedPlan, Join, Plan};
-use crate::reading::{ClockState, InputId, Quality, Reading, Scalar, SeriesId, Value};
-use crate::time::Timestamp;
+use crate::expr::Sample;
+use crate::plan::{DerivedPlan, Function, Join, Plan, StreamId};
+use crate::reading::{InputId, Quality, Reading, SeriesId, Value};
+use crate::record::{Emitted, Record};
+use crate::time::{Timestamp, nanos};
 
 /// How many readings of a series wait for others at most: an hour at 1 Hz, in 250 kB. When more do, the oldest waits no longer, and what
 /// depends on it is computed with what has arrived.
@@ -42,13 +50,16 @@ const SAMPLES_BEFORE: usize = 2;
 /// How many readings of a series are kept before the superfluous ones are looked for.
 const SAMPLES_PRUNED_FROM: usize = 16;
 
+/// What is joined: the readings of a series, or what a function of a window's `compute` says of them.
+type Key = (SeriesId, Option<(StreamId, u16)>);
+
 /// All derived series.
 #[derive(Debug, Default)]
 pub(super) struct Derived {
     instances: Vec<Instance>,
     joined: Vec<Joined>,
     /// The places in `joined`.
-    places: BTreeMap<SeriesId, u32>,
+    places: BTreeMap<Key, u32>,
     /// Who waits for a series that was not declared yet: instance and side.
     wanted: BTreeMap<Arc<str>, Vec<(u32, usize)>>,
     /// The instances that look at a series of a source.
@@ -57,6 +68,10 @@ pub(super) struct Derived {
     holding: BTreeMap<u32, InputId>,
     /// Instances whose joint watermark may have moved, by the place of their definition: those that others depend on come first.
     touched: BTreeSet<(u16, u32)>,
+    /// Those over windows, until the windows have been told.
+    waiting: BTreeSet<(u16, u32)>,
+    /// The windows that some are over.
+    windows: BTreeSet<StreamId>,
     /// See [`Derived::take_late`].
     late: BTreeMap<u16, u64>,
     /// Whether rules look at a derived series, so that newest values count.
@@ -75,30 +90,36 @@ struct Instance {
     source: u32,
     /// For each name the place among the joined.
     sides: Vec<Option<u32>>,
+    /// Whether it is over windows.
+    is_windowed: bool,
+    /// Whether silence lets it go on without a side.
+    is_patient: bool,
 }
 
 /// A series that definitions look at.
 #[derive(Debug)]
-struct Joined {
-    series: SeriesId,
+pub(super) struct Joined {
+    key: Key,
     source: u32,
     /// By time, which are distinct.
-    samples: VecDeque<Point>,
-    newest: Recent,
+    pub(super) samples: VecDeque<Point>,
+    pub(super) newest: Recent,
     users: Vec<u32>,
 }
 
 /// A reading that waits, or that is looked back at.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-struct Point {
-    sample: Sample,
-    is_suspect: bool,
+pub(super) struct Point {
+    pub(super) sample: Sample,
+    pub(super) is_suspect: bool,
 }
 
 /// A joined series in a snapshot.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(super) struct SavedJoined {
     series: SeriesId,
+    /// The window and its function, where it is an aggregate of the series.
+    aggregate: Option<(Arc<str>, Function)>,
     samples: Vec<Point>,
     newest: Recent,
 }
@@ -115,55 +136,8 @@ pub(super) struct Computed {
     pub(super) readings: Vec<Reading>,
     /// Times at which something was missing.
     pub(super) missing: u64,
-}
-
-/// The samples of an instance at a time, or with `None` the newest ones.
-struct Moment<'a> {
-    joined: &'a [Joined],
-    sides: &'a [Option<u32>],
-    within: std::time::Duration,
-    at: Timestamp,
-    is_newest: bool,
-}
-
-impl Moment<'_> {
-    fn side(&self, binding: usize) -> Option<&Joined> {
-        self.joined.get((*self.sides.get(binding)?)? as usize)
-    }
-
-    /// The place of the newest sample at or before the time, if it is not too old.
-    fn place(&self, binding: usize) -> Option<(&Joined, usize)> {
-        let side = self.side(binding)?;
-        let place = side.samples.partition_point(|point| point.sample.time <= self.at).checked_sub(1)?;
-        self.is_near(side.samples.get(place)?.sample.time).then_some((side, place))
-    }
-
-    fn is_near(&self, time: Timestamp) -> bool {
-        self.at.since(time) <= self.within
-    }
-
-    fn point(&self, binding: usize) -> Option<&Point> {
-        let (side, place) = self.place(binding)?;
-        side.samples.get(place)
-    }
-}
-
-impl Scope for Moment<'_> {
-    fn newest(&self, binding: usize) -> Option<&Sample> {
-        match self.is_newest {
-            true => self.side(binding)?.newest.newest.as_ref().filter(|sample| self.is_near(sample.time)),
-            false => self.point(binding).map(|point| &point.sample),
-        }
-    }
-
-    fn previous(&self, binding: usize) -> Option<&Sample> {
-        if self.is_newest {
-            self.newest(binding)?;
-            return self.side(binding)?.newest.previous.as_ref();
-        }
-        let (side, place) = self.place(binding)?;
-        side.samples.get(place.checked_sub(1)?).map(|point| &point.sample)
-    }
+    /// Whether it was made of aggregates.
+    pub(super) is_windowed: bool,
 }
 
 impl Joined {
@@ -189,8 +163,17 @@ impl Joined {
 
 impl Derived {
     /// Adds an instance, whose series and source there are. [`Derived::bind`] follows for each name.
-    pub(super) fn add(&mut self, derived: u16, series: SeriesId, source: u32, names: usize) -> u32 {
-        self.instances.push(Instance { derived, series, source, sides: vec![None; names] });
+    pub(super) fn add(&mut self, number: u16, derived: &DerivedPlan, series: SeriesId, source: u32) -> u32 {
+        self.windows.extend(derived.over.as_ref().map(|over| over.window));
+        let is_windowed = derived.over.is_some();
+        self.instances.push(Instance {
+            derived: number,
+            series,
+            source,
+            sides: vec![None; derived.bindings.len()],
+            is_windowed,
+            is_patient: is_windowed && derived.join == Join::Inner,
+        });
         (self.instances.len() - 1) as u32
     }
 
@@ -205,15 +188,27 @@ impl Derived {
     }
 
     /// Gives a name of an instance its series, and the series its place among the joined.
-    pub(super) fn bind(&mut self, instance: u32, side: usize, series: SeriesId, table: &mut SeriesTable) {
+    pub(super) fn bind(&mut self, plan: &Plan, instance: u32, side: usize, series: SeriesId, table: &mut SeriesTable) {
         let Some(route) = table.routes.get_mut(series.index()) else { return };
-        let place = *self.places.entry(series).or_insert_with(|| {
+        let Some(entry) = self.instances.get(instance as usize) else { return };
+        let is_patient = entry.is_patient;
+        let key = match plan.derived.get(usize::from(entry.derived)).and_then(|derived| derived.over.as_ref()) {
+            None => (series, None),
+            Some(over) => {
+                let function = over.functions.get(side).and_then(|&function| place_of(plan, over.window, function));
+                let Some(function) = function else { return };
+                (series, Some((over.window, function)))
+            }
+        };
+        let place = *self.places.entry(key).or_insert_with(|| {
             let place = self.joined.len() as u32;
             let (samples, newest, users) = (VecDeque::new(), Recent::default(), Vec::new());
-            self.joined.push(Joined { series, source: route.source, samples, newest, users });
+            self.joined.push(Joined { key, source: route.source, samples, newest, users });
             place
         });
-        route.joined = Some(place);
+        if key.1.is_none() {
+            route.joined = Some(place);
+        }
         if let Some(entry) = self.instances.get_mut(instance as usize).and_then(|entry| entry.sides.get_mut(side)) {
             *entry = Some(place);
         }
@@ -223,19 +218,20 @@ impl Derived {
             joined.users.push(instance);
         }
         self.by_source.entry(route.source).or_default().insert(instance);
-        if let Some(input) = route.input.filter(|_| side > 0) {
+        if let Some(input) = route.input.filter(|_| side > 0 && !is_patient) {
             self.holding.insert(route.source, input);
         }
     }
 
     /// A series comes from another source from now on.
     pub(super) fn moved(&mut self, series: SeriesId, source: u32, table: &SeriesTable) {
-        let place = self.places.get(&series).copied();
-        let Some(joined) = place.and_then(|place| self.joined.get_mut(place as usize)) else { return };
-        joined.source = source;
-        self.by_source.entry(source).or_default().extend(&joined.users);
-        let others = self.instances.iter().flat_map(|instance| instance.sides.iter().skip(1).flatten());
-        let others = others.filter_map(|&side| table.routes.get(self.joined.get(side as usize)?.series.index()));
+        for joined in self.joined.iter_mut().filter(|joined| joined.key.0 == series) {
+            joined.source = source;
+            self.by_source.entry(source).or_default().extend(&joined.users);
+        }
+        let hurried = self.instances.iter().filter(|instance| !instance.is_patient);
+        let others = hurried.flat_map(|instance| instance.sides.iter().skip(1).flatten());
+        let others = others.filter_map(|&side| table.routes.get(self.joined.get(side as usize)?.key.0.index()));
         self.holding = others.filter_map(|route| Some((route.source, route.input?))).collect();
     }
 
@@ -256,18 +252,53 @@ impl Derived {
         if self.by_source.is_empty() {
             return;
         }
-        for &instance in self.by_source.get(&source).into_iter().flatten() {
-            if let Some(entry) = self.instances.get(instance as usize) {
-                self.touched.insert((entry.derived, instance));
+        for &place in self.by_source.get(&source).into_iter().flatten() {
+            if let Some(instance) = self.instances.get(place as usize) {
+                let list = if instance.is_windowed { &mut self.waiting } else { &mut self.touched };
+                list.insert((instance.derived, place));
             }
         }
     }
 
+    /// Whether some are over windows.
+    pub(super) fn has_windows(&self) -> bool {
+        !self.windows.is_empty()
+    }
+
+    /// The windows have told what the watermarks have passed: those over them may be computed. Whether there are any.
+    pub(super) fn release(&mut self) -> bool {
+        self.touched.append(&mut self.waiting);
+        !self.touched.is_empty()
+    }
+
     /// A reading of a joined series arrives.
     pub(super) fn take(&mut self, place: u32, reading: &Reading, sources: &[Source]) {
-        let Some(joined) = self.joined.get_mut(place as usize) else { return };
         let sample = Sample { time: reading.time, value: reading.sound_value() };
-        joined.insert(Point { sample, is_suspect: reading.quality == Quality::Suspect });
+        self.insert(place, Point { sample, is_suspect: reading.quality == Quality::Suspect }, sources);
+    }
+
+    /// Windows are told: what is final of them is joined.
+    pub(super) fn take_aggregates(&mut self, emitted: &[Emitted], sources: &[Source]) {
+        if self.windows.is_empty() {
+            return;
+        }
+        for Emitted { stream, record } in emitted {
+            let Record::Aggregate(one) = record else { continue };
+            if !self.windows.contains(stream) {
+                continue;
+            }
+            for (function, value) in (0..).zip(&one.values).filter(|_| one.is_final && !one.deleted) {
+                let Some(&place) = self.places.get(&(one.series, Some((*stream, function)))) else { continue };
+                let sample = Sample { time: one.start, value: value.clone() };
+                self.insert(place, Point { sample, is_suspect: false }, sources);
+            }
+        }
+    }
+
+    fn insert(&mut self, place: u32, point: Point, sources: &[Source]) {
+        let Some(joined) = self.joined.get_mut(place as usize) else { return };
+        let (time, series) = (point.sample.time, joined.key.0);
+        joined.insert(point);
         if joined.samples.len() > JOIN_SAMPLES_MAX {
             self.prune(place, sources);
         }
@@ -276,9 +307,14 @@ impl Derived {
         for &user in &joined.users {
             let Some(instance) = self.instances.get(user as usize) else { continue };
             if is_full {
-                self.touched.insert((instance.derived, user));
+                let list = if instance.is_windowed { &mut self.waiting } else { &mut self.touched };
+                list.insert((instance.derived, user));
             }
-            if sources.get(instance.source as usize).is_some_and(|source| reading.time < source.watermark) {
+            // Once for each user, of whatever is joined of a series.
+            let is_of_series = |side: &&u32| self.joined.get(**side as usize).is_some_and(|one| one.key.0 == series);
+            if sources.get(instance.source as usize).is_some_and(|source| time < source.watermark)
+                && instance.sides.iter().flatten().find(is_of_series) == Some(&place)
+            {
                 *self.late.entry(instance.derived).or_default() += 1;
             }
         }
@@ -311,12 +347,14 @@ impl Derived {
         let definition = plan.derived.get(usize::from(instance.derived))?;
         let from = sources.get(instance.source as usize)?.watermark;
         let first = self.joined.get((*instance.sides.first()?)? as usize)?;
-        let to = self.joint_watermark(instance, sources)?;
+        let to = self.joint_watermark(plan, definition, instance, sources)?;
         if to <= from {
             return None;
         }
+        let is_windowed = instance.is_windowed;
         let (input, source, readings) = (definition.input, instance.source, std::mem::take(&mut self.computed));
-        let mut computed = Computed { instance: place, input, source, watermark: to, readings, missing: 0 };
+        let mut computed =
+            Computed { instance: place, input, source, watermark: to, readings, missing: 0, is_windowed };
         let start = first.samples.partition_point(|point| point.sample.time < from);
         for point in first.samples.range(start..).take_while(|point| point.sample.time < to) {
             let at = point.sample.time;
@@ -333,7 +371,14 @@ impl Derived {
         Some(computed)
     }
 
-    fn joint_watermark(&self, instance: &Instance, sources: &[Source]) -> Option<Timestamp> {
+    /// The time up to which all is there; over windows the start up to which all have closed.
+    fn joint_watermark(
+        &self,
+        plan: &Plan,
+        definition: &DerivedPlan,
+        instance: &Instance,
+        sources: &[Source],
+    ) -> Option<Timestamp> {
         let mut joint: Option<Timestamp> = None;
         let mut forced = Timestamp::MIN;
         for (side, place) in instance.sides.iter().enumerate() {
@@ -343,11 +388,19 @@ impl Derived {
                 forced = forced.max(joined.samples.get(oldest).map_or(Timestamp::MIN, |point| point.sample.time));
             }
             let Some(source) = sources.get(joined.source as usize) else { continue };
-            if side == 0 || !source.is_idle {
+            if side == 0 || instance.is_patient || !source.is_idle {
                 joint = Some(joint.map_or(source.watermark, |joint| joint.min(source.watermark)));
             }
         }
-        joint.map(|joint| joint.max(forced))
+        let joint = joint.filter(|&joint| joint > Timestamp::MIN);
+        let joint = match &definition.over {
+            None => joint,
+            Some(over) => {
+                let window = plan.window(over.window)?;
+                joint.map(|joint| window.kind.least_start(nanos(window.lateness), joint))
+            }
+        };
+        joint.or(Some(forced).filter(|&forced| forced > Timestamp::MIN)).map(|joint| joint.max(forced))
     }
 
     /// Lets go of what an instance, and all others, have gone past.
@@ -458,52 +511,51 @@ impl Derived {
 
     /// All are looked at once more: every watermark has moved.
     pub(super) fn touch_all(&mut self) {
-        self.touched = self.instances.iter().zip(0..).map(|(instance, place)| (instance.derived, place)).collect();
+        let (windowed, others) = (0..)
+            .zip(&self.instances)
+            .map(|(place, instance)| (instance.derived, place))
+            .partition(|&(_, place)| self.instances.get(place as usize).is_some_and(|instance| instance.is_windowed));
+        (self.waiting, self.touched) = (windowed, others);
     }
 
     /// What waits, by series.
-    pub(super) fn saved(&self, sources: &[Source]) -> Vec<SavedJoined> {
+    pub(super) fn saved(&self, plan: &Plan, sources: &[Source]) -> Vec<SavedJoined> {
         let known =
             self.joined.iter().filter(|joined| !joined.samples.is_empty() || joined.newest != Recent::default());
-        let mut saved: Vec<_> = known
-            .map(|joined| SavedJoined {
-                series: joined.series,
-                samples: joined.samples.iter().skip(self.superfluous(joined, sources)).cloned().collect(),
-                newest: joined.newest.clone(),
-            })
-            .collect();
-        saved.sort_by_key(|joined| joined.series);
-        saved
+        let mut known: Vec<_> = known.collect();
+        known.sort_by_key(|joined| joined.key);
+        let saved = known.into_iter().map(|joined| SavedJoined {
+            series: joined.key.0,
+            aggregate: joined.key.1.and_then(|(window, function)| {
+                let function = plan.window(window)?.compute.get(usize::from(function))?;
+                Some((Arc::clone(&plan.streams.get(window.index())?.name), *function))
+            }),
+            samples: joined.samples.iter().skip(self.superfluous(joined, sources)).cloned().collect(),
+            newest: joined.newest.clone(),
+        });
+        saved.collect()
     }
 
     /// Puts back what waited. `None` when nobody looks at the series, or it is in no order.
-    pub(super) fn restore(&mut self, saved: SavedJoined) -> Option<()> {
-        let SavedJoined { series, samples, newest } = saved;
+    pub(super) fn restore(&mut self, plan: &Plan, saved: SavedJoined) -> Option<()> {
+        let SavedJoined { series, aggregate, samples, newest } = saved;
+        let aggregate = match aggregate {
+            None => None,
+            Some((name, function)) => {
+                let window = plan.stream_named(&name)?;
+                Some((window, place_of(plan, window, function)?))
+            }
+        };
         let in_order = samples.iter().zip(samples.iter().skip(1)).all(|(a, b)| a.sample.time < b.sample.time);
-        let place = *self.places.get(&series).filter(|_| in_order)?;
+        let place = *self.places.get(&(series, aggregate)).filter(|_| in_order)?;
         let joined = self.joined.get_mut(place as usize)?;
         (joined.samples, joined.newest) = (samples.into(), newest);
         Some(())
     }
 }
 
-/// The value of a definition at a moment; `None` when it is missing.
-fn value(definition: &DerivedPlan, moment: &Moment<'_>) -> Option<Value> {
-    let is_whole = |name: usize| moment.newest(name).is_some_and(|sample| sample.value.is_some());
-    if definition.join == Join::Inner && !(0..definition.bindings.len()).all(is_whole) {
-        return None;
-    }
-    Some(match definition.expr.eval(moment)? {
-        Scalar::Float(value) => Value::Float(value),
-        Scalar::Int(value) => Value::Int(value),
-        Scalar::Bool(value) => Value::Bool(value),
-        Scalar::Text(value) => Value::Text(value.into()),
-    })
-}
-
-/// The reading of a moment, as suspect as what it was made of.
-fn reading(series: SeriesId, moment: &Moment<'_>, value: Value) -> Reading {
-    let is_suspect = (0..moment.sides.len()).filter_map(|name| moment.point(name)).any(|point| point.is_suspect);
-    let quality = if is_suspect { Quality::Suspect } else { Quality::Good };
-    Reading { series, time: moment.at, value, quality, check: None, clock: ClockState::Synced }
+/// The place of a function in what a window computes.
+fn place_of(plan: &Plan, window: StreamId, function: Function) -> Option<u16> {
+    let place = plan.window(window)?.compute.iter().position(|&known| known == function)?;
+    u16::try_from(place).ok()
 }

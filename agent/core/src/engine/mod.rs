@@ -12,7 +12,7 @@
 //! - **Order within the lateness does not count**: the newest revision of each aggregate is the same whatever order its readings took.
 //!
 //! The order of what one event emits is fixed: readings and alerts as they come, then aggregates by end, stream and
-//! series. A window is looked at once per event, so that a burst of late readings makes one revision; but whether a reading is late
+//! series, then what is derived from aggregates, in the same order. A window is looked at once per event, so that a burst of late readings makes one revision; but whether a reading is late
 //! is decided reading by reading, so that the way in which readings are cut into batches does not count either.
 //!
 //! Bad readings, NaN and infinities among them, stay in raw streams and are missing to rules and windows; their time still moves the
@@ -27,6 +27,7 @@ mod course;
 mod declare;
 mod derived;
 mod ledger;
+mod moment;
 mod passage;
 mod quality;
 mod reload;
@@ -62,7 +63,7 @@ pub use window::{PANES_MAX, SLOT_PANES_MAX};
 
 use clock::Clock;
 use derived::{Computed, Derived};
-use passage::Passage;
+use passage::{Origin, Passage};
 use quality::QualityChecks;
 use report::Reports;
 use retired::Retired;
@@ -175,7 +176,7 @@ impl Engine {
         match event {
             Event::Series(declared) => {
                 self.declare(declared);
-                self.settle(out);
+                self.finish(now, out);
             }
             Event::Batch(batch) => self.take(batch, out),
             Event::Tick => self.step(now, out),
@@ -212,6 +213,15 @@ impl Engine {
         }
         self.derived.touch_all();
         self.join(now, out);
+        if self.derived.has_windows() {
+            // What was read ends first, so that joins over windows have all of them.
+            for (place, source) in self.sources.iter_mut().enumerate().filter(|(_, source)| source.has_due()) {
+                if !std::mem::replace(&mut source.is_queued, true) {
+                    self.queued.push(place as u32);
+                }
+            }
+            self.finish(now, out);
+        }
         for (place, source) in self.sources.iter_mut().enumerate() {
             source.watermark = Timestamp::MAX;
             if !source.is_queued {
@@ -247,22 +257,22 @@ impl Engine {
 
     /// Takes the readings of a batch, and what comes of them.
     fn take(&mut self, batch: &Batch, out: &mut Vec<Emitted>) {
-        self.pass(batch, false, out);
+        self.pass(batch, Origin::Input, out);
         self.join(batch.arrival, out);
-        self.settle(out);
+        self.finish(batch.arrival, out);
         self.bound_provisional(out);
     }
 
     /// Computes what joins no longer wait for, and hands it on as the readings of an input.
     fn join(&mut self, arrival: Timestamp, out: &mut Vec<Emitted>) {
         while let Some(computed) = self.derived.compute(&self.plan, &self.sources) {
-            let Computed { instance, input, source, watermark, readings, missing } = computed;
+            let Computed { instance, input, source, watermark, readings, missing, is_windowed } = computed;
             if let Some(account) = self.ledger.inputs.get_mut(usize::from(input.0)).filter(|_| missing > 0) {
                 account.taken += missing;
                 account.drop(MISSING, missing);
             }
             let batch = Batch { input, arrival, readings, rejected: Vec::new() };
-            self.pass(&batch, true, out);
+            self.pass(&batch, if is_windowed { Origin::Windows } else { Origin::Readings }, out);
             self.derived.recycle(batch.readings);
             if let Some(entry) = self.sources.get_mut(source as usize) {
                 entry.watermark = watermark;
@@ -283,8 +293,8 @@ impl Engine {
         }
     }
 
-    /// Takes the readings of a batch on their way; `is_derived` where they were computed from others.
-    fn pass(&mut self, batch: &Batch, is_derived: bool, out: &mut Vec<Emitted>) {
+    /// Takes the readings of a batch on their way.
+    fn pass(&mut self, batch: &Batch, origin: Origin, out: &mut Vec<Emitted>) {
         let place = usize::from(batch.input.0);
         let Self {
             plan,
@@ -322,7 +332,7 @@ impl Engine {
         let series = &*series;
         let mut passage = Passage {
             plan,
-            is_derived,
+            origin,
             arrival: batch.arrival,
             series,
             sources,
@@ -354,7 +364,7 @@ impl Engine {
                     continue;
                 }
             };
-            if reading.time > horizon && clock.is_trusted() && !is_derived {
+            if reading.time > horizon && clock.is_trusted() && origin == Origin::Input {
                 account.quarantined += 1;
                 out.push(Emitted { stream: StreamId::QUARANTINE, record: Record::Reading(reading.clone()) });
                 continue;
@@ -395,14 +405,25 @@ impl Engine {
         rules.evaluate(plan, batch.arrival, out);
     }
 
+    /// Ends an event: windows, and what is derived from them, of which there may be windows again.
+    fn finish(&mut self, now: Timestamp, out: &mut Vec<Emitted>) {
+        self.settle(out);
+        while self.derived.release() {
+            self.join(now, out);
+            self.settle(out);
+        }
+    }
+
     /// Emits what the watermarks of the queued sources have passed and what was revised, then lets go of what has closed.
     fn settle(&mut self, out: &mut Vec<Emitted>) {
-        let Self { sources, windows, ledger, queued, due, .. } = self;
+        let Self { sources, windows, derived, ledger, queued, due, .. } = self;
+        let emitted = out.len();
         windows.collect_touched(sources, due);
         for source in queued.iter().filter_map(|&place| sources.get(place as usize)) {
             windows.collect_due(source, due);
         }
         windows.emit(due, &mut ledger.windows, out);
+        derived.take_aggregates(out.get(emitted..).unwrap_or_default(), sources);
         for place in queued.drain(..) {
             if let Some(source) = sources.get_mut(place as usize) {
                 source.is_queued = false;
@@ -427,7 +448,7 @@ impl Engine {
         rules.step(plan, now, out);
         self.derived.step(&self.plan, &mut self.sources, now);
         self.join(now, out);
-        self.settle(out);
+        self.finish(now, out);
     }
 
     fn report_outage(&self, outage: &Outage, out: &mut Vec<Emitted>) {

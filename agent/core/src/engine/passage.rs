@@ -21,8 +21,7 @@ use crate::time::Timestamp;
 /// What a reading may touch on its way.
 pub(super) struct Passage<'a> {
     pub(super) plan: &'a Plan,
-    /// Whether it was computed: rules have seen it before.
-    pub(super) is_derived: bool,
+    pub(super) origin: Origin,
     /// When it arrived, by the wall clock.
     pub(super) arrival: Timestamp,
     pub(super) series: &'a SeriesTable,
@@ -35,6 +34,17 @@ pub(super) struct Passage<'a> {
     pub(super) report_accounts: &'a mut [ReportAccount],
     /// Sources whose watermark has passed something.
     pub(super) queued: &'a mut Vec<u32>,
+}
+
+/// Where a reading comes from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Origin {
+    /// An input brought it.
+    Input,
+    /// It was derived from readings: rules have seen it on their arrival.
+    Readings,
+    /// It was derived from aggregates.
+    Windows,
 }
 
 /// What became of a reading, for the account of where it came from.
@@ -95,7 +105,7 @@ impl Passage<'_> {
     /// newest values, and not when it is computed.
     #[inline]
     pub(super) fn show_to_rules(&mut self, reading: &Reading, route: &Route, out: &mut Vec<Emitted>) {
-        if self.is_derived {
+        if self.origin == Origin::Readings {
             return;
         }
         if let Some(place) = route.recent {

@@ -23,7 +23,7 @@ use super::snapshot::{
 };
 use super::window::{SavedSlot, Window};
 use super::{Engine, rule};
-use crate::plan::{BindingSource, Condition, Plan, RulePlan, StreamKind, WindowPlan};
+use crate::plan::{BindingSource, Condition, Plan, RulePlan, WindowPlan};
 use crate::reading::{InputId, SeriesId, SeriesInfo};
 use crate::record::Emitted;
 use crate::time::{Timestamp, nanos};
@@ -307,7 +307,7 @@ impl Engine {
         recents.sort_by_key(|(series, _)| *series);
         let (rules, quality, reports) =
             (rules.collect(), self.quality.saved(), self.reports.saved(&self.ledger.reports));
-        let (retired, joined) = (self.retired.clone(), self.derived.saved(&self.sources));
+        let (retired, joined) = (self.retired.clone(), self.derived.saved(&self.plan, &self.sources));
         let clock = self.clock.saved();
         State { inputs, series, windows, retired, rules, recents, joined, quality, reports, clock }
     }
@@ -366,7 +366,7 @@ impl Engine {
             }
         }
         for saved in joined {
-            if self.derived.restore(saved).is_none() {
+            if self.derived.restore(&plan, saved).is_none() {
                 stranger("readings that no join waits for".to_owned());
             }
         }
@@ -474,10 +474,7 @@ impl Engine {
 
 /// The window of a plan with a name.
 fn window_named<'a>(plan: &'a Plan, name: &str) -> Option<&'a WindowPlan> {
-    match &plan.streams.get(plan.stream_named(name)?.index())?.kind {
-        StreamKind::Window(window) => Some(window),
-        _ => None,
-    }
+    plan.window(plan.stream_named(name)?)
 }
 
 /// Whether open windows of one are open windows of the other, with all that its functions need.

@@ -55,7 +55,8 @@ pub(super) fn tokens(text: &str) -> Result<Vec<Token>, ExprError> {
         } else if first == '\'' {
             quoted(rest, at)?
         } else if first.is_alphabetic() || first == '_' {
-            let (name, after) = split(rest, |c| c.is_alphanumeric() || c == '_');
+            // A point is part of a name: `u.mean`, `u.p99.9`.
+            let (name, after) = split(rest, |c| c.is_alphanumeric() || c == '_' || c == '.');
             (Lexeme::Name(name.to_owned()), after)
         } else if let Some((sign, after)) = SIGNS.iter().find_map(|sign| Some((*sign, rest.strip_prefix(sign)?))) {
             (Lexeme::Sign(sign), after)

@@ -303,6 +303,10 @@ impl Parser<'_> {
         if name == "prev" || name == "rate" {
             let argument_at = self.at();
             let place = match self.take() {
+                Lexeme::Name(name) if name.contains('.') => {
+                    let expected = "a name without an aggregate: what a window says has no value before";
+                    return Err(ExprError::new(argument_at, expected, format!("`{name}`")));
+                }
                 Lexeme::Name(argument) => self.binding(&argument, argument_at)?,
                 other => return Err(ExprError::new(argument_at, "a name of `let`", other.describe())),
             };

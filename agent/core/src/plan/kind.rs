@@ -121,6 +121,17 @@ impl WindowKind {
         }
     }
 
+    /// The least start that a window may have which has not closed at a watermark; `lateness` in nanoseconds.
+    pub(crate) fn least_start(&self, lateness: i64, watermark: Timestamp) -> Timestamp {
+        let ended = Timestamp::from_nanos(watermark.as_nanos().saturating_sub(lateness));
+        match self {
+            Self::Tumbling { .. } | Self::Calendar { .. } => self.around(ended).0,
+            Self::Sliding { over: length, .. } | Self::Session { gap: length, .. } => {
+                self.boundary_after(ended.saturating_sub(*length))
+            }
+        }
+    }
+
     /// The first instant after a time at which a window begins, so that no window before it has a start as late; for a session,
     /// which may begin at any, the next.
     pub(crate) fn boundary_after(&self, time: Timestamp) -> Timestamp {

@@ -5,6 +5,7 @@
 mod clock;
 mod derived;
 mod functions;
+mod joins;
 mod kinds;
 mod news;
 mod order;

@@ -8,8 +8,8 @@ use rtlive_core::event::{Batch, Declared, Event};
 use rtlive_core::expr::Expression;
 use rtlive_core::plan::{
     BatchLimit, Binding, BindingSource, Buckets, Condition, Deadband, DerivedPlan, Durability, Format, Function,
-    InputPlan, Join, Plan, Priority, QualityPlan, ReportPlan, RulePlan, Severity, StreamKind, StreamPlan, WindowKind,
-    WindowPlan,
+    InputPlan, Join, Plan, Priority, QualityPlan, ReportPlan, RulePlan, Severity, StreamKind, StreamPlan, WindowJoin,
+    WindowKind, WindowPlan,
 };
 use rtlive_core::reading::{ClockState, InputId, Quality, Reading, SeriesId, SeriesInfo, Value};
 use rtlive_core::record::{Aggregate, Emitted, Record};
@@ -191,7 +191,25 @@ impl Planned {
             join,
             expr: Expression::parse(expr, &names).unwrap(),
             unit: Some("W".into()),
+            over: None,
         });
+        self
+    }
+
+    /// The last derived series is one over a window, whose functions its names end with: `u.mean`.
+    pub(crate) fn over(mut self, window: &str, names: &[(&str, &str)], expr: &str) -> Self {
+        let window = self.0.stream_named(window).unwrap();
+        let derived = self.0.derived.last_mut().unwrap();
+        let source =
+            |name: &str| derived.bindings.iter().find(|binding| &*binding.name == name).unwrap().source.clone();
+        derived.bindings = names
+            .iter()
+            .map(|(name, function)| Binding { name: format!("{name}.{function}").into(), source: source(name) })
+            .collect();
+        let names_with: Vec<_> = derived.bindings.iter().map(|binding| binding.name.clone()).collect();
+        derived.expr = Expression::parse(expr, &names_with).unwrap();
+        let functions = names.iter().map(|(_, function)| function.parse().unwrap()).collect();
+        derived.over = Some(WindowJoin { window, functions });
         self
     }
 

@@ -137,13 +137,7 @@ impl Window {
 
     /// The least start that a window may have which has not closed at a watermark.
     pub(super) fn least_start(&self, watermark: Timestamp) -> Timestamp {
-        let ended = Timestamp::from_nanos(watermark.as_nanos().saturating_sub(self.lateness));
-        match self.kind {
-            WindowKind::Tumbling { .. } | WindowKind::Calendar { .. } => self.kind.around(ended).0,
-            WindowKind::Sliding { over: length, .. } | WindowKind::Session { gap: length, .. } => {
-                self.kind.boundary_after(ended.saturating_sub(length))
-            }
-        }
+        self.kind.least_start(self.lateness, watermark)
     }
 
     /// The least start of a window that follows a pane.
