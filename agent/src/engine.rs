@@ -8,7 +8,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use rtlive_core::plan::Plan;
+use rtlive_core::plan::{Durability, Plan};
 use rtlive_core::reading::InputId;
 use rtlive_drivers::outlet::Clock as _;
 use tokio::sync::{mpsc, oneshot, watch};
@@ -95,7 +95,7 @@ impl EngineTask {
     /// # Errors
     /// What the store said; what was not committed was not acknowledged to any input either.
     pub async fn run(mut self) -> Result<(), StoreError> {
-        let mut next_commit = Instant::now() + self.commit_every;
+        let mut last_commit = Instant::now();
         let mut commit: Option<UnderWay> = None;
         let mut wants_snapshot = false;
         let mut reloads: Vec<oneshot::Sender<()>> = Vec::new();
@@ -108,9 +108,12 @@ impl EngineTask {
             rates.look(std::time::Instant::now(), self.stage.engine().ledger());
             self.stage.tick(self.clock.now());
             self.show(&self.stage.engine().plan().clone());
-            let due = inputs_gone || self.stage.is_urgent() || !reloads.is_empty() || Instant::now() >= next_commit;
+            let due = inputs_gone
+                || self.stage.is_urgent()
+                || !reloads.is_empty()
+                || Instant::now() >= self.commit_at(last_commit);
             if commit.is_none() && due {
-                next_commit = Instant::now() + self.commit_every;
+                last_commit = Instant::now();
                 if let Some(cut) = self.stage.cut(self.clock.now(), wants_snapshot || inputs_gone) {
                     self.tail.is_committed();
                     reloads_under_way.append(&mut reloads);
@@ -120,7 +123,7 @@ impl EngineTask {
                 }
             }
 
-            let wake_at = self.wake_at(next_commit, commit.is_some());
+            let wake_at = self.wake_at(self.commit_at(last_commit), commit.is_some());
             tokio::select! {
                 biased;
                 result = finished(&mut commit) => {
@@ -188,6 +191,11 @@ impl EngineTask {
                 Err(_) => break,
             }
         }
+    }
+
+    /// When the next commit is due, unless something presses more.
+    fn commit_at(&self, last_commit: Instant) -> Instant {
+        last_commit + self.commit_every * if self.stage.may_wait() { Durability::RELAXED_COMMITS } else { 1 }
     }
 
     fn wake_at(&self, next_commit: Instant, committing: bool) -> Instant {

@@ -11,7 +11,7 @@ use std::sync::Arc;
 use rtlive_core::engine::Engine;
 use rtlive_core::event::{ClockChange, Declared, Event, Outage};
 use rtlive_core::journal::{BODY_BYTES_MAX, READINGS_MAX};
-use rtlive_core::plan::{Plan, StreamId};
+use rtlive_core::plan::{Durability, Plan, StreamId};
 use rtlive_core::reading::{ClockState, InputId, SeriesId, Value};
 use rtlive_core::record::Emitted;
 use rtlive_core::time::Timestamp;
@@ -76,6 +76,8 @@ struct Uncommitted {
     bytes: usize,
     alerts: bool,
     urgent: bool,
+    /// Whether anything is more than readings of relaxed inputs and what follows from them.
+    presses: bool,
 }
 
 impl Stage {
@@ -145,6 +147,8 @@ impl Stage {
     /// Takes what a driver delivered.
     pub fn deliver(&mut self, now: Timestamp, delivery: Delivery) {
         let Delivery { input, number, declared, mut batch, state, outage, urgent, ahead } = delivery;
+        let durability = self.engine.plan().inputs.get(usize::from(input.0)).map(|input| input.durability);
+        self.open.presses |= durability != Some(Durability::Relaxed);
         if usize::from(input.0) >= self.inputs.len() {
             return;
         }
@@ -225,6 +229,18 @@ impl Stage {
         let emitted = self.open.records.len();
         self.engine.handle(now, &event, &mut self.open.records);
         let new = self.open.records.get(emitted..).unwrap_or_default();
+        // What time alone changes may be about any input.
+        let is_pressing = match event {
+            Event::Series(_) | Event::Batch(_) | Event::Outage(_) => false,
+            Event::Tick => {
+                let plan = self.engine.plan();
+                // Those of derived series come last.
+                let read = plan.inputs.len().saturating_sub(plan.derived.len());
+                plan.inputs.iter().take(read).any(|input| input.durability == Durability::Commit)
+            }
+            Event::Reload(_) | Event::Clock(_) | Event::Start => true,
+        };
+        self.open.presses |= is_pressing;
         self.open.alerts |= new.iter().any(|emitted| emitted.stream == StreamId::ALERTS);
         self.open.events.push((now, event));
     }
@@ -283,6 +299,11 @@ impl Stage {
     /// Whether the next commit should not wait for its interval: an alert, or a peer that holds back until it is acknowledged.
     pub fn is_urgent(&self) -> bool {
         self.open.alerts || self.open.urgent || !self.has_room()
+    }
+
+    /// Whether what is open may wait for longer than a commit interval: at most [`Durability::RELAXED_COMMITS`] of them, and while there is room.
+    pub fn may_wait(&self) -> bool {
+        !self.open.presses && !self.plan_waits
     }
 
     /// What the next commit covers; `None` when there is nothing to commit, or a commit is under way.
@@ -379,6 +400,45 @@ mod tests {
             urgent: false,
             ahead: 0,
         }
+    }
+
+    #[test]
+    fn only_what_is_more_than_relaxed_readings_presses() {
+        let mut plan = (*plan_of(&["door", "strict"])).clone();
+        plan.inputs[0].durability = Durability::Relaxed;
+        let mut stage = Stage::new(Engine::new(Arc::new(plan)), Kept::new(), None);
+        // The plan itself, and what a first event brings.
+        assert!(!stage.may_wait());
+        stage.deliver(at(1), delivery(1));
+        assert!(stage.cut(at(1), false).is_some());
+        stage.committed();
+        assert!(stage.may_wait());
+        stage.deliver(at(2), delivery(2));
+        stage.deliver(at(3), delivery(3));
+        assert!(stage.may_wait() && !stage.is_urgent());
+        // Whatever else comes takes them along, in order.
+        stage.deliver(at(4), Delivery { input: InputId(1), ..delivery(4) });
+        assert!(!stage.may_wait());
+        let readings = |commit: &Commit| -> usize {
+            commit
+                .events
+                .iter()
+                .map(|(_, event)| if let Event::Batch(batch) = event { batch.readings.len() } else { 0 })
+                .sum()
+        };
+        assert_eq!(readings(&stage.cut(at(4), false).unwrap()), 3);
+        assert!(stage.may_wait());
+        stage.committed();
+        // There is a bound to what waits, and a source that holds back until it is told does not wait for it.
+        while stage.has_room() {
+            assert!(!stage.is_urgent());
+            stage.deliver(at(5), delivery(5));
+        }
+        assert!(stage.is_urgent());
+        assert!(stage.cut(at(5), false).is_some());
+        stage.committed();
+        stage.deliver(at(6), Delivery { urgent: true, ..delivery(6) });
+        assert!(stage.is_urgent());
     }
 
     /// The first and last instant of the outage that a commit speaks of.

@@ -3,14 +3,16 @@
 //! Estimates from what is known before anything runs; every assumption is a constant here and is told with the numbers. An input
 //! whose rate nobody can know beforehand (a topic, a log file) is named and left out of the sums.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::time::Duration;
 
-use rtlive_core::plan::{BatchLimit, Format, Priority, StreamKind, StreamPlan};
+use rtlive_core::plan::{BatchLimit, Durability, Format, Priority, StreamKind, StreamPlan};
 use rtlive_core::selector::Selector;
 use serde::Serialize;
 
 use crate::check::Config;
+use crate::input::InputConfig;
 use crate::quantity::write_span;
 use crate::reach::{self, write_reach};
 use crate::stream::selection;
@@ -131,6 +133,15 @@ impl Forecast {
     /// The forecast of a configuration.
     pub fn of<I>(config: &Config<I>) -> Self {
         let commit_every = config.store.commit_every;
+        let durability = |name: &str| {
+            let plan = config.plan.inputs.iter().find(|plan| *plan.name == *name);
+            plan.map_or(Durability::Commit, |plan| plan.durability)
+        };
+        let loss = |input: &InputConfig<I>| match durability(&input.name) {
+            _ if input.can_be_asked_again => Duration::ZERO,
+            Durability::Commit => commit_every,
+            Durability::Relaxed => commit_every * Durability::RELAXED_COMMITS,
+        };
         let inputs: Vec<InputForecast> = config
             .inputs
             .iter()
@@ -144,10 +155,7 @@ impl Forecast {
                     let every = input.every.filter(|every| !every.is_zero())?;
                     Some(input.series_count? as f64 / every.as_secs_f64())
                 }),
-                power_cut_loss_ms: match input.can_be_asked_again {
-                    true => 0,
-                    false => u64::try_from(commit_every.as_millis()).unwrap_or(u64::MAX),
-                },
+                power_cut_loss_ms: u64::try_from(loss(input).as_millis()).unwrap_or(u64::MAX),
             })
             .collect();
         let mut streams: Vec<StreamForecast> =
@@ -164,7 +172,7 @@ impl Forecast {
             link_bytes_per_day: config.uplink.is_some().then_some(sent),
             flash_bytes_per_day: flash_bytes_per_day(&inputs, &streams, commit_every),
             rate_unknown: rate_unknown.map(|input| input.name.clone()).collect(),
-            power_cut: power_cut(&inputs, commit_every),
+            power_cut: power_cut(&inputs),
             assumptions: ASSUMPTIONS.to_vec(),
             inputs,
             streams,
@@ -269,19 +277,17 @@ fn flash_bytes_per_day(inputs: &[InputForecast], streams: &[StreamForecast], com
     ((commits_per_second * FLASH_BYTES_PER_COMMIT + stored_per_second * FLASH_WRITES_PER_BYTE) * SECONDS_PER_DAY) as u64
 }
 
-fn power_cut(inputs: &[InputForecast], commit_every: Duration) -> String {
-    let names = |lost: bool| {
-        let named = inputs.iter().filter(|input| (input.power_cut_loss_ms > 0) == lost);
-        named.map(|input| input.name.as_str()).collect::<Vec<_>>().join(", ")
-    };
-    let (lost, kept) = (names(true), names(false));
-    let mut sentences = Vec::new();
-    if !lost.is_empty() {
-        sentences.push(format!("at most {} of readings of {lost}", write_span(commit_every)));
+fn power_cut(inputs: &[InputForecast]) -> String {
+    let mut names: BTreeMap<u64, Vec<&str>> = BTreeMap::new();
+    for input in inputs {
+        names.entry(input.power_cut_loss_ms).or_default().push(&input.name);
     }
-    if !kept.is_empty() {
-        sentences.push(format!("nothing of {kept}, whose source keeps what was not committed"));
-    }
+    let kept = names.remove(&0);
+    let lost = names.iter().map(|(ms, names)| {
+        format!("at most {} of readings of {}", write_span(Duration::from_millis(*ms)), names.join(", "))
+    });
+    let kept = kept.map(|names| format!("nothing of {}, whose source keeps what was not committed", names.join(", ")));
+    let mut sentences: Vec<String> = lost.chain(kept).collect();
     if sentences.is_empty() {
         sentences.push("nothing: there is no input".into());
     }

@@ -34,7 +34,8 @@ choices! {
     for Durability {
         /// With the next commit.
         Commit = "commit",
-        ; later: ["relaxed"]
+        /// With a commit that is made anyway, or after ten commit intervals: fewer writes to flash, and more that a power cut can lose.
+        Relaxed = "relaxed",
     }
 }
 

@@ -272,3 +272,22 @@ fn history_at_some_resolution_outlives_detail() {
     assert!(days("minute") < days("quarter") && days("raw") <= days("minute"));
     assert!(forecast.to_string().contains("when the link is gone, the store reaches back: "));
 }
+
+#[test]
+fn what_a_power_cut_can_lose_is_told_by_input() {
+    let text = "
+        [inputs.a]
+        driver = 'bus'
+        port = '/dev/ttyS0'
+        [inputs.b]
+        driver = 'bus'
+        port = '/dev/ttyS1'
+        durability = 'relaxed'
+        [store]
+        commit_every = '2s'
+    ";
+    let forecast = rtlive_config::forecast::Forecast::of(&checked(text).unwrap());
+    assert_eq!(forecast.power_cut, "at most 2s of readings of a; at most 20s of readings of b");
+    let losses: Vec<_> = forecast.inputs.iter().map(|input| input.power_cut_loss_ms).collect();
+    assert_eq!(losses, [2_000, 20_000]);
+}

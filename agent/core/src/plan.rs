@@ -122,8 +122,13 @@ pub enum Durability {
     /// With the next commit.
     #[default]
     Commit,
-    /// Whenever the store finds it convenient.
+    /// With a commit that is made anyway, or after [`Durability::RELAXED_COMMITS`] intervals.
     Relaxed,
+}
+
+impl Durability {
+    /// How many commit intervals relaxed readings wait in memory at most.
+    pub const RELAXED_COMMITS: u32 = 10;
 }
 
 /// What goes before what on the link.
