@@ -2,24 +2,20 @@
 
 use std::process::ExitCode;
 
-use clap::Parser;
-use rtlive::cli::{Cli, Command};
-use rtlive::command;
+use rtlive::cli::{Command, Stop, parse};
+use rtlive::command::{self, Failure};
 use tracing::level_filters::LevelFilter;
 
 fn main() -> ExitCode {
-    let cli = match Cli::try_parse() {
+    let cli = match parse(std::env::args_os().skip(1)) {
         Ok(cli) => cli,
-        Err(error) => {
-            // Asked-for help goes to standard output and is no mistake.
-            let usage = error.use_stderr();
-            let _ = error.print();
-            return if usage { command::usage() } else { ExitCode::SUCCESS };
+        // Asked-for help goes to standard output and is no mistake.
+        Err(Stop::Help(text)) => {
+            return command::print(text).map_or_else(|failure| command::report(&failure), |()| ExitCode::SUCCESS);
         }
+        Err(Stop::Usage(text)) => return command::report(&Failure::Usage(text)),
     };
-    let Some(what) = cli.command else {
-        return command::version::version().unwrap_or_else(|failure| command::report(&failure));
-    };
+    let what = cli.command;
     rtlive::log::start(match what {
         Command::Run => LevelFilter::INFO,
         // The demo shows by itself what happens.
@@ -29,6 +25,7 @@ fn main() -> ExitCode {
     });
     let result = match what {
         Command::Run => command::run::run(&cli.config),
+        Command::Version => command::version::version(),
         Command::Check { json } => command::check::check(&cli.config, json),
         #[cfg(feature = "demo")]
         Command::Demo(demo) => command::demo::demo(&demo),

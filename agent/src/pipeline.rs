@@ -17,6 +17,7 @@ use rtlive_config::fingerprint::Fingerprint;
 use rtlive_config::uplink::UplinkConfig;
 use rtlive_core::plan::Plan;
 use rtlive_core::reading::InputId;
+use rtlive_core::sorted;
 use rtlive_core::time::Timestamp;
 use rtlive_drivers::outlet::{Clock, Session, SessionParts, SharedHealth};
 use rtlive_drivers::supervisor;
@@ -279,7 +280,7 @@ fn bounds(config: &Config) -> Bounds {
 /// A channel for each input that tells it what is on disk.
 fn committed_channels(inputs: usize) -> (CommittedSenders, Vec<watch::Receiver<u64>>) {
     let (senders, receivers): (Vec<_>, _) = (0..inputs).map(|_| watch::channel(0)).unzip();
-    ((0..).map(InputId).zip(senders).collect(), receivers)
+    (sorted::map((0..).map(InputId).zip(senders)), receivers)
 }
 
 /// Whether an uplink publishes the same under both plans: topics and the status do not change.

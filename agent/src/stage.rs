@@ -14,6 +14,7 @@ use rtlive_core::journal::{BODY_BYTES_MAX, READINGS_MAX};
 use rtlive_core::plan::{Durability, Plan, StreamId};
 use rtlive_core::reading::{ClockState, InputId, SeriesId, Value};
 use rtlive_core::record::Emitted;
+use rtlive_core::sorted;
 use rtlive_core::time::Timestamp;
 use rtlive_drivers::outlet::{DELIVERY_READINGS_MAX, DELIVERY_TEXT_BYTES_MAX, Delivery};
 
@@ -264,7 +265,7 @@ impl Stage {
             }
         }
         let sides = before.inputs.iter().zip(std::mem::take(&mut self.inputs));
-        let mut sides: BTreeMap<Arc<str>, InputSide> = sides.map(|(input, side)| (input.name.clone(), side)).collect();
+        let mut sides = sorted::map(sides.map(|(input, side)| (input.name.clone(), side)));
         self.inputs = plan.inputs.iter().map(|input| sides.remove(&input.name).unwrap_or_default()).collect();
         // An input that is gone is not missed: were one of its name added later, its silence would begin anew. What its drivers kept
         // stays, so that one that is put back finds its place again.

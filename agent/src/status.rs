@@ -9,6 +9,7 @@ use std::time::Instant;
 use rtlive_core::engine::{ClockView, Engine, InputAccount, InputTime, Ledger, RaisedAlert, WindowAccount};
 use rtlive_core::journal::StreamKey;
 use rtlive_core::reading::{Check, SeriesId};
+use rtlive_core::sorted;
 use rtlive_core::time::Timestamp;
 use rtlive_drivers::outlet::InputHealth;
 use serde::{Deserialize, Serialize};
@@ -315,7 +316,7 @@ impl InputStatus {
         now: Timestamp,
     ) -> Self {
         let counters =
-            health.map(|health| health.counters.iter().map(|(&name, &count)| (name.into(), count)).collect());
+            health.map(|health| sorted::map(health.counters.iter().map(|(&name, &count)| (name.into(), count))));
         Self {
             name: account.input.to_string(),
             state: health.map_or("stopped", |health| health.state).into(),
@@ -328,7 +329,7 @@ impl InputStatus {
             taken: account.taken,
             per_s,
             accepted: account.accepted,
-            dropped: account.dropped.iter().map(|(reason, &count)| (reason.to_string(), count)).collect(),
+            dropped: sorted::map(account.dropped.iter().map(|(reason, &count)| (reason.to_string(), count))),
             bad: account.bad,
             quarantined: account.quarantined,
             late: account.late,
@@ -355,7 +356,7 @@ impl QualityStatus {
             Some(ObjectionStatus { series, check: check.name().into(), count })
         };
         Self {
-            checks: counts.checks.iter().map(|(check, &count)| (check.name().into(), count)).collect(),
+            checks: sorted::map(counts.checks.iter().map(|(check, &count)| (check.name().into(), count))),
             more: pairs.len().saturating_sub(QUALITY_LINES_MAX),
             series: pairs.into_iter().take(QUALITY_LINES_MAX).filter_map(objection).collect(),
         }

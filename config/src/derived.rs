@@ -91,7 +91,7 @@ pub(crate) fn check(
         derived.mistake("", format!("at most {DERIVED_MAX} derived series"), tables.len());
         return (Vec::new(), kinds);
     }
-    tables.sort_by_key(|(name, _)| *name);
+    tables.sort_unstable_by_key(|(name, _)| *name);
     let drafts: Vec<Draft<'_>> = tables.into_iter().filter_map(|(name, table)| draft(name, table, streams)).collect();
     for (i, one) in drafts.iter().enumerate() {
         if let Some(other) = drafts.iter().take(i).find(|other| other.makes.overlaps(&one.makes)) {

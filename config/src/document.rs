@@ -7,6 +7,7 @@ use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::ops::Range;
 
+use rtlive_core::sorted;
 use toml::de::{DeTable, DeValue};
 
 use crate::mistake::{Mistake, Mistakes, Place, Problem};
@@ -243,7 +244,7 @@ pub(crate) fn built_in(text: &str, spot: Spot) -> Option<Node> {
 /// Adds `more` to `table`; what both set is left as it was and noted: the second place, the first, the key.
 fn merge(table: &mut Vec<Entry>, more: Vec<Entry>, path: &str, twice: &mut Vec<(Spot, Spot, String)>) {
     // A file has each key once, so that only those of earlier files can be there already.
-    let known: BTreeMap<String, usize> = table.iter().enumerate().map(|(i, known)| (known.key.clone(), i)).collect();
+    let known = sorted::map(table.iter().enumerate().map(|(i, known)| (known.key.clone(), i)));
     for entry in more {
         let path = join(path, &entry.key);
         match known.get(&entry.key).and_then(|&i| table.get_mut(i)) {

@@ -27,7 +27,7 @@ impl Fingerprint {
 
 /// Keys by name: their order says nothing, and that of several files less.
 fn table(hash: &mut Sha256, mut entries: Vec<&Entry>) {
-    entries.sort_by(|a, b| a.key.cmp(&b.key));
+    entries.sort_unstable_by(|a, b| a.key.cmp(&b.key));
     hash.update(b"{");
     for entry in entries {
         text(hash, &entry.key);

@@ -23,7 +23,7 @@ pub(crate) fn named_tables<'a>(parent: &Table<'a>, what: &str) -> Vec<(&'a str, 
         is_name(name)
     });
     // By name, so that the order of files and tables changes nothing.
-    tables.sort_by_key(|(name, _)| *name);
+    tables.sort_unstable_by_key(|(name, _)| *name);
     tables
 }
 

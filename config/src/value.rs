@@ -5,6 +5,7 @@ use std::ops::Deref;
 use std::path::PathBuf;
 
 use rtlive_core::selector::Selector;
+use rtlive_core::sorted;
 use rtlive_core::template::Template;
 
 use crate::reference::Reference;
@@ -281,7 +282,7 @@ impl<T: Setting> Setting for BTreeMap<String, T> {
     }
 
     fn read(value: &Value<'_>) -> Option<Self> {
-        Named::read(value).map(|named| named.0.into_iter().collect())
+        Named::read(value).map(|named| sorted::map(named.0))
     }
 
     fn absent() -> Option<Self> {

@@ -30,6 +30,7 @@ pub mod plan;
 pub mod reading;
 pub mod record;
 pub mod selector;
+pub mod sorted;
 pub mod template;
 pub mod time;
 pub mod uplink;

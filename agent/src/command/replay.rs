@@ -17,6 +17,7 @@ use rtlive_core::json::{self, LineValue, Origin, ReadingLine};
 use rtlive_core::plan::{InputPlan, Plan, StreamKind};
 use rtlive_core::reading::{InputId, Reading, SeriesId, SeriesInfo, is_series_name};
 use rtlive_core::record::Emitted;
+use rtlive_core::sorted;
 use rtlive_core::time::Timestamp;
 
 use super::{Config, Failure, load, tell};
@@ -79,8 +80,8 @@ struct Run<W: Write> {
 impl<W: Write> Run<W> {
     fn new(config: &Config, out: W) -> Self {
         let ids = || (0..).map(InputId);
-        let inputs = config.plan.inputs.iter().zip(ids()).map(|(input, id)| (input.prefix.clone(), id)).collect();
-        let multiplexes = config.inputs.iter().zip(ids()).map(|(input, id)| (id, input.multiplexes)).collect();
+        let inputs = sorted::map(config.plan.inputs.iter().zip(ids()).map(|(input, id)| (input.prefix.clone(), id)));
+        let multiplexes = sorted::map(config.inputs.iter().zip(ids()).map(|(input, id)| (id, input.multiplexes)));
         Self {
             engine: Engine::new(config.plan.clone()),
             inputs,

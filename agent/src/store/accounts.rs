@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use rtlive_core::journal::{Account, StreamKey};
 use rtlive_core::plan::StreamPlan;
+use rtlive_core::sorted;
 use rtlive_core::time::Timestamp;
 
 use super::Touched;
@@ -21,7 +22,7 @@ pub(super) fn key(stream: &StreamPlan) -> StreamKey {
 
 impl Accounts {
     pub(super) fn of(accounts: Vec<(StreamKey, Account)>) -> Self {
-        Self(accounts.into_iter().collect())
+        Self(sorted::map(accounts))
     }
 
     /// Takes the accounts of a chunk, which are newer.
@@ -94,6 +95,6 @@ impl Accounts {
             let oldest = oldest.get(key).copied();
             (key.clone(), StreamAccount { numbered, acknowledged, stored, in_gaps, stored_bytes, oldest })
         };
-        self.0.iter().map(status).collect()
+        sorted::map(self.0.iter().map(status))
     }
 }

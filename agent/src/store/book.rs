@@ -9,6 +9,7 @@ use rtlive_core::journal::{Account, Chunk, StreamKey};
 use rtlive_core::plan::{Plan, StreamId, StreamPlan};
 use rtlive_core::reading::SeriesInfo;
 use rtlive_core::record::{Emitted, Epoch, Gap, Record};
+use rtlive_core::sorted;
 use rtlive_core::time::Timestamp;
 
 use super::accounts::{self, Accounts};
@@ -154,7 +155,7 @@ impl Reckoning {
             }
         }
         self.series = engine.map(|engine| engine.series().to_vec()).unwrap_or_default();
-        self.accounts = accounts.all().into_iter().collect();
+        self.accounts = sorted::map(accounts.all());
         self.last_commit = Some(last);
         self.plan = Some(plan);
     }

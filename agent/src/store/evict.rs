@@ -14,6 +14,7 @@ use std::time::Duration;
 
 use rtlive_core::plan::{Order, Plan, Priority};
 use rtlive_core::record::Gap;
+use rtlive_core::sorted;
 use rtlive_core::time::Timestamp;
 
 use super::cover::{by_fineness, is_coarser};
@@ -154,8 +155,7 @@ impl Store {
             let own = plan.streams.iter().find(|known| *known.name == *stream).and_then(|stream| stream.age_max);
             own.map_or(self.bounds.age, |own| own.min(self.bounds.age))
         };
-        let ages: std::collections::BTreeMap<_, _> =
-            plan.streams.iter().map(|stream| (stream.name.clone(), age_of(&stream.name))).collect();
+        let ages = sorted::map(plan.streams.iter().map(|stream| (stream.name.clone(), age_of(&stream.name))));
         let (all, least) = (self.bounds.age, ages.values().min().copied().unwrap_or(self.bounds.age));
         for priority in [Priority::Bulk, Priority::Live, Priority::Alert] {
             let of = Removing { plan, priority, newest: &BTreeSet::new(), reason: "expired", only_covered: false };

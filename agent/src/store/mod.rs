@@ -44,6 +44,7 @@ use rtlive_core::journal::{Account, Chunk, Range, StreamKey};
 use rtlive_core::plan::{Plan, Priority, StreamId};
 use rtlive_core::reading::SeriesInfo;
 use rtlive_core::record::{Emitted, Epoch, EpochStart, Gap, OutageRecord, Record};
+use rtlive_core::sorted;
 use rtlive_core::time::Timestamp;
 
 use crate::message::{Bounds, Commit, Committed, FrameId, KeptChange, LinkHint, Snapshot, StoreStatus};
@@ -433,7 +434,7 @@ impl Store {
 
     /// The series are these, in the engine's order.
     fn know_all(&mut self, series: Vec<SeriesInfo>) {
-        self.series_places = series.iter().enumerate().map(|(place, info)| (info.name.clone(), place)).collect();
+        self.series_places = sorted::map(series.iter().enumerate().map(|(place, info)| (info.name.clone(), place)));
         self.series = series;
     }
 

@@ -15,6 +15,7 @@ use rtlive_core::journal::{Chunk, StreamKey};
 use rtlive_core::plan::StreamId;
 use rtlive_core::reading::SeriesInfo;
 use rtlive_core::record::{Emitted, Epoch, Gap, Record};
+use rtlive_core::sorted;
 use rtlive_core::time::Timestamp;
 use rtlive_drivers::input::told;
 
@@ -345,11 +346,8 @@ impl Store {
     /// Every number that is neither in a frame nor in a tail lies in a gap from now on, and no more are given in this epoch.
     fn give_up_unsealed(&mut self) -> Result<(), StoreError> {
         let plan = self.plan.clone();
-        let ends: BTreeMap<StreamKey, u64> = self
-            .tails
-            .ends()
-            .filter_map(|(id, last)| Some((accounts::key(plan.as_ref()?.streams.get(id.index())?), last)))
-            .collect();
+        let named = |(id, last): (StreamId, u64)| Some((accounts::key(plan.as_ref()?.streams.get(id.index())?), last));
+        let ends = sorted::map(self.tails.ends().filter_map(named));
         for (key, account) in self.accounts.iter_mut() {
             let kept_to = ends.get(key).copied().unwrap_or_default().max(account.sealed_to);
             let last = account.next - 1;

@@ -15,6 +15,8 @@ use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use rtlive_core::sorted;
+
 use crate::fields::Lines;
 use crate::fnv;
 
@@ -144,7 +146,7 @@ impl Follower {
             files: BTreeMap::new(),
             unread: VecDeque::new(),
             appeared: 0,
-            marks: marks.collect(),
+            marks: sorted::map(marks),
             suspects: BTreeMap::new(),
             scanned: !kept.is_empty(),
             searched: false,

@@ -523,7 +523,7 @@ impl Derived {
         let known =
             self.joined.iter().filter(|joined| !joined.samples.is_empty() || joined.newest != Recent::default());
         let mut known: Vec<_> = known.collect();
-        known.sort_by_key(|joined| joined.key);
+        known.sort_unstable_by_key(|joined| joined.key);
         let saved = known.into_iter().map(|joined| SavedJoined {
             series: joined.key.0,
             aggregate: joined.key.1.and_then(|(window, function)| {

@@ -175,7 +175,7 @@ impl QualityChecks {
 
     pub(super) fn saved(&self) -> SavedQuality {
         let mut memories: Vec<_> = self.memories.iter().map(|memory| (memory.series, memory.kept.clone())).collect();
-        memories.sort_by_key(|(series, _)| *series);
+        memories.sort_unstable_by_key(|(series, _)| *series);
         SavedQuality { counts: self.counts.clone(), memories }
     }
 

@@ -249,7 +249,7 @@ impl Engine {
         for ((i, input), account) in self.inputs.iter().enumerate().zip(&self.ledger.inputs) {
             let mut sources: Vec<_> =
                 input.sources.iter().filter_map(|&place| Some((place, self.sources.get(place as usize)?))).collect();
-            sources.sort_by(|(_, a), (_, b)| a.name.cmp(&b.name));
+            sources.sort_unstable_by(|(_, a), (_, b)| a.name.cmp(&b.name));
             for (number, (place, _)) in sources.iter().enumerate() {
                 if let Some(entry) = numbers.get_mut(*place as usize) {
                     *entry = Some((i as u16, number as u32));
@@ -304,7 +304,7 @@ impl Engine {
             is_changed: false,
         });
         let mut recents: Vec<_> = self.rules.recents().map(|(series, recent)| (series, recent.clone())).collect();
-        recents.sort_by_key(|(series, _)| *series);
+        recents.sort_unstable_by_key(|(series, _)| *series);
         let (rules, quality, reports) =
             (rules.collect(), self.quality.saved(), self.reports.saved(&self.ledger.reports));
         let (retired, joined) = (self.retired.clone(), self.derived.saved(&self.plan, &self.sources));

@@ -100,7 +100,7 @@ impl Reports {
         let of_stream = |(place, account): (usize, &ReportAccount)| {
             let slots = self.slots.iter().filter(|slot| usize::from(slot.stream) == place);
             let mut lasts: Vec<_> = slots.filter_map(|slot| Some((slot.series, slot.last.clone()?))).collect();
-            lasts.sort_by_key(|(series, _)| *series);
+            lasts.sort_unstable_by_key(|(series, _)| *series);
             SavedReport { account: account.clone(), lasts }
         };
         accounts.iter().enumerate().map(of_stream).collect()

@@ -252,7 +252,7 @@ impl Rules {
         let instances = self.instances.iter().filter(|instance| usize::from(instance.rule) == rule);
         let known = instances.filter(|instance| instance.standing != Standing::default());
         let mut known: Vec<_> = known.map(|Instance { name, standing, .. }| (name.clone(), standing.clone())).collect();
-        known.sort_by(|(a, _), (b, _)| a.cmp(b));
+        known.sort_unstable_by(|(a, _), (b, _)| a.cmp(b));
         known
     }
 
