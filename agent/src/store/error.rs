@@ -75,13 +75,6 @@ impl From<std::io::Error> for StoreError {
 }
 
 impl StoreError {
-    /// Whether SQLite found the file damaged.
-    pub(super) fn is_corruption(&self) -> bool {
-        use rusqlite::ErrorCode::{DatabaseCorrupt, NotADatabase};
-        let Self::Sqlite { source, .. } = self else { return false };
-        matches!(source.sqlite_error_code(), Some(DatabaseCorrupt | NotADatabase))
-    }
-
     /// Whether the disk is at fault, so that what fails now may succeed once it has room again, or can be written again.
     pub(super) fn is_of_the_disk(&self) -> bool {
         use rusqlite::ErrorCode::{

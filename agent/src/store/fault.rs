@@ -30,6 +30,13 @@ impl Faults {
         Self(Some(Arc::new(decide)))
     }
 
+    /// Says that a step is reached that no error can be given to; a test may end the process there.
+    pub(super) fn reach(&self, step: &'static str) {
+        if let Some(decide) = &self.0 {
+            decide(step);
+        }
+    }
+
     /// Does an operation, unless it is to fail.
     pub(super) fn around<T>(
         &self,

@@ -8,6 +8,7 @@
 //! ```
 
 use std::fs;
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
 use rtlive_core::journal::Chunk;
@@ -63,6 +64,12 @@ const SCHEMA: &str = "
     ) STRICT;
 ";
 
+/// The boot of a file that was salvaged, until its first commit; it is no boot's id.
+pub(super) const SALVAGED: &str = "salvaged";
+
+/// The epoch of a salvaged file in which nothing told one.
+pub(super) const UNKNOWN: Epoch = Epoch(0);
+
 /// The operation after whose failure it is not known whether it was done.
 pub(super) const COMMIT: &str = "commit";
 
@@ -96,8 +103,11 @@ pub(super) struct JournalRow {
 }
 
 impl File {
-    /// Opens the file, or makes it. One that is not a store of this version is moved aside; the answer says whether that was so.
-    pub(super) fn open_or_replace(path: &Path, faults: &Faults) -> Result<(Self, bool), StoreError> {
+    /// Opens the file, or makes it. One that is not a store of this version is moved aside, and what took its place is marked ([`SALVAGED`]).
+    pub(super) fn open_or_replace(path: &Path, faults: &Faults) -> Result<Self, StoreError> {
+        if salvaged(path).exists() {
+            adopt(path, faults)?;
+        }
         let is_strange =
             |part: &PathBuf| fs::symlink_metadata(part).is_ok() && !fs::metadata(part).is_ok_and(|it| it.is_file());
         let unusable = if let Some(part) = parts(path).iter().find(|part| is_strange(part)) {
@@ -108,57 +118,52 @@ impl File {
             None
         };
         if let Some(error) = unusable {
-            return Ok((Self::replace(path, faults, &error)?, true));
+            return Self::replace(path, faults, &error);
         }
         match Self::open(path, faults) {
-            Ok(file) => Ok((file, false)),
-            Err(error) if error.is_damage() => Ok((Self::replace(path, faults, &error)?, true)),
-            Err(error) => Err(error),
+            Err(error) if error.is_damage() => Self::replace(path, faults, &error),
+            opened => opened,
         }
     }
 
-    /// Moves a file aside that cannot be used, and makes a new one.
+    /// Makes a file from all that is whole in one that cannot be used, and moves that one aside.
+    ///
+    /// The new file is complete before the old one is touched. It gets a name that says so, and from then on the next start goes on with it, wherever
+    /// this one ends; until then the next start begins anew.
     pub(super) fn replace(path: &Path, faults: &Faults, why: &StoreError) -> Result<Self, StoreError> {
         tracing::error!("the store cannot be read and is set aside: {}", told(why));
         let failed = |source| StoreError::Folder { path: path.display().to_string(), source };
-        set_aside(path).map_err(failed)?;
-        let mut file = Self::open(path, faults)?;
-        let is_ours = !matches!(why, StoreError::Foreign { .. } | StoreError::NoFile { .. });
-        let from = numbered(path, 1);
-        if is_ours
-            && from.is_file()
-            && let Err(error) = file.salvage(&from)
-        {
-            // It is tried again when the disk lets it: what is not whole must not take the damaged file's place.
-            drop(file);
-            let back = parts(path).into_iter().zip(parts(&from)).try_for_each(|(path, from)| {
-                let _ = fs::remove_file(&path);
-                if from.exists() { fs::rename(from, path) } else { Ok(()) }
-            });
-            let marked = back.and_then(|()| fs::write(condemned(path), ""));
-            if let Err(error) = marked {
-                tracing::error!(%error, "the damaged store lies at {}", from.display());
-            }
+        let draft = path.with_extension("salvaging");
+        remove(&draft).map_err(failed)?;
+        faults.reach("begin a salvage");
+        let mut file = Self::open(&draft, faults)?;
+        let is_ours = !matches!(why, StoreError::Foreign { .. } | StoreError::NoFile { .. }) && path.is_file();
+        let made = file.salvage(is_ours.then_some(path)).and_then(|()| file.close());
+        let made = made.and_then(|()| {
+            faults.reach("end a salvage");
+            sync_folder(path).and_then(|()| fs::rename(&draft, salvaged(path))).map_err(failed)
+        });
+        if let Err(error) = made {
+            // It is tried again when the disk lets it; what is left of the draft would only take room.
+            let _ = remove(&draft);
             return Err(error);
         }
-        match fs::remove_file(condemned(path)) {
-            Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(failed(error)),
-            _ => Ok(file),
-        }
+        adopt(path, faults)?;
+        Self::open(path, faults)
     }
 
-    /// Takes from a damaged file all that is whole, and the numbers of frames that are not.
-    fn salvage(&mut self, from: &Path) -> Result<(), StoreError> {
+    /// Takes from a damaged file all that is whole, and the numbers of frames that are not. A file of another program, or none, has nothing to take.
+    fn salvage(&mut self, from: Option<&Path>) -> Result<(), StoreError> {
         let transaction = self.begin()?;
         let (mut frames, mut commits) = (0_u64, 0_u64);
         // Whose numbers were counted last: as the file says, or its newest commit, or its newest frame.
-        let mut epoch: Option<((u8, i64), i64, String)> = None;
-        let mut is_of = |rank, value: i64, boot: String| {
-            if epoch.as_ref().is_none_or(|(known, ..)| *known < rank) {
-                epoch = Some((rank, value, boot));
+        let mut epoch = ((0, i64::MIN), UNKNOWN.0.cast_signed());
+        let mut is_of = |rank: (u8, i64), value: i64| {
+            if epoch.0 < rank && value != UNKNOWN.0.cast_signed() {
+                epoch = (rank, value);
             }
         };
-        salvage::each_row(from, |row| match row {
+        let take = |row| match row {
             Salvaged::Frame(columns) => {
                 frames += 1;
                 if let (
@@ -167,7 +172,7 @@ impl File {
                     Some(rusqlite::types::Value::Integer(at)),
                 ) = (columns.first(), columns.get(3), columns.get(6))
                 {
-                    is_of((0, *at), *epoch, String::new());
+                    is_of((0, *at), *epoch);
                     self.used(FrameId(*id));
                 }
                 let insert = INSERT_FRAME.replacen("INSERT", "INSERT OR IGNORE", 1);
@@ -176,7 +181,7 @@ impl File {
             Salvaged::Chunk(number, of, bytes) => {
                 commits += 1;
                 if let Some(of) = of {
-                    is_of((1, number), of.cast_signed(), String::new());
+                    is_of((1, number), of.cast_signed());
                 }
                 let sql = "INSERT OR IGNORE INTO journal (number, chunk) VALUES (?1, ?2)";
                 self.execute("write the journal", sql, params![number, bytes])
@@ -185,20 +190,15 @@ impl File {
                 let sql = "INSERT OR IGNORE INTO snapshots (number, body) VALUES (?1, ?2)";
                 self.execute("write a snapshot", sql, params![number, bytes])
             }
-            Salvaged::Meta(value, boot) => {
-                is_of((2, 0), value, boot);
+            Salvaged::Meta(value) => {
+                is_of((2, 0), value);
                 Ok(())
             }
-        })?;
-        if let Some((_, epoch, boot)) = epoch {
-            self.set_meta(Epoch(epoch.cast_unsigned()), &boot)?;
-        }
+        };
+        from.map_or(Ok(()), |from| salvage::each_row(from, take))?;
+        self.set_meta(Epoch(epoch.1.cast_unsigned()), SALVAGED)?;
         self.end(transaction)?;
         tracing::warn!(frames, commits, "what the damaged store held and is whole is taken over");
-        if fs::metadata(from).is_ok_and(|file| file.len() > SET_ASIDE_BYTES_MAX) {
-            let gone = parts(from).into_iter().filter(|part| part.exists()).try_for_each(fs::remove_file);
-            tracing::warn!(gone = gone.is_ok(), "the damaged store is too large to be kept");
-        }
         Ok(())
     }
 
@@ -246,7 +246,7 @@ impl File {
     /// After an error that says that the file is damaged: leaves a mark beside it, so that the next start moves it aside rather than meet
     /// the same damage.
     pub(super) fn condemn_for(&self, error: &StoreError) {
-        if error.is_corruption()
+        if error.is_damage()
             && !self.is_in_memory
             && let Err(error) = fs::write(condemned(&self.path), "")
         {
@@ -275,6 +275,7 @@ impl File {
         match (application, version) {
             (APPLICATION_ID, VERSION) => {}
             (0, 0) if is_empty(&connection).map_err(failed("read the tables"))? => {
+                faults.reach("make the tables");
                 // At once, so that no file is ever half a store.
                 let marks = format!("PRAGMA application_id = {APPLICATION_ID}; PRAGMA user_version = {VERSION};");
                 connection
@@ -368,7 +369,9 @@ impl File {
     }
 
     pub(super) fn end(&self, Open(()): Open) -> Result<(), StoreError> {
-        self.execute(COMMIT, "COMMIT", [])
+        self.execute(COMMIT, "COMMIT", [])?;
+        self.faults.reach("go on after a commit");
+        Ok(())
     }
 
     /// Returns the length of the chunk.
@@ -408,6 +411,7 @@ impl File {
         if free.map_err(self.failed("count the free pages"))? < kept + pages {
             return Ok(false);
         }
+        self.faults.reach("free pages");
         // Each row of this pragma frees one page, so it must be read to its end.
         let vacuum = format!("PRAGMA incremental_vacuum({pages})");
         self.connection.execute_batch(&vacuum).map_err(self.failed("free pages"))?;
@@ -459,6 +463,7 @@ impl File {
     }
 
     pub(super) fn close(self) -> Result<(), StoreError> {
+        self.faults.reach("close the store");
         let path = self.path.display().to_string();
         self.connection.close().map_err(|(_, source)| StoreError::Sqlite { doing: "close the store", path, source })
     }
@@ -519,26 +524,79 @@ fn condemned(path: &Path) -> PathBuf {
     path.with_extension("condemned")
 }
 
+/// A file that was salvaged from a damaged one, complete, and has not taken its place.
+fn salvaged(path: &Path) -> PathBuf {
+    path.with_extension("salvaged")
+}
+
+/// What was salvaged takes the damaged file's place. May be done again from wherever it ended.
+fn adopt(path: &Path, faults: &Faults) -> Result<(), StoreError> {
+    let failed = |source| StoreError::Folder { path: path.display().to_string(), source };
+    faults.reach("move the damaged store aside");
+    set_aside(path, faults).map_err(failed)?;
+    faults.reach("forget that the store was condemned");
+    gone(fs::remove_file(condemned(path))).map_err(failed)?;
+    // A log must not come back to lie beside a file that is not its own.
+    sync_folder(path).map_err(failed)?;
+    faults.reach("name the salvaged store");
+    fs::rename(salvaged(path), path).and_then(|()| sync_folder(path)).map_err(failed)?;
+    faults.reach("open the salvaged store");
+    Ok(())
+}
+
+fn sync_folder(path: &Path) -> std::io::Result<()> {
+    fs::File::open(path.parent().unwrap_or(path))?.sync_all()
+}
+
+/// Removes a file with its log.
+fn remove(path: &Path) -> std::io::Result<()> {
+    parts(path).into_iter().try_for_each(|part| gone(fs::remove_file(part)))
+}
+
+/// What is not there is gone.
+fn gone(removed: std::io::Result<()>) -> std::io::Result<()> {
+    match removed {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),
+        removed => removed,
+    }
+}
+
+/// Whether a file says that it is another program's, or another version's.
+fn is_foreign(path: &Path) -> bool {
+    let mut header = [0; 72];
+    let read = fs::File::open(path).and_then(|file| file.read_exact_at(&mut header, 0));
+    let number =
+        |at: usize| header.get(at..at + 4).and_then(|it| it.first_chunk()).map_or(0, |it| u32::from_be_bytes(*it));
+    let ours = (VERSION, APPLICATION_ID);
+    read.is_ok() && header.starts_with(b"SQLite format 3\0") && (i64::from(number(60)), i64::from(number(68))) != ours
+}
+
 /// Where the last file but `number` that was set aside lies.
 fn numbered(path: &Path, number: usize) -> PathBuf {
     path.with_extension(format!("damaged-{number}"))
 }
 
-/// Moves a file and its log aside, and deletes the oldest of those that were moved before.
-fn set_aside(path: &Path) -> std::io::Result<()> {
-    let numbered = |number| numbered(path, number);
-    for number in (1..=SET_ASIDE_MAX).rev() {
-        for (from, to) in parts(&numbered(number)).into_iter().zip(parts(&numbered(number + 1))) {
-            if fs::symlink_metadata(&from).is_ok_and(|it| it.is_dir() && number == SET_ASIDE_MAX) {
-                fs::remove_dir_all(from)?;
-            } else if fs::symlink_metadata(&from).is_ok() {
-                if number == SET_ASIDE_MAX { fs::remove_file(from)? } else { fs::rename(from, to)? }
-            }
-        }
+/// Moves a file and its log aside, and deletes the oldest of those that were moved before. One of ours that is too long is deleted itself.
+fn set_aside(path: &Path, faults: &Faults) -> std::io::Result<()> {
+    let is_there = |path: &Path| fs::symlink_metadata(path).is_ok();
+    if !parts(path).iter().any(|part| is_there(part)) {
+        return Ok(());
     }
-    for (from, to) in parts(path).into_iter().zip(parts(&numbered(1))) {
-        if fs::symlink_metadata(&from).is_ok() {
-            fs::rename(from, to)?;
+    if fs::metadata(path).is_ok_and(|it| it.is_file() && it.len() > SET_ASIDE_BYTES_MAX) && !is_foreign(path) {
+        tracing::warn!("the damaged store is too large to be kept");
+        return remove(path);
+    }
+    for number in (0..=SET_ASIDE_MAX).rev() {
+        let of = |number| parts(&if number == 0 { path.to_owned() } else { numbered(path, number) });
+        for (from, to) in of(number).into_iter().zip(of(number + 1)).filter(|(from, _)| is_there(from)) {
+            faults.reach("move a file aside");
+            if number < SET_ASIDE_MAX {
+                fs::rename(from, to)?;
+            } else if fs::symlink_metadata(&from)?.is_dir() {
+                fs::remove_dir_all(from)?;
+            } else {
+                fs::remove_file(from)?;
+            }
         }
     }
     Ok(())

@@ -21,7 +21,7 @@ use rtlive_drivers::input::told;
 
 use super::accounts::{self, Accounts};
 use super::cover::Told;
-use super::file::{File, JournalRow};
+use super::file::{File, JournalRow, SALVAGED, UNKNOWN};
 use super::gaps::Gaps;
 use super::keeper::AFTER_MEMORY;
 use super::lock::Lock;
@@ -31,8 +31,8 @@ use crate::message::{Bounds, LinkHint, Snapshot};
 use crate::stage::Kept;
 
 /// How often a replay may end with the process, as after a defect that panics, before it is set aside. A replay takes milliseconds, so that
-/// power hardly fails twice within one.
-const REPLAYS_MAX: u32 = 2;
+/// power hardly fails as often within one, even where it comes and goes for a while; a process that ends eight times is back within a minute.
+const REPLAYS_MAX: u32 = 8;
 
 impl Store {
     /// Opens the store, or makes a new one. A file that cannot be read as a store of this version is moved aside, and a new epoch
@@ -48,10 +48,10 @@ impl Store {
     /// The same, by who holds the lock.
     pub(super) fn open_locked(options: &Options, boot: Boot, lock: Arc<Lock>) -> Result<(Self, Recovered), StoreError> {
         let path = options.state_dir.join(FILE_NAME);
-        let (file, was_damaged) = File::open_or_replace(&path, &options.faults)?;
-        let (mut store, recovered) = match Self::recover(file, &lock, boot.clone(), was_damaged) {
+        let file = File::open_or_replace(&path, &options.faults)?;
+        let (mut store, recovered) = match Self::recover(file, &lock, boot.clone()) {
             Err(error) if error.is_damage() => {
-                Self::recover(File::replace(&path, &options.faults, &error)?, &lock, boot, true)
+                Self::recover(File::replace(&path, &options.faults, &error)?, &lock, boot)
             }
             recovered => recovered,
         }?;
@@ -130,10 +130,12 @@ impl Store {
         }
     }
 
-    fn recover(file: File, lock: &Arc<Lock>, boot: Boot, was_damaged: bool) -> Result<(Self, Recovered), StoreError> {
+    fn recover(file: File, lock: &Arc<Lock>, boot: Boot) -> Result<(Self, Recovered), StoreError> {
         let mut store = Self::new(file, lock.clone(), boot);
         let mut recovered = Recovered::default();
-        let Some(meta) = store.file.meta()? else {
+        let meta = store.file.meta()?;
+        let was_damaged = meta.as_ref().is_some_and(|meta| meta.boot_id == SALVAGED);
+        let Some(meta) = meta.filter(|meta| meta.epoch != UNKNOWN) else {
             if was_damaged {
                 store.lost = Some((None, store.boot.now));
                 recovered.last_commit_at = Some(store.boot.now);

@@ -47,8 +47,8 @@ pub(super) enum Row {
     Chunk(i64, Option<u64>, Vec<u8>),
     /// A snapshot: its number, and its bytes.
     Snapshot(i64, Vec<u8>),
-    /// The epoch, and the boot that it belongs to.
-    Meta(i64, String),
+    /// The epoch.
+    Meta(i64),
 }
 
 /// Shows every row of a damaged file.
@@ -147,9 +147,7 @@ impl Pages {
                 let chunk = Chunk::decode(&bytes).ok().filter(|chunk| chunk.number.cast_signed() == id)?;
                 Some(Row::Chunk(id, chunk.epoch.map(|epoch| epoch.0), bytes))
             }
-            [_, Value::Integer(epoch), Value::Text(boot), Value::Integer(_)] if id == 1 => {
-                Some(Row::Meta(*epoch, std::mem::take(boot)))
-            }
+            [_, Value::Integer(epoch), Value::Text(_), Value::Integer(_)] if id == 1 => Some(Row::Meta(*epoch)),
             _ => None,
         }
     }

@@ -6,6 +6,7 @@ mod keeper;
 mod ladder;
 mod model;
 mod order;
+mod steps;
 
 use std::path::Path;
 use std::sync::Arc;

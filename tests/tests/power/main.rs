@@ -89,7 +89,6 @@ fn every_cut_keeps_what_was_acknowledged() {
 
 /// What such a card had said to be safe may be gone, and the file be damaged. No number means two things all the same, and the agent always runs.
 #[test]
-#[ignore = "the ledger does not always close after a salvage"]
 fn a_card_that_lies_costs_readings_and_makes_no_number_ambiguous() {
     let cuts = number("RTLIVE_CUTS").unwrap_or(CUTS) / 4;
     run_all(seeds(cuts), true, cuts.min(CUTS_PER_COURSE));
