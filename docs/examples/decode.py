@@ -1,23 +1,12 @@
 #!/usr/bin/env python3
-"""Decodes rtlive messages and frames to JSON lines. Written from docs/wire-format.md; needs cbor2 and zstandard.
-
-    mosquitto_sub -N -C 10 -t 'rtlive/#' | decode.py          decode.py FILE...
-
-Input: messages, bare frames and JSON texts in a row. Output: a record a line. Exit code 1 at the first mistake.
-"""
-
-import io
-import json
-import math
-import struct
-import sys
-import zlib
+"""Decodes rtlive messages, bare frames and JSON texts in a row to JSON lines. Written from docs/wire-format.md.
+Use: mosquitto_sub -N -C 10 -t 'rtlive/#' | decode.py, or decode.py FILE... Exit code 1 at the first mistake."""
+import io, json, math, struct, sys, zlib
 from datetime import datetime, timedelta, timezone
-
-import cbor2
-import zstandard
+import cbor2, zstandard
 
 MASK = (1 << 64) - 1
+ABSENT = object()
 CHECKS = [None, "not_finite", "source", "type", "unit", "duplicate", "backwards", "range", "max_rate", "spike", "stuck_after"]
 
 def need(condition, what):
@@ -28,36 +17,31 @@ def signed(value):
     """The 64-bit signed integer that is `value` modulo 2^64."""
     return (value + (1 << 63) & MASK) - (1 << 63)
 
-ABSENT = object()
+def double(bits):
+    return struct.unpack("<d", struct.pack("<Q", bits & MASK))[0]
 
 class Block:
     def __init__(self, data):
         self.data, self.at = data, 0
-
     def take(self, count):
         need(self.at + count <= len(self.data), "more bytes in a block")
         self.at += count
         return self.data[self.at - count : self.at]
-
     def byte(self, below=256, what="a byte"):
         need(self.at < len(self.data) and self.data[self.at] < below, f"a known {what}")
         return self.take(1)[0]
-
     def u(self, most=MASK):
         value = shift = 0
         while True:
             byte = self.byte()
             need(shift < 70 and (byte or not shift), "an integer of at most 64 bits in its shortest form")
-            value |= (byte & 0x7F) << shift
+            value, shift = value | (byte & 0x7F) << shift, shift + 7
             if byte < 0x80:
                 need(value <= most, f"at most {most}, not {value}")
                 return value
-            shift += 7
-
     def s(self):
         value = self.u()
         return value >> 1 if value & 1 == 0 else -(value >> 1) - 1
-
     def runs(self, count, below, optional):
         values, runs = [], self.u(count)
         for _ in range(runs):
@@ -65,77 +49,89 @@ class Block:
             values += [byte] * self.u(count - len(values))
         need(len(values) == count or (optional and not runs), "runs of all rows")
         return values or [0] * count
-
+    def residuals(self, count):
+        """Residuals coded by their entropy: tokens by a range coder, then raw bits."""
+        model, depth = self.byte(64, "model of residuals"), self.byte(10, "depth of a tree")
+        direct, limit = model & 15, 30 if model & 32 else 255
+        need(3 <= direct <= 8, "a known model of residuals")
+        coded = self.take(self.u(len(self.data)))
+        code, at, span, nodes, tree, held, bits = int.from_bytes(coded[:8].ljust(8, b"\0"), "big"), 8, MASK, {}, 0, 0, 0
+        for _ in range(count):
+            place = 1
+            for _ in range(depth):
+                share, uses = nodes.get((tree, place), (1 << 15, 0))
+                bound, rate, bit = (span >> 16) * share, 131072 // (2 * uses + 3), 0
+                if code < bound:
+                    span, share, bit = bound, share + ((65536 - share) * rate >> 16), 1
+                else:
+                    code, span, share = code - bound, span - bound, share - (share * rate >> 16)
+                nodes[tree, place], place = (share, min(uses + 1, limit)), 2 * place + bit
+                if span < 1 << 32:
+                    code, span, at = code << 32 | int.from_bytes(coded[at : at + 4].ljust(4, b"\0"), "big"), span << 32, at + 4
+            u = place - (1 << depth)
+            if u >> direct:
+                raw = (u - (1 << direct) >> 2) + direct - 2
+                need(raw <= 61, "a residual of at most 64 bits")
+                while bits < raw:
+                    held, bits = held | self.byte() << bits, bits + 8
+                u, held, bits = (u & 3 | 4) << raw | held & (1 << raw) - 1, held >> raw, bits - raw
+            tree = min(u if u < 3 else u.bit_length() + 1, 7) if model & 16 else 0
+            yield u >> 1 if u & 1 == 0 else -(u >> 1) - 1
     def integers(self, count):
         if count <= 1:
             return [self.s()] if count else []
-        coding, first = self.byte(13, "coding of integers"), self.s()
+        coding, first = self.byte(30, "coding of integers"), self.s()
         if coding == 0:
-            step = self.s()
-            return [signed(first + i * step) for i in range(count)]
-        unit = self.u() if coding & 8 else 1
-        coding &= 7
-        need(1 <= coding <= 4, f"a known coding of integers, not {coding}")
-        values, k, d, p, skips = [first], 0, 0, 0, {}
+            return [signed(first + i * step) for step in [self.s()] for i in range(count)]
+        unit, is_coded, coding = self.u() if coding & 8 else 1, coding & 16, coding & 7
+        need(1 <= coding <= 5, f"a known coding of integers, not {coding}")
+        values, k, d, e, p, skips = [first], 0, 0, 0, 0, {}
+        weights = struct.unpack("bb", self.take(2)) if coding == 5 else (16 * (coding == 3), 0)
         if coding == 4:
             step, phase, index = self.u(), self.s(), 0
             for _ in range(self.u(count - 1)):
                 index += self.u(count - 1 - index)
                 skips[index] = self.u(1 << 40)
-        for i in range(1, count):
-            r = self.s()
-            d = d + r if coding == 3 else r
+        for i, r in enumerate(self.residuals(count - 1) if is_coded else (self.s() for _ in range(count - 1)), 1):
             p += 1 + skips.get(i, 0)
-            k = phase + (p * step >> 16) + r if coding == 4 else d if coding == 1 else k + d
+            ahead = k + (signed(weights[0] * d + weights[1] * e) >> 4)
+            v = signed(r + {1: 0, 4: phase + (p * step >> 16) if coding == 4 else 0}.get(coding, ahead))
+            k, d, e = v, signed(v - k), d
             values.append(signed(first + k * unit))
         return values
-
     def floats(self, count):
-        coding = self.byte(4, "coding of floats")
-        if coding > 1:
-            planes, form = (self.take(8 * count), ">d") if coding == 2 else (self.take(4 * count), ">f")
-            return [struct.unpack(form, planes[i::count])[0] for i in range(count)]
-        power, positions, following = float(10 ** self.byte(16, "exponent")), [], 0
-        for _ in range(self.u(count)):
-            positions.append(following + self.u(count - 1 - following))
-            following = positions[-1] + 1
-        exceptions = [struct.unpack("<d", self.take(8))[0] for _ in positions]
-        values = [float(m) / power for m in self.integers(count)]
-        if coding == 1:
-            values = [struct.unpack("<f", struct.pack("<f", value))[0] for value in values]
-        for position, value in zip(positions, exceptions):
-            values[position] = value
+        coding = self.byte(3, "coding of floats")
+        if coding == 2:
+            return [double(m if m >= 0 else m ^ MASK >> 1) for m in self.integers(count)]
+        return self.decimals(count, coding == 1, [1.0] * count, [0.0] * count)
+    def decimals(self, count, single, divisors, references):
+        power, many, at = float(10 ** self.byte(23, "exponent")), self.u(count), -1
+        gaps, distances, integers, values = self.integers(many), self.integers(many), self.integers(count), []
+        for m, divisor, reference in zip(integers, divisors, references):
+            product = reference * power * divisor
+            m = signed(m + (round(product) if abs(product) <= 1 << 51 else 0))
+            values.append(float(m) / power / divisor)
+        values = [struct.unpack("<f", struct.pack("<f", value))[0] for value in values] if single else values
+        for gap, distance in zip(gaps, distances):
+            need(gap >= 0, "exceptions in order")
+            at += 1 + gap
+            values[at] = double(struct.unpack("<q", struct.pack("<d", values[at]))[0] + distance)
         return values
-
-    def bools(self, count):
-        if self.byte(2, "coding of bools") == 0:
-            bitmap = self.take((count + 7) // 8)
-            return [bool(bitmap[i // 8] >> i % 8 & 1) for i in range(count)]
-        value, values = self.byte(2, "bool"), []
-        while len(values) < count:
-            run = self.u(count - len(values))
-            need(run, "a run of at least one")
-            values, value = values + [bool(value)] * run, not value
-        return values
-
     def texts(self, count):
         texts = dict(enumerate(self.take(self.u(65536)).decode() for _ in range(self.u(count))))
         return [texts[index] for index in self.integers(count)]
-
     def column(self, count):
         kind = self.byte(6, "type of values")
-        readers = [self.floats, self.integers, self.bools, self.texts, lambda count: [ABSENT] * count]
+        bools, none = lambda count: [{0: False, 1: True}[one] for one in self.integers(count)], lambda count: [ABSENT] * count
+        readers = [self.floats, self.integers, bools, self.texts, none]
         if kind < 5:
             return readers[kind](count)
         kinds = self.runs(count, 5, False)
         columns = [iter(read(kinds.count(kind)) if kind in kinds else []) for kind, read in enumerate(readers)]
         return [next(columns[kind]) for kind in kinds]
-
     def order(self, series, count):
-        if series == 1:
-            return [0] * count
-        if self.byte(2, "coding of the order") == 1:
-            return self.integers(count)
+        if series == 1 or self.byte(2, "coding of the order") == 1:
+            return self.integers(count) if series > 1 else [0] * count
         places, followers, last, new, right = [], {}, None, 0, self.u(count)
         while len(places) < count:
             if right:
@@ -147,18 +143,14 @@ class Block:
             last, new = place, max(new, place + 1)
             places.append(place)
         return places
-
     def rows(self, count):
-        """The series' ids, and the place and time of each row."""
-        series = self.u(count)
-        ids = self.integers(series)
-        places = self.order(series, count)
-        need(all(0 <= place < series for place in places), "places of series")
+        ids = self.integers(self.u(count))  # The series' ids; then the place and time of each row.
+        places = self.order(len(ids), count)
+        need(all(0 <= place < len(ids) for place in places), "places of series")
         runs = self.u(count)
         lengths = [1] * count if runs == count else self.integers(runs)
         need(all(length > 0 for length in lengths) and sum(lengths) == count, "runs of all rows")
-        first, unit, groups, start = self.s(), self.u(), {}, 0
-        each = self.byte(2, "layout of times")
+        first, unit, each, groups, start = self.s(), self.u(), self.byte(2, "layout of times"), {}, 0
         for run, length in enumerate(lengths):
             groups.setdefault(places[start] if each else 0, []).append(run)
             start += length
@@ -167,13 +159,16 @@ class Block:
             for run, tick in zip(group, self.integers(len(group))):
                 ticks[run] = tick
         return ids, places, [signed(first + tick * unit) for tick, n in zip(ticks, lengths) for _ in range(n)]
-
-    def values(self, places, series):
-        """A value (or ABSENT) for each row."""
-        pooled = self.byte(2, "layout of values")
+    def values(self, places, series, before=()):
+        layout = self.byte(3, "layout of values")  # A value (or ABSENT) for each row; `before` has the columns before.
         rows = [[row for row, place in enumerate(places) if place == one] for one in range(series)]
-        found = {}
-        for group in [sum(rows, [])] if pooled else rows:
+        found, joined = {}, sum(rows, [])
+        if layout == 2:
+            divisor, reference = [([None] * len(places), *before)[self.u(len(before))] for _ in range(2)]
+            divisors = [float(divisor[row]) if type(divisor[row]) is int and divisor[row] > 0 else 1.0 for row in joined]
+            references = [reference[row] if type(reference[row]) is float else 0.0 for row in joined]
+            return [value for _, value in sorted(zip(joined, self.decimals(len(joined), False, divisors, references)))]
+        for group in [joined] if layout else rows:
             found |= zip(group, self.column(len(group)))
         return [found[row] for row in range(len(places))]
 
@@ -183,12 +178,10 @@ def printed(time):
     fraction = f".{nanos:09}".rstrip("0").rstrip(".")
     return date.strftime("%Y-%m-%dT%H:%M:%S") + fraction + "Z"
 
-def plain(value):
+def plain(value, function=None):
+    if function == "time_in_state" and isinstance(value, str):
+        return json.loads(value)  # Seconds by state are an object in a text.
     return None if isinstance(value, float) and not math.isfinite(value) else value
-
-def computed(function, value):
-    """Seconds by state are an object in a text."""
-    return json.loads(value) if function == "time_in_state" and isinstance(value, str) else plain(value)
 
 def named(series, index):
     need(0 <= index < len(series), "a series of the table")
@@ -214,13 +207,15 @@ def aggregates(data, count, series, compute):
     need(block.u() == count and block.u() == len(compute), "rows and functions as the contents say")
     ids, places, starts = block.rows(count)
     lengths, revisions, states = block.integers(count), block.integers(count), block.runs(count, 4, True)
-    columns = [block.values(places, len(ids)) for _ in compute]
+    columns = []
+    for _ in compute:
+        columns.append(block.values(places, len(ids), columns))
     need(block.at == len(data), "the end of a block")
     for row, (place, start) in enumerate(zip(places, starts)):
         name, unit = named(series, ids[place])
         record = {"series": name, "start": printed(start), "end": printed(signed(start + lengths[row]))}
         record["revision"] = revisions[row]
-        record |= {f: computed(f, column[row]) for f, column in zip(compute, columns) if column[row] is not ABSENT} | unit
+        record |= {f: plain(column[row], f) for f, column in zip(compute, columns) if column[row] is not ABSENT} | unit
         record |= {"final": False} if states[row] & 1 else {}
         yield record | ({"deleted": True} if states[row] & 2 else {})
 
@@ -248,9 +243,8 @@ def records(frame, historical=False):
     need(zlib.crc32(frame[:-4]) == int.from_bytes(checksum, "big"), "the right checksum")
     # Nothing follows, nothing has another form: what the bytes say is encoded as these bytes.
     need(cbor2.dumps(items, canonical=True) == frame, "deterministic CBOR, and nothing after it")
-    need(header[0] == 1, f"version 1, not {header[0]}")
+    need(header[0] == 1 and 1 <= header[6] <= 65536, "version 1, and a count of records")
     need(min(header) >= 0 and min(extension, default=0) >= 0, "no critical keys")
-    need(1 <= header[6] <= 65536, "a count of records")
     if header.get(9, 0) == 1:
         need(header[10] <= 16 << 20, "contents of at most 16 MiB")
         packed = zstandard.ZstdDecompressor().decompress(packed, max_output_size=header[10], allow_extra_data=False)
@@ -262,8 +256,7 @@ def records(frame, historical=False):
         need(kind < len(kinds) and 1 <= count <= header[6], "a known kind of section, with records")
         found += kinds[kind](data, count, contents.get(0, []), contents.get(1, []))
     need(len(found) == header[6], "as many records as the header says")
-    flags = {"historical": True} if historical else {}
-    flags |= {"class": header[4]} if header.get(4, "process") != "process" else {}
+    flags = ({"historical": True} if historical else {}) | ({"class": header[4]} if header.get(4, "process") != "process" else {})
     for number, record in enumerate(found, header[5]):
         yield origin | {"seq": number} | record | flags
 

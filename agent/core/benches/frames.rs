@@ -1,68 +1,92 @@
-//! Bytes per reading of frames, and readings per CPU second, on the real series of shared data (`RTLIVE_DATA`).
+//! Bytes per reading of frames beside those of other codecs, and readings per CPU second, on real series of shared data
+//! (`RTLIVE_DATA`).
 //!
-//! `cargo bench -p rtlive-core --bench frames` prints one table of sizes, envelope and names included, one series a frame, and one
-//! of speeds. Without shared data it says so and measures series of its own making.
+//! `cargo bench -p rtlive-core --bench frames` prints one table of sizes, one of special shapes (several series, jitter, aggregates)
+//! and one of speeds. With `each` after `--` it prints every series. Without shared data it says so and measures a series of its own
+//! making. Parquet, whose crates are many, has a script of its own beside this file.
 
 #![allow(missing_docs, clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+mod peers;
 
 use std::hint::black_box;
 use std::path::PathBuf;
 
-use rtlive_core::columns::{decode_readings, encode_readings};
 use rtlive_core::frame::{Density, Origin, open, seal};
-use rtlive_core::json::parse_reading;
+use rtlive_core::json::{Origin as JsonOrigin, parse_reading, write_record};
+use rtlive_core::plan::Function;
 use rtlive_core::reading::{ClockState, Quality, Reading, SeriesId, SeriesInfo, Value};
-use rtlive_core::record::{Epoch, Record};
+use rtlive_core::record::{Aggregate, Epoch, Record};
 use rtlive_core::time::Timestamp;
 
-/// File, column, name. Times are the file's own, in UTC.
-const SERIES: [(&str, usize, &str); 18] = [
-    ("nab_ambient_temperature_system_failure.csv", 1, "nab/ambient"),
-    ("nab_occupancy_6005.csv", 1, "nab/occupancy"),
-    ("nab_speed_7578.csv", 1, "nab/speed"),
-    ("nab_ec2_cpu_utilization_5f5533.csv", 1, "nab/cpu"),
-    ("occupancy_datatest.csv", 2, "office/temperature"),
-    ("occupancy_datatest.csv", 3, "office/humidity"),
-    ("occupancy_datatest.csv", 4, "office/light"),
-    ("occupancy_datatest.csv", 5, "office/co2"),
-    ("occupancy_datatest.csv", 6, "office/ratio"),
-    ("household_power_2007-02-01.csv", 2, "house/active"),
-    ("household_power_2007-02-01.csv", 3, "house/reactive"),
-    ("household_power_2007-02-01.csv", 4, "house/voltage"),
-    ("household_power_2007-02-01.csv", 5, "house/intensity"),
-    ("household_power_2007-02-01.csv", 6, "house/kitchen"),
-    ("household_power_2007-02-01.csv", 7, "house/laundry"),
-    ("household_power_2007-02-01.csv", 8, "house/heater"),
-    ("daphnet_S06R02E0_first_half.csv", 1, "gait/ankle"),
-    ("daphnet_S06R02E0_first_half.csv", 2, "gait/ankle_y"),
-];
-
-/// Which of [`SERIES`] send decimals, as sensors do; the others compute, and send many digits.
-fn is_decimal(name: &str) -> bool {
-    !matches!(name, "nab/ambient" | "office/humidity" | "office/light" | "office/co2" | "office/ratio")
+/// What kind of numbers a series holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Kind {
+    /// A few decimal places, as sensors send them.
+    Decimal,
+    /// Computed, with many digits.
+    Digits,
+    /// Mostly constant.
+    Sparse,
 }
 
+use Kind::{Decimal, Digits, Sparse};
+
+/// File, column, name, kind. Times are the file's own, in UTC.
+const SERIES: [(&str, usize, &str, Kind); 20] = [
+    ("nab_occupancy_6005.csv", 1, "nab/occupancy", Decimal),
+    ("nab_speed_7578.csv", 1, "nab/speed", Decimal),
+    ("occupancy_datatest.csv", 2, "office/temperature", Decimal),
+    ("household_power_2007-02-01.csv", 2, "house/active", Decimal),
+    ("household_power_2007-02-01.csv", 3, "house/reactive", Decimal),
+    ("household_power_2007-02-01.csv", 4, "house/voltage", Decimal),
+    ("household_power_2007-02-01.csv", 5, "house/intensity", Decimal),
+    ("daphnet_S06R02E0_first_half.csv", 1, "gait/ankle", Decimal),
+    ("daphnet_S06R02E0_first_half.csv", 2, "gait/ankle_y", Decimal),
+    ("daphnet_S06R02E0_first_half.csv", 5, "gait/leg_y", Decimal),
+    ("daphnet_S06R02E0_first_half.csv", 8, "gait/trunk_y", Decimal),
+    ("nab_ambient_temperature_system_failure.csv", 1, "nab/ambient", Digits),
+    ("nab_ec2_cpu_utilization_5f5533.csv", 1, "nab/cpu", Digits),
+    ("occupancy_datatest.csv", 3, "office/humidity", Digits),
+    ("occupancy_datatest.csv", 4, "office/light", Digits),
+    ("occupancy_datatest.csv", 5, "office/co2", Digits),
+    ("occupancy_datatest.csv", 6, "office/ratio", Digits),
+    ("household_power_2007-02-01.csv", 6, "house/kitchen", Sparse),
+    ("household_power_2007-02-01.csv", 7, "house/laundry", Sparse),
+    ("household_power_2007-02-01.csv", 8, "house/heater", Sparse),
+];
+
 const SIZES: [usize; 3] = [60, 600, 3600];
+const DENSITIES: [Density; 3] = [Density::Fast, Density::Normal, Density::Dense];
+
+#[derive(Clone, Debug)]
+struct Series {
+    name: String,
+    kind: Kind,
+    readings: Vec<Reading>,
+}
 
 fn main() {
     let series = load();
     sizes(&series);
+    shapes(&series);
     speeds(&series);
 }
 
-fn load() -> Vec<(String, Vec<Reading>)> {
+fn load() -> Vec<Series> {
     let data = std::env::var_os("RTLIVE_DATA")
         .map_or_else(|| PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../../../shared/data")), PathBuf::from);
     let mut all = Vec::new();
-    for (file, column, name) in SERIES {
+    for (file, column, name, kind) in SERIES {
         match std::fs::read_to_string(data.join("timeseries").join(file)) {
-            Ok(text) => all.push((name.to_owned(), parse(&text, file, column))),
+            Ok(text) => all.push(Series { name: name.to_owned(), kind, readings: parse(&text, file, column) }),
             Err(error) => println!("SKIPPED: {name}: {}: {error}", data.display()),
         }
     }
     if all.is_empty() {
         let value = |i: i64| Value::Float((2100 + i * 7919 % 13) as f64 / 100.0);
-        all.push(("made/wave".into(), (0..3600).map(|i| reading(i * 1_000_000_000, value(i))).collect()));
+        let readings = (0..3600).map(|i| reading(i * 1_000_000_000, value(i))).collect();
+        all.push(Series { name: "made/wave".into(), kind: Decimal, readings });
     }
     all
 }
@@ -97,43 +121,232 @@ fn parse(text: &str, file: &str, column: usize) -> Vec<Reading> {
     readings
 }
 
-fn frame(name: &str, readings: &[Reading], density: Density) -> Vec<u8> {
-    let origin =
-        Origin { agent: "gw-042".into(), epoch: Epoch(1 << 63), stream: "raw".into(), class: "process".into() };
-    let records: Vec<Record> = readings.iter().cloned().map(Record::Reading).collect();
-    let series = [SeriesInfo { name: name.into(), unit: Some("Cel".into()) }];
-    seal(&origin, 1, &records, &series, &[], density).unwrap()
+fn origin() -> Origin {
+    Origin { agent: "gw-042".into(), epoch: Epoch(1 << 63), stream: "raw".into(), class: "process".into() }
 }
 
-fn sizes(all: &[(String, Vec<Reading>)]) {
-    println!("bytes per reading, one series a frame: envelope, name and unit included (without them)");
-    println!("{:<20} {:>20} {:>20} {:>20}", "series", SIZES[0], SIZES[1], SIZES[2]);
-    let mut means = [[(0.0, 0.0, 0); SIZES.len()]; 2];
-    for (name, readings) in all {
-        print!("{name:<20}");
-        for (place, size) in SIZES.into_iter().enumerate() {
-            let (mut frames, mut bare, mut count) = (0, 0, 0);
-            for chunk in readings.chunks(size).filter(|chunk| chunk.len() == size || readings.len() < size) {
-                frames += frame(name, chunk, Density::Normal).len();
-                let mut block = Vec::new();
-                encode_readings(chunk, &mut block);
-                bare += block.len().min(zstd::bulk::compress(&block, 3).unwrap().len());
-                count += chunk.len();
+/// A frame whose series have names of one byte: what a reference to a schema costs.
+fn frame(readings: &[Reading], density: Density) -> Vec<u8> {
+    let records: Vec<Record> = readings.iter().cloned().map(Record::Reading).collect();
+    let series = readings.iter().map(|reading| reading.series.0).max().unwrap_or(0) + 1;
+    let series: Vec<SeriesInfo> = (0..series).map(|_| SeriesInfo { name: "a".into(), unit: None }).collect();
+    seal(&origin(), 1, &records, &series, &[], density).unwrap()
+}
+
+type Codec = (&'static str, fn(&[Reading]) -> usize);
+
+/// All that is compared, by name. The bare codecs have no envelope.
+const CODECS: [Codec; 9] = [
+    ("JSON + zstd-3", |readings| peers::zstd(&peers::json(readings))),
+    ("CBOR rows + zstd-3", |readings| peers::zstd(&peers::cbor(readings))),
+    ("Sparkplug B + zstd-3", |readings| peers::zstd(&peers::sparkplug(readings))),
+    ("Gorilla", |readings| peers::gorilla(readings).len()),
+    ("varint columns + zstd-3", peers::varint),
+    ("pco, scaled integers", peers::pco),
+    ("frame, Fast", |readings| frame(readings, Density::Fast).len()),
+    ("frame, Normal", |readings| frame(readings, Density::Normal).len()),
+    ("frame, Dense", |readings| frame(readings, Density::Dense).len()),
+];
+
+/// Bytes per reading of a codec in blocks of `size`; a series that is shorter is one block.
+fn rate(readings: &[Reading], size: usize, codec: fn(&[Reading]) -> usize) -> f64 {
+    let blocks = readings.chunks(size).filter(|block| block.len() == size || readings.len() < size);
+    let (bytes, count) = blocks.fold((0, 0), |sum, block| (sum.0 + codec(block), sum.1 + block.len()));
+    bytes as f64 / count as f64
+}
+
+fn sizes(all: &[Series]) {
+    let each = std::env::args().any(|argument| argument == "each");
+    println!(
+        "bytes per reading with its time, one series a block; frames with their envelope, without the series' name"
+    );
+    print!("{:<24}", "codec");
+    for kind in ["decimals", "many digits", "sparse"] {
+        SIZES.iter().for_each(|size| print!(" {:>16}", format!("{kind} {size}")));
+    }
+    println!();
+    let mut envelope_bytes = 0;
+    let mut best = vec![vec![f64::MAX; SIZES.len()]; all.len()];
+    for (codec, bytes) in CODECS {
+        let rates: Vec<Vec<f64>> =
+            all.iter().map(|one| SIZES.iter().map(|size| rate(&one.readings, *size, bytes)).collect()).collect();
+        print!("{codec:<24}");
+        for kind in [Decimal, Digits, Sparse] {
+            for place in 0..SIZES.len() {
+                let of: Vec<f64> =
+                    all.iter().zip(&rates).filter(|(one, _)| one.kind == kind).map(|(_, rates)| rates[place]).collect();
+                print!(" {:>16.2}", of.iter().sum::<f64>() / of.len() as f64);
             }
-            let (all, bare) = (frames as f64 / count as f64, bare as f64 / count as f64);
-            print!(" {all:>11.2} ({bare:>6.2})");
-            let mean = &mut means[usize::from(!is_decimal(name))][place];
-            *mean = (mean.0 + all, mean.1 + bare, mean.2 + 1);
         }
         println!();
+        if each {
+            for (one, rates) in all.iter().zip(&rates) {
+                println!(
+                    "    {:<20} {}",
+                    one.name,
+                    rates.iter().map(|rate| format!("{rate:>8.2}")).collect::<String>()
+                );
+            }
+        }
+        if codec.starts_with("frame") {
+            // What a frame has around its block: the frame of one reading without that.
+            envelope_bytes = frame(&all[0].readings[..1], Density::Fast).len() - 24;
+            if codec.ends_with("Dense") {
+                for (one, (rates, best)) in all.iter().zip(rates.iter().zip(&best)) {
+                    for (place, size) in SIZES.into_iter().enumerate() {
+                        let bare = rates[place] - envelope_bytes as f64 / size.min(one.readings.len()) as f64;
+                        if bare > best[place] {
+                            println!(
+                                "larger than another codec: {} at {size}: {bare:.3} beside {:.3}",
+                                one.name, best[place]
+                            );
+                        }
+                    }
+                }
+            }
+        } else {
+            for (best, rates) in best.iter_mut().zip(&rates) {
+                best.iter_mut().zip(rates).for_each(|(best, rate)| *best = best.min(*rate));
+            }
+        }
     }
-    for (kind, means) in ["mean of decimals", "mean of the others"].into_iter().zip(means) {
-        print!("{kind:<20}");
-        means
-            .iter()
-            .for_each(|(all, bare, n)| print!(" {:>11.2} ({:>6.2})", all / f64::from(*n), bare / f64::from(*n)));
-        println!();
+    println!("(of a frame {envelope_bytes} bytes are its envelope)\n");
+}
+
+/// A sequence that looks like noise and is the same everywhere (a linear congruential generator, Knuth's MMIX constants).
+fn noise(mut state: u64) -> impl FnMut() -> f64 {
+    move || {
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (state >> 11) as f64 / (1_u64 << 53) as f64
     }
+}
+
+/// The same values once a second, each late by a jitter of 1.5 ms standard deviation in whole milliseconds.
+fn jittered(readings: &[Reading]) -> Vec<Reading> {
+    let mut uniform = noise(1);
+    let late = |place: usize| {
+        let normal = (0..12).map(|_| uniform()).sum::<f64>() - 6.0;
+        let millis = place as i64 * 1000 + (1.5 * normal).round() as i64;
+        Timestamp::from_nanos((1_767_225_600_000 + millis) * 1_000_000)
+    };
+    let times: Vec<Timestamp> = (0..readings.len()).map(late).collect();
+    readings.iter().zip(times).map(|(reading, time)| Reading { time, ..reading.clone() }).collect()
+}
+
+/// The decimal series' readings from `start` on, as one poll of all of them a second.
+fn polled(all: &[Series], start: usize, rounds: usize, jitter: bool) -> Vec<Reading> {
+    let series: Vec<&Series> = all.iter().filter(|one| one.kind == Decimal).collect();
+    let clock = jittered(&vec![reading(0, Value::Int(0)); rounds]);
+    let mut readings = Vec::new();
+    for (round, late) in clock.iter().enumerate() {
+        for (place, one) in series.iter().enumerate() {
+            let time = match jitter {
+                true => late.time,
+                false => Timestamp::from_nanos((1_767_225_600 + round as i64) * 1_000_000_000),
+            };
+            readings.push(Reading { series: SeriesId(place as u32), time, ..one.readings[start + round].clone() });
+        }
+    }
+    readings
+}
+
+/// What the windows compute.
+fn functions() -> Vec<Function> {
+    ["count", "min", "max", "mean", "last", "p95"].map(|name| name.parse().unwrap()).to_vec()
+}
+
+/// The sum as the engine forms it (Neumaier 1974).
+fn compensated(values: &[f64]) -> f64 {
+    let (mut sum, mut lost) = (0.0_f64, 0.0);
+    for value in values {
+        let next = sum + value;
+        lost += if sum.abs() >= value.abs() { (sum - next) + value } else { (value - next) + sum };
+        sum = next;
+    }
+    sum + lost
+}
+
+/// One-minute aggregates of readings once a second, 60 of each of 100 series; their readings are decimals that wander.
+fn aggregated() -> (Vec<SeriesInfo>, Vec<Record>) {
+    let mut uniform = noise(7);
+    let series: Vec<SeriesInfo> = (0..100)
+        .map(|place| SeriesInfo {
+            name: format!("plant{}/pump/temperature{place}", place / 20).into(),
+            unit: Some("Cel".into()),
+        })
+        .collect();
+    let mut levels: Vec<f64> = (0..100).map(|_| 2000.0 + 4000.0 * uniform()).collect();
+    let mut records = Vec::new();
+    for minute in 0..60_i64 {
+        for (place, level) in levels.iter_mut().enumerate() {
+            let mut values: Vec<f64> = (0..60)
+                .map(|_| {
+                    *level += 6.0 * uniform() - 3.0;
+                    (*level + 4.0 * uniform()).round() / 100.0
+                })
+                .collect();
+            let (sum, last) = (compensated(&values), values[59]);
+            values.sort_by(f64::total_cmp);
+            let found = [values[0], values[59], sum / 60.0, last, values[56]].map(|value| Some(Value::Float(value)));
+            let start = 1_767_225_600 + minute * 60;
+            records.push(Record::Aggregate(Aggregate {
+                series: SeriesId(place as u32),
+                start: Timestamp::from_nanos(start * 1_000_000_000),
+                end: Timestamp::from_nanos((start + 60) * 1_000_000_000),
+                revision: 0,
+                is_final: true,
+                deleted: false,
+                values: [Some(Value::Int(60))].into_iter().chain(found).collect(),
+            }));
+        }
+    }
+    (series, records)
+}
+
+fn shapes(all: &[Series]) {
+    println!("{:<52} {:>8} {:>8} {:>8}", "", "Fast", "Normal", "Dense");
+    let line =
+        |what: &str, values: [f64; 3]| println!("{what:<52} {}", values.map(|value| format!("{value:>8.2}")).join(" "));
+    let decimals: Vec<&Series> = all.iter().filter(|one| one.kind == Decimal).collect();
+    for size in SIZES {
+        let mean = |density: Density| {
+            let rates = decimals.iter().map(|one| {
+                let readings = jittered(&one.readings);
+                let blocks = readings.chunks(size).filter(|block| block.len() == size || readings.len() < size);
+                let (bytes, count) =
+                    blocks.fold((0, 0), |sum, block| (sum.0 + frame(block, density).len(), sum.1 + block.len()));
+                bytes as f64 / count as f64
+            });
+            rates.sum::<f64>() / decimals.len() as f64
+        };
+        line(&format!("decimals, {size} readings, 1.5 ms of jitter"), DENSITIES.map(mean));
+    }
+    for (jitter, what) in [(false, "regular"), (true, "1.5 ms of jitter")] {
+        let mean = |density: Density| {
+            let starts = [0, 300, 600, 900];
+            let bytes: usize = starts
+                .iter()
+                .filter(|start| decimals.iter().all(|one| one.readings.len() >= *start + 60))
+                .map(|start| frame(&polled(all, *start, 60, jitter), density).len())
+                .sum();
+            bytes as f64 / (starts.len() * 60 * decimals.len()) as f64
+        };
+        line(&format!("all {} decimals polled, 60 rounds, {what}", decimals.len()), DENSITIES.map(mean));
+    }
+    let (series, records) = aggregated();
+    let mut json = Vec::new();
+    let text = Epoch(1 << 63).to_string();
+    let origin = origin();
+    let named = JsonOrigin::of_frame(&origin, &text, false);
+    for (number, record) in (1..).zip(&records) {
+        write_record(&mut json, &named, number, record, &series, &functions());
+        json.push(b'\n');
+    }
+    let json = peers::zstd(&json);
+    let sealed = DENSITIES.map(|density| seal(&origin, 1, &records, &series, &functions(), density).unwrap().len());
+    println!("100 series x 60 one-minute aggregates of 6 functions: {json} bytes as JSON + zstd-3");
+    line("  bytes as a frame", sealed.map(|bytes| bytes as f64));
+    line("  so many times smaller", sealed.map(|bytes| json as f64 / bytes as f64));
     println!();
 }
 
@@ -159,60 +372,42 @@ fn speed(items: usize, mut run: impl FnMut()) -> f64 {
     rates[2]
 }
 
-fn speeds(all: &[(String, Vec<Reading>)]) {
-    println!("million readings per CPU second, frames of 600 of one decimal series");
-    let decimals: Vec<&[Reading]> = all
-        .iter()
-        .filter(|(name, _)| is_decimal(name))
-        .flat_map(|(_, readings)| readings.chunks(600).filter(|chunk| chunk.len() == 600))
-        .collect();
-    let count: usize = decimals.iter().map(|chunk| chunk.len()).sum();
-    let blocks: Vec<Vec<u8>> = decimals
-        .iter()
-        .map(|chunk| {
-            let mut block = Vec::new();
-            encode_readings(chunk, &mut block);
-            block
-        })
-        .collect();
-    let encoded = speed(count, || {
-        for chunk in &decimals {
-            let mut block = Vec::new();
-            encode_readings(black_box(chunk), &mut block);
-            black_box(block);
+fn speeds(all: &[Series]) {
+    println!("million readings per CPU second, decimal series, one a frame");
+    let series = [SeriesInfo { name: "a".into(), unit: None }];
+    let origin = origin();
+    for size in [600, 3600] {
+        let records: Vec<Vec<Record>> = all
+            .iter()
+            .filter(|one| one.kind == Decimal)
+            .flat_map(|one| one.readings.chunks(size).filter(|block| block.len() == size || one.readings.len() < size))
+            .map(|block| block.iter().cloned().map(Record::Reading).collect())
+            .collect();
+        let count: usize = records.iter().map(Vec::len).sum();
+        for density in DENSITIES {
+            let sealed = speed(count, || {
+                records.iter().for_each(|one| drop(black_box(seal(&origin, 1, black_box(one), &series, &[], density))));
+            });
+            let frames: Vec<Vec<u8>> =
+                records.iter().map(|one| seal(&origin, 1, one, &series, &[], density).unwrap()).collect();
+            let opened = speed(count, || frames.iter().for_each(|frame| drop(black_box(open(black_box(frame))))));
+            let bytes = frames.iter().map(Vec::len).sum::<usize>() as f64 / count as f64;
+            println!(
+                "{:<24} sealed {sealed:>8.1}   opened {opened:>8.1}   ({bytes:.3} B a reading)",
+                format!("{size}, {density:?}")
+            );
         }
-    });
-    let decoded =
-        speed(count, || blocks.iter().for_each(|block| drop(black_box(decode_readings(black_box(block), 600)))));
-    println!("{:<28} {encoded:>8.1}", "columns, encode");
-    println!("{:<28} {decoded:>8.1}", "columns, decode");
-    let origin =
-        Origin { agent: "gw-042".into(), epoch: Epoch(1 << 63), stream: "raw".into(), class: "process".into() };
-    let series = [SeriesInfo { name: "a/b".into(), unit: None }];
-    let records: Vec<Vec<Record>> =
-        decimals.iter().map(|chunk| chunk.iter().cloned().map(Record::Reading).collect()).collect();
-    for density in [Density::Fast, Density::Normal, Density::Dense] {
-        let rate = speed(count, || {
-            records.iter().for_each(|one| drop(black_box(seal(&origin, 1, black_box(one), &series, &[], density))));
-        });
-        let frames: Vec<Vec<u8>> =
-            records.iter().map(|one| seal(&origin, 1, one, &series, &[], density).unwrap()).collect();
-        let bytes: usize = frames.iter().map(Vec::len).sum();
-        println!("{:<28} {rate:>8.1}   ({:.3} B a reading)", format!("seal, {density:?}"), bytes as f64 / count as f64);
-        let rate = speed(count, || frames.iter().for_each(|frame| drop(black_box(open(black_box(frame))))));
-        println!("{:<28} {rate:>8.1}", format!("open, {density:?}"));
     }
     let lines: Vec<String> = (0..1000)
         .map(|i| {
             format!(
-                "{{\"series\":\"boiler/temperature{}\",\"time\":\"2026-01-01T00:{:02}:00.250Z\",\"value\":{}.5}}",
+                "{{\"series\":\"boiler/temperature{}\",\"time\":\"2026-01-01T00:{:02}:00.250Z\",\"value\":{i}.5}}",
                 i % 9,
-                i % 60,
-                i
+                i % 60
             )
         })
         .collect();
     let rate =
         speed(lines.len(), || lines.iter().for_each(|line| drop(black_box(parse_reading(black_box(line.as_bytes()))))));
-    println!("{:<28} {rate:>8.1}", "JSON lines, read");
+    println!("{:<24} read   {rate:>8.1}", "JSON lines");
 }

@@ -2,9 +2,9 @@
 
 use super::cursor::{Cursor, put_unsigned};
 use super::integers::{self, Shape};
-use super::readings::{decode_runs, decode_values, encode_runs, encode_values};
+use super::readings::{decode_runs, decode_values, encode_related, encode_runs};
 use super::rows::Rows;
-use super::{ColumnError, ColumnFault};
+use super::{ColumnError, ColumnFault, Effort};
 use crate::reading::SeriesId;
 use crate::record::Aggregate;
 use crate::time::Timestamp;
@@ -15,23 +15,21 @@ const NOT_FINAL: u8 = 1;
 const DELETED: u8 = 2;
 
 /// Appends aggregates of `functions` values each as a block. Values beyond `functions` are not written, missing ones are absent.
-pub(crate) fn encode_aggregates(aggregates: &[&Aggregate], functions: usize, out: &mut Vec<u8>) {
+pub(crate) fn encode_aggregates(aggregates: &[&Aggregate], functions: usize, effort: Effort, out: &mut Vec<u8>) {
     put_unsigned(out, aggregates.len() as u64);
     put_unsigned(out, functions as u64);
     let rows = Rows::gather(aggregates.iter().map(|aggregate| (aggregate.series.0, aggregate.start.as_nanos())));
-    rows.encode(out);
+    rows.encode(effort, out);
     let lengths: Vec<i64> =
         aggregates.iter().map(|one| one.end.as_nanos().wrapping_sub(one.start.as_nanos())).collect();
-    integers::encode(&lengths, Shape::Any, out);
+    integers::encode(&lengths, Shape::Any, effort, out);
     let revisions: Vec<i64> = aggregates.iter().map(|aggregate| i64::from(aggregate.revision)).collect();
-    integers::encode(&revisions, Shape::Any, out);
+    integers::encode(&revisions, Shape::Any, effort, out);
     let state = |one: &&Aggregate| if one.is_final { 0 } else { NOT_FINAL } | if one.deleted { DELETED } else { 0 };
     encode_runs(aggregates.iter().map(state), out);
     let by_series = rows.by_series();
-    for function in 0..functions {
-        let value = |row: usize| aggregates.get(row)?.values.get(function)?.as_ref();
-        encode_values(&by_series, value, out);
-    }
+    let cell = |function: usize, row: usize| aggregates.get(row)?.values.get(function)?.as_ref();
+    (0..functions).for_each(|function| encode_related(&by_series, function, cell, effort, out));
 }
 
 /// Reads a block of at most `aggregates_max` aggregates of exactly `functions` values each, and nothing after it.
@@ -55,8 +53,9 @@ pub(crate) fn decode_aggregates(
     let states = decode_runs(&mut cursor, count)?;
     let mut columns = Vec::with_capacity(functions);
     for _ in 0..functions {
-        columns.push(decode_values(&mut cursor, &by_series, count)?.into_iter());
+        columns.push(decode_values(&mut cursor, &by_series, count, &columns)?);
     }
+    let mut columns: Vec<_> = columns.into_iter().map(Vec::into_iter).collect();
     if cursor.left() > 0 {
         return Err(cursor.error(ColumnFault::Trailing(cursor.left())));
     }
@@ -94,8 +93,11 @@ mod tests {
         fn aggregates_come_back(aggregates in prop::collection::vec(any_aggregate(3), 0..60)) {
             let mut bytes = Vec::new();
             let borrowed: Vec<&Aggregate> = aggregates.iter().collect();
-            encode_aggregates(&borrowed, 3, &mut bytes);
-            prop_assert_eq!(decode_aggregates(&bytes, 3, aggregates.len()).unwrap(), aggregates);
+            for effort in Effort::ALL {
+                bytes.clear();
+                encode_aggregates(&borrowed, 3, effort, &mut bytes);
+                prop_assert_eq!(&decode_aggregates(&bytes, 3, aggregates.len()).unwrap(), &aggregates);
+            }
         }
 
         #[test]

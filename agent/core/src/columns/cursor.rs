@@ -110,13 +110,6 @@ impl<'a> Cursor<'a> {
         }
     }
 
-    pub(super) fn word(&mut self) -> Result<u64, ColumnError> {
-        let bytes = self.take(8)?;
-        let mut word = [0; 8];
-        word.copy_from_slice(bytes);
-        Ok(u64::from_le_bytes(word))
-    }
-
     pub(super) fn text(&mut self, what: &'static str, bytes_max: usize) -> Result<&'a str, ColumnError> {
         let length = self.at_most(what, bytes_max)?;
         let error = self.error(ColumnFault::NotUtf8);

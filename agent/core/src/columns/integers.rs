@@ -1,11 +1,13 @@
 //! A column of integers: what is left after the obvious is taken away.
 //!
 //! All arithmetic is modulo 2^64, so that every column of 64-bit integers comes back exactly, whatever it holds. With `v[0]` the
-//! first value and `unit` the greatest common divisor of all differences to it, `k[i] = (v[i] − v[0]) / unit`. What is written of
-//! `k` is chosen by the sum of the bit lengths of the residuals, which is what an entropy coder behind this pays for.
+//! first value and `unit` the greatest common divisor of all differences to it, `k[i] = (v[i] − v[0]) / unit`. Of `k` the
+//! residuals of a prediction are written. Which one is chosen by the sum of their bit lengths, which is about what a coder of
+//! entropy pays for, or by trying. They are written in bytes, for Zstandard to find what repeats, or by [`entropy`](super::entropy).
 
 use super::cursor::{Cursor, put_signed, put_unsigned, zigzag};
-use super::{ColumnError, ColumnFault};
+use super::entropy::{self, Model};
+use super::{ColumnError, ColumnFault, Effort};
 
 /// `v[i] = v[0] + i × step`, and nothing else: constants, and clocks that never waver.
 const LINEAR: u8 = 0;
@@ -17,8 +19,23 @@ const DELTA: u8 = 2;
 const DELTA_OF_DELTA: u8 = 3;
 /// The residuals are distances from an ideal grid, of which places may be skipped.
 const GRID: u8 = 4;
+/// The residuals are distances from where a line through the last three values leads, or from between them.
+const LINE: u8 = 5;
 /// Set beside one of the above where `unit` is not 1 and follows.
 const HAS_UNIT: u8 = 8;
+/// Set beside one of the above where the residuals are coded by their entropy.
+const IS_CODED: u8 = 16;
+
+/// The binary places of the weights of a line.
+const WEIGHT_BITS: u32 = 4;
+/// The weight of a whole step.
+const ONE: i8 = 1 << WEIGHT_BITS;
+/// How many values are looked at to choose a prediction in a hurry.
+const LOOKED_AT: usize = 200;
+/// How many predictions are tried, of those that promise most.
+const TRIED_MAX: usize = 3;
+/// Below so many values a coder costs more to start than it saves.
+const CODED_VALUES_MIN: usize = 8;
 
 /// The binary places of a grid's step: at 2^16 places a step that is no integer drifts by less than half a unit.
 const STEP_BITS: u32 = 16;
@@ -34,19 +51,25 @@ pub(super) enum Shape {
     Rising,
 }
 
-/// The greatest common divisor of the distances of all values to the first; 0 when all are equal.
+/// The greatest common divisor of the distances of all values to the first; 0 when all are equal. 1 where distances need more than
+/// 63 bits: then it might not divide what is left of them.
 pub(super) fn common_unit(values: &[i64]) -> u64 {
-    let Some(&first) = values.first() else { return 0 };
-    let mut unit = 0;
-    for &value in values {
-        let distance = value.wrapping_sub(first).unsigned_abs();
-        // One division in the usual case, where the unit is settled.
+    let (low, high) =
+        values.iter().fold((i64::MAX, i64::MIN), |(low, high), value| (low.min(*value), high.max(*value)));
+    if high.checked_sub(low).is_none() {
+        return 1;
+    }
+    let (mut unit, mut before) = (0, 0);
+    for pair in values.windows(2) {
+        let distance = pair[1].wrapping_sub(pair[0]).unsigned_abs();
+        // One division where the unit is settled, and none where a clock is regular.
         if unit == 1 {
             break;
         }
-        if unit == 0 || !distance.is_multiple_of(unit) {
+        if distance != before && (unit == 0 || !distance.is_multiple_of(unit)) {
             unit = gcd(unit, distance);
         }
+        before = distance;
     }
     unit
 }
@@ -59,7 +82,7 @@ fn gcd(mut a: u64, mut b: u64) -> u64 {
 }
 
 /// Appends a column; the number of values is not written, the reader knows it. A single value needs no coding.
-pub(super) fn encode(values: &[i64], shape: Shape, out: &mut Vec<u8>) {
+pub(super) fn encode(values: &[i64], shape: Shape, effort: Effort, out: &mut Vec<u8>) {
     let [first, rest @ ..] = values else { return };
     if rest.is_empty() {
         return put_signed(out, *first);
@@ -73,56 +96,170 @@ pub(super) fn encode(values: &[i64], shape: Shape, out: &mut Vec<u8>) {
     }
     // A unit of 2^63 is no positive 64-bit integer; such a column gains nothing from it.
     let unit = i64::try_from(common_unit(values)).unwrap_or(1).max(1);
-    let scaled: Vec<i64> = values.iter().map(|value| value.wrapping_sub(*first) / unit).collect();
-    let (plain, delta, second) = costs(&scaled);
-    let grid = (shape == Shape::Rising).then(|| Grid::fit(&scaled)).flatten();
-    let best = plain.min(delta).min(second);
-    let grid = grid.filter(|grid| grid.cost < best);
-    let coding = match () {
-        () if grid.is_some() => GRID,
-        () if best == delta => DELTA,
-        () if best == plain => PLAIN,
-        () => DELTA_OF_DELTA,
-    };
-    out.push(coding | if unit > 1 { HAS_UNIT } else { 0 });
-    put_signed(out, *first);
+    let mut scaled: Vec<i64> = values.iter().map(|value| value.wrapping_sub(*first)).collect();
     if unit > 1 {
-        put_unsigned(out, unit.cast_unsigned());
+        scaled.iter_mut().for_each(|value| *value /= unit);
     }
-    if let Some(grid) = grid {
-        return grid.write(&scaled, out);
+    let predictions = Prediction::likely(&scaled, shape, effort);
+    let head = |coding: u8, prediction: &Prediction| {
+        let mut out = vec![coding | prediction.coding() | if unit > 1 { HAS_UNIT } else { 0 }];
+        put_signed(&mut out, *first);
+        if unit > 1 {
+            put_unsigned(&mut out, unit.cast_unsigned());
+        }
+        prediction.write(&mut out);
+        out
+    };
+    if effort == Effort::Bytes || values.len() < CODED_VALUES_MIN {
+        let Some(likely) = predictions.first() else { return };
+        out.extend(head(0, likely));
+        return likely.residuals(&scaled).into_iter().for_each(|residual| put_signed(out, residual));
     }
-    let (mut before, mut step) = (0_i64, 0_i64);
-    for &value in scaled.get(1..).unwrap_or_default() {
-        let delta = value.wrapping_sub(before);
-        put_signed(
-            out,
-            match coding {
-                PLAIN => value,
-                DELTA => delta,
-                _ => delta.wrapping_sub(step),
-            },
-        );
-        (before, step) = (value, delta);
+    let (mut best, mut residuals, mut start) = (Vec::new(), Vec::new(), 0);
+    let tried = if effort == Effort::Quick { 1 } else { TRIED_MAX };
+    for prediction in predictions.iter().take(tried) {
+        let mut attempt = head(IS_CODED, prediction);
+        let (from, left) = (attempt.len(), prediction.residuals(&scaled));
+        entropy::encode(&left, Model::PLAIN, &mut attempt);
+        if best.is_empty() || attempt.len() < best.len() {
+            (best, residuals, start) = (attempt, left, from);
+        }
+    }
+    if effort == Effort::Thorough {
+        entropy::improve(&residuals, start, &mut best);
+    }
+    out.append(&mut best);
+}
+
+/// About how many bits a column takes.
+pub(super) fn cost(values: &[i64]) -> u64 {
+    let first = values.first().copied().unwrap_or(0);
+    let scaled: Vec<i64> = values.iter().map(|value| value.wrapping_sub(first)).collect();
+    Prediction::likely(&scaled, Shape::Any, Effort::Thorough).first().map_or(0, |likely| likely.cost(&scaled))
+}
+
+/// What foretells a value from those before it.
+#[derive(Clone, Debug)]
+enum Prediction {
+    /// The first.
+    Plain,
+    /// The last, and so many sixteenths of the last two differences.
+    Line(i8, i8),
+    /// A place on a grid.
+    Grid(Grid),
+}
+
+impl Prediction {
+    /// All of them, those that leave the fewest bits first.
+    fn likely(scaled: &[i64], shape: Shape, effort: Effort) -> Vec<Self> {
+        let mut all = vec![Self::Line(0, 0), Self::Plain, Self::Line(ONE, 0)];
+        // A grid is judged by all values; and otherwise the first ones speak for all where time is short.
+        let grid = (shape == Shape::Rising).then(|| Grid::fit(scaled)).flatten();
+        let looked_at = if grid.is_none() && effort == Effort::Quick { LOOKED_AT } else { scaled.len() };
+        let scaled = scaled.get(..looked_at).unwrap_or(scaled);
+        all.extend(Self::fit(scaled));
+        let mut costs: Vec<(u64, Self)> = all.into_iter().map(|one| (one.cost(scaled), one)).collect();
+        if let Some(grid) = grid {
+            costs.push((grid.cost, Self::Grid(grid)));
+        }
+        costs.sort_by_key(|(cost, _)| *cost);
+        costs.into_iter().map(|(_, one)| one).collect()
+    }
+
+    /// The line with the least squares of distances.
+    fn fit(scaled: &[i64]) -> Option<Self> {
+        // The products of a difference with itself and with those before it: d·d₁, d·d₂, d₁·d₁, d₁·d₂, d₂·d₂.
+        let mut sums = [0.0_f64; 5];
+        for four in scaled.windows(4) {
+            let [d2, d1, d] = [1, 2, 3].map(|place| four[place].wrapping_sub(four[place - 1]) as f64);
+            let products = [d * d1, d * d2, d1 * d1, d1 * d2, d2 * d2];
+            sums.iter_mut().zip(products).for_each(|(sum, product)| *sum += product);
+        }
+        let [y1, y2, a, b, c] = sums;
+        let scale = f64::from(ONE) / (a * c - b * b);
+        let weights = [(y1 * c - y2 * b) * scale, (y2 * a - y1 * b) * scale];
+        // Not so where the sums say nothing.
+        weights.iter().all(|weight| weight.abs() <= f64::from(i8::MAX)).then(|| {
+            let [first, second] = weights.map(|weight| weight.round() as i8);
+            Self::Line(first, second)
+        })
+    }
+
+    fn coding(&self) -> u8 {
+        match self {
+            Self::Plain => PLAIN,
+            Self::Line(0, 0) => DELTA,
+            Self::Line(ONE, 0) => DELTA_OF_DELTA,
+            Self::Line(..) => LINE,
+            Self::Grid(_) => GRID,
+        }
+    }
+
+    /// Appends what the coding does not say.
+    fn write(&self, out: &mut Vec<u8>) {
+        match self {
+            Self::Line(first, second) if self.coding() == LINE => out.extend([*first, *second].map(i8::cast_unsigned)),
+            Self::Grid(grid) => grid.write(out),
+            _ => {}
+        }
+    }
+
+    /// The bits of the residuals.
+    fn cost(&self, scaled: &[i64]) -> u64 {
+        let mut cost = 0;
+        self.each(scaled, |residual| cost += bits(residual));
+        cost
+    }
+
+    fn residuals(&self, scaled: &[i64]) -> Vec<i64> {
+        let mut residuals = Vec::with_capacity(scaled.len());
+        self.each(scaled, |residual| residuals.push(residual));
+        residuals
+    }
+
+    /// The residuals of all values but the first.
+    fn each(&self, scaled: &[i64], mut take: impl FnMut(i64)) {
+        match self {
+            Self::Plain => scaled.iter().skip(1).for_each(|value| take(*value)),
+            Self::Line(first, second) => {
+                let mut line = Line::new(*first, *second);
+                scaled.iter().skip(1).for_each(|value| {
+                    take(value.wrapping_sub(line.ahead()));
+                    line.went_to(*value);
+                });
+            }
+            Self::Grid(grid) => grid.residuals(scaled).for_each(take),
+        }
+    }
+}
+
+/// A line through the last values: where it is, its last two steps, and their weights in sixteenths.
+#[derive(Clone, Copy, Debug)]
+struct Line {
+    value: i64,
+    steps: [i64; 2],
+    weights: [i64; 2],
+}
+
+impl Line {
+    fn new(first: i8, second: i8) -> Self {
+        Self { value: 0, steps: [0; 2], weights: [first.into(), second.into()] }
+    }
+
+    const fn ahead(&self) -> i64 {
+        let [first, second] =
+            [self.weights[0].wrapping_mul(self.steps[0]), self.weights[1].wrapping_mul(self.steps[1])];
+        self.value.wrapping_add(first.wrapping_add(second) >> WEIGHT_BITS)
+    }
+
+    const fn went_to(&mut self, value: i64) {
+        self.steps = [value.wrapping_sub(self.value), self.steps[0]];
+        self.value = value;
     }
 }
 
 fn bits(residual: i64) -> u64 {
     u64::from(64 - zigzag(residual).leading_zeros())
-}
-
-/// The bits of the residuals of `PLAIN`, `DELTA` and `DELTA_OF_DELTA`.
-fn costs(scaled: &[i64]) -> (u64, u64, u64) {
-    let (mut plain, mut delta, mut second) = (0, 0, 0);
-    let (mut before, mut step) = (0_i64, 0_i64);
-    for &value in scaled.get(1..).unwrap_or_default() {
-        let difference = value.wrapping_sub(before);
-        plain += bits(value);
-        delta += bits(difference);
-        second += bits(difference.wrapping_sub(step));
-        (before, step) = (value, difference);
-    }
-    (plain, delta, second)
 }
 
 /// An ideal grid: place `p` lies at `phase + floor(p × step / 2^16)`. Each value takes the place after its predecessor's, or one
@@ -182,7 +319,7 @@ impl Grid {
         })
     }
 
-    fn write(&self, scaled: &[i64], out: &mut Vec<u8>) {
+    fn write(&self, out: &mut Vec<u8>) {
         put_unsigned(out, self.step);
         put_signed(out, self.phase);
         put_unsigned(out, self.skips.len() as u64);
@@ -192,7 +329,6 @@ impl Grid {
             put_unsigned(out, places);
             before = index;
         }
-        self.residuals(scaled).for_each(|residual| put_signed(out, residual));
     }
 }
 
@@ -217,41 +353,43 @@ pub(super) fn decode(cursor: &mut Cursor<'_>, count: usize) -> Result<Vec<i64>, 
         return Ok((0..count as i64).map(|place| first.wrapping_add(place.wrapping_mul(step))).collect());
     }
     let unit = if coding & HAS_UNIT == 0 { 1 } else { cursor.unsigned()?.cast_signed() };
-    // Each residual takes at least a byte, which bounds what a short input can make us reserve.
-    if cursor.left() < count - 1 {
-        return Err(cursor.error(ColumnFault::Truncated));
+    let unknown = cursor.error(ColumnFault::Coding { column: "integers", found: coding });
+    let predicted = coding & !(HAS_UNIT | IS_CODED);
+    let (mut line, mut places) = (Line::new(0, 0), Vec::new());
+    match predicted {
+        PLAIN | DELTA => {}
+        DELTA_OF_DELTA => line = Line::new(ONE, 0),
+        LINE => line = Line::new(cursor.byte()?.cast_signed(), cursor.byte()?.cast_signed()),
+        GRID => places = read_grid(cursor, count)?,
+        _ => return Err(unknown),
     }
     let mut values = Vec::with_capacity(count);
-    values.push(first);
-    let mut push = |scaled: i64| values.push(first.wrapping_add(scaled.wrapping_mul(unit)));
-    match coding & !HAS_UNIT {
-        PLAIN => {
-            for _ in 1..count {
-                push(cursor.signed()?);
-            }
+    values.push(0);
+    if coding & IS_CODED == 0 {
+        // Each residual takes at least a byte.
+        if cursor.left() < count - 1 {
+            return Err(cursor.error(ColumnFault::Truncated));
         }
-        DELTA => {
-            let mut scaled = 0_i64;
-            for _ in 1..count {
-                scaled = scaled.wrapping_add(cursor.signed()?);
-                push(scaled);
-            }
+        for _ in 1..count {
+            values.push(cursor.signed()?);
         }
-        DELTA_OF_DELTA => {
-            let (mut scaled, mut delta) = (0_i64, 0_i64);
-            for _ in 1..count {
-                delta = delta.wrapping_add(cursor.signed()?);
-                scaled = scaled.wrapping_add(delta);
-                push(scaled);
-            }
-        }
-        GRID => read_grid(cursor, count, push)?,
-        _ => return Err(cursor.error(ColumnFault::Coding { column: "integers", found: coding })),
+    } else {
+        entropy::decode(cursor, count - 1, &mut values)?;
     }
+    match predicted {
+        PLAIN => {}
+        GRID => values.iter_mut().zip(places).for_each(|(value, place)| *value = value.wrapping_add(place)),
+        _ => values.iter_mut().skip(1).for_each(|value| {
+            *value = value.wrapping_add(line.ahead());
+            line.went_to(*value);
+        }),
+    }
+    values.iter_mut().for_each(|value| *value = first.wrapping_add(value.wrapping_mul(unit)));
     Ok(values)
 }
 
-fn read_grid(cursor: &mut Cursor<'_>, count: usize, mut push: impl FnMut(i64)) -> Result<(), ColumnError> {
+/// Where the values of a grid would lie without residuals.
+fn read_grid(cursor: &mut Cursor<'_>, count: usize) -> Result<Vec<i64>, ColumnError> {
     let step = cursor.unsigned()?;
     let phase = cursor.signed()?;
     let mut skips = Vec::new();
@@ -265,16 +403,17 @@ fn read_grid(cursor: &mut Cursor<'_>, count: usize, mut push: impl FnMut(i64)) -
         skips.push((index, cursor.at_most_wide("skipped places", GRID_PLACE_MAX)?));
     }
     let mut skips = skips.into_iter().peekable();
-    let mut place = 0_u64;
+    let (mut place, mut places) = (0_u64, Vec::with_capacity(count));
+    places.push(0);
     for index in 1..count {
         place += 1 + skips.next_if(|skip| skip.0 == index).map_or(0, |skip| skip.1);
         if place > GRID_PLACE_MAX {
             let what = "places of a grid";
             return Err(cursor.error(ColumnFault::TooMany { what, found: place, max: GRID_PLACE_MAX }));
         }
-        push(phase.wrapping_add(position(place, step)).wrapping_add(cursor.signed()?));
+        places.push(phase.wrapping_add(position(place, step)));
     }
-    Ok(())
+    Ok(places)
 }
 
 #[cfg(test)]
@@ -284,12 +423,16 @@ mod tests {
     use super::*;
 
     fn round_trip(values: &[i64], shape: Shape) -> usize {
-        let mut bytes = Vec::new();
-        encode(values, shape, &mut bytes);
-        let mut cursor = Cursor::new(&bytes);
-        assert_eq!(decode(&mut cursor, values.len()).unwrap(), values);
-        assert_eq!(cursor.left(), 0);
-        bytes.len()
+        let lengths = Effort::ALL.map(|effort| {
+            let mut bytes = Vec::new();
+            encode(values, shape, effort, &mut bytes);
+            let mut cursor = Cursor::new(&bytes);
+            assert_eq!(decode(&mut cursor, values.len()).unwrap(), values, "{effort:?}");
+            assert_eq!(cursor.left(), 0);
+            bytes.len()
+        });
+        assert!(lengths[2] <= lengths[1], "{lengths:?}");
+        lengths[0]
     }
 
     proptest! {

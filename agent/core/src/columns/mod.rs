@@ -12,13 +12,16 @@ mod aggregates;
 #[cfg(test)]
 pub(crate) mod cases;
 mod cursor;
+mod entropy;
 mod floats;
 mod integers;
 mod readings;
+mod related;
 mod rows;
 mod values;
 
 pub(crate) use aggregates::{decode_aggregates, encode_aggregates};
+pub(crate) use readings::encode_readings_with;
 pub use readings::{decode_readings, encode_readings};
 
 /// The longest text value, in bytes. A log line fits; a document belongs into a file.
@@ -27,6 +30,22 @@ pub const TEXT_BYTES_MAX: usize = 65_536;
 /// The most memory that decoding takes for one row of readings, in bytes, beside texts: the reading itself, and its place in
 /// the columns while they are being turned back, were each row of a series of its own.
 pub const ROW_BYTES_MAX: usize = 512;
+
+/// How columns of integers are written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Effort {
+    /// In bytes, in which Zstandard may find what repeats.
+    Bytes,
+    /// By their entropy, with the prediction that promises most.
+    Quick,
+    /// By their entropy, as the shortest of several trials.
+    Thorough,
+}
+
+#[cfg(test)]
+impl Effort {
+    const ALL: [Self; 3] = [Self::Bytes, Self::Quick, Self::Thorough];
+}
 
 /// Why bytes are not columns.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]

@@ -2,7 +2,7 @@
 
 use super::cursor::{Cursor, put_unsigned};
 use super::rows::Rows;
-use super::{ColumnError, ColumnFault, values};
+use super::{ColumnError, ColumnFault, Effort, related, values};
 use crate::reading::{Check, ClockState, Quality, Reading, SeriesId, Value};
 use crate::time::Timestamp;
 
@@ -10,6 +10,8 @@ use crate::time::Timestamp;
 const PER_SERIES: u8 = 0;
 /// The values of all series are one column, series by series.
 const POOLED: u8 = 1;
+/// The same, beside other columns ([`related`]).
+const RELATED: u8 = 2;
 /// Below so many rows a series, pooling is tried: a column costs a few bytes even if it is short.
 const POOL_BELOW_ROWS: usize = 16;
 
@@ -17,11 +19,16 @@ const POOL_BELOW_ROWS: usize = 16;
 ///
 /// The ids of series are written as they are; whoever reads the block needs the table that they index.
 pub fn encode_readings(readings: &[Reading], out: &mut Vec<u8>) {
+    encode_readings_with(readings, Effort::Bytes, out);
+}
+
+/// The same, with integers as `effort` says.
+pub(crate) fn encode_readings_with(readings: &[Reading], effort: Effort, out: &mut Vec<u8>) {
     put_unsigned(out, readings.len() as u64);
     let rows = Rows::gather(readings.iter().map(|reading| (reading.series.0, reading.time.as_nanos())));
-    rows.encode(out);
+    rows.encode(effort, out);
     let by_series = rows.by_series();
-    encode_values(&by_series, |row| readings.get(row).map(|reading| &reading.value), out);
+    encode_values(&by_series, |row| readings.get(row).map(|reading| &reading.value), effort, out);
     encode_runs(readings.iter().map(status), out);
 }
 
@@ -33,7 +40,7 @@ pub fn decode_readings(bytes: &[u8], readings_max: usize) -> Result<Vec<Reading>
     let mut cursor = Cursor::new(bytes);
     let count = cursor.at_most("readings", readings_max)?;
     let rows = Rows::decode(&mut cursor, count)?;
-    let values = decode_values(&mut cursor, &rows.by_series(), count)?;
+    let values = decode_values(&mut cursor, &rows.by_series(), count, &[])?;
     let statuses = decode_runs(&mut cursor, count)?;
     if cursor.left() > 0 {
         return Err(cursor.error(ColumnFault::Trailing(cursor.left())));
@@ -124,18 +131,19 @@ pub(super) fn decode_runs(cursor: &mut Cursor<'_>, count: usize) -> Result<Vec<u
 pub(super) fn encode_values<'a>(
     by_series: &[Vec<usize>],
     value: impl Fn(usize) -> Option<&'a Value>,
+    effort: Effort,
     out: &mut Vec<u8>,
 ) {
     let column = |rows: &[usize]| rows.iter().map(|row| value(*row)).collect::<Vec<_>>();
     let mut split = vec![PER_SERIES];
-    by_series.iter().for_each(|rows| values::encode(&column(rows), &mut split));
+    by_series.iter().for_each(|rows| values::encode(&column(rows), effort, &mut split));
     let all: Vec<usize> = match by_series.len() {
         0 | 1 => Vec::new(),
         _ => by_series.iter().flatten().copied().collect(),
     };
     if !all.is_empty() && all.len() < POOL_BELOW_ROWS * by_series.len() {
         let mut pooled = vec![POOLED];
-        values::encode(&column(&all), &mut pooled);
+        values::encode(&column(&all), effort, &mut pooled);
         if pooled.len() < split.len() {
             split = pooled;
         }
@@ -143,12 +151,35 @@ pub(super) fn encode_values<'a>(
     out.extend(split);
 }
 
-/// Reads what [`encode_values`] wrote for `count` rows.
+/// The same for the values of column `function`, of which those before it may say something.
+pub(super) fn encode_related<'a>(
+    by_series: &[Vec<usize>],
+    function: usize,
+    cell: impl Fn(usize, usize) -> Option<&'a Value> + Copy,
+    effort: Effort,
+    out: &mut Vec<u8>,
+) {
+    let (mut alone, mut beside) = (Vec::new(), vec![RELATED]);
+    encode_values(by_series, |row| cell(function, row), effort, &mut alone);
+    let rows: Vec<usize> = by_series.iter().flatten().copied().collect();
+    let shorter = match related::encode(&rows, function, cell, effort, &mut beside) {
+        Some(()) if beside.len() < alone.len() => beside,
+        _ => alone,
+    };
+    out.extend(shorter);
+}
+
+/// Reads what [`encode_values`] or [`encode_related`] wrote for `count` rows, after the columns before.
 pub(super) fn decode_values(
     cursor: &mut Cursor<'_>,
     by_series: &[Vec<usize>],
     count: usize,
+    before: &[Vec<Option<Value>>],
 ) -> Result<Vec<Option<Value>>, ColumnError> {
+    let layout = cursor.byte()?;
+    if layout == PER_SERIES && by_series.len() == 1 {
+        return values::decode(cursor, count);
+    }
     let mut column = vec![None; count];
     let mut place = |rows: &mut dyn Iterator<Item = &usize>, values: Vec<Option<Value>>| {
         for (row, value) in rows.zip(values) {
@@ -157,13 +188,17 @@ pub(super) fn decode_values(
             }
         }
     };
-    match cursor.byte()? {
+    match layout {
         PER_SERIES => {
             for rows in by_series {
                 place(&mut rows.iter(), values::decode(cursor, rows.len())?);
             }
         }
         POOLED => place(&mut by_series.iter().flatten(), values::decode(cursor, count)?),
+        RELATED => {
+            let rows: Vec<usize> = by_series.iter().flatten().copied().collect();
+            place(&mut rows.iter(), related::decode(cursor, &rows, before)?);
+        }
         found => return Err(cursor.error(ColumnFault::Coding { column: "the layout of values", found })),
     }
     Ok(column)
@@ -177,11 +212,14 @@ mod tests {
     use crate::columns::cases::{any_reading, same};
 
     fn round_trip(readings: &[Reading]) -> usize {
-        let mut bytes = Vec::new();
-        encode_readings(readings, &mut bytes);
-        let back = decode_readings(&bytes, readings.len()).unwrap();
-        assert!(same(&back, readings), "{back:?}\n{readings:?}");
-        bytes.len()
+        let [bytes, ..] = Effort::ALL.map(|effort| {
+            let mut bytes = Vec::new();
+            encode_readings_with(readings, effort, &mut bytes);
+            let back = decode_readings(&bytes, readings.len()).unwrap();
+            assert!(same(&back, readings), "{effort:?}\n{back:?}\n{readings:?}");
+            bytes.len()
+        });
+        bytes
     }
 
     proptest! {
@@ -200,9 +238,10 @@ mod tests {
         #[test]
         fn altered_blocks_end_in_rows_or_an_error(
             readings in prop::collection::vec(any_reading(), 0..60), at: prop::sample::Index, byte: u8,
+            effort in prop::sample::select(Effort::ALL.to_vec()),
         ) {
             let mut bytes = Vec::new();
-            encode_readings(&readings, &mut bytes);
+            encode_readings_with(&readings, effort, &mut bytes);
             let at = at.index(bytes.len());
             bytes[at] = byte;
             let _ = decode_readings(&bytes, 1000);

@@ -7,7 +7,7 @@
 
 use super::cursor::{Cursor, put_signed, put_unsigned};
 use super::integers::{self, Shape, common_unit};
-use super::{ColumnError, ColumnFault};
+use super::{ColumnError, ColumnFault, Effort};
 
 /// Runs of right guesses, each followed by the one that was wrong.
 const SURPRISES: u8 = 0;
@@ -55,18 +55,18 @@ impl Rows {
     }
 
     /// Appends the columns. The number of rows is not written, the reader knows it.
-    pub(super) fn encode(&self, out: &mut Vec<u8>) {
+    pub(super) fn encode(&self, effort: Effort, out: &mut Vec<u8>) {
         if self.times.is_empty() {
             return;
         }
         put_unsigned(out, self.ids.len() as u64);
         let ids: Vec<i64> = self.ids.iter().map(|id| i64::from(*id)).collect();
-        integers::encode(&ids, Shape::Any, out);
-        self.encode_order(out);
-        self.encode_times(out);
+        integers::encode(&ids, Shape::Any, effort, out);
+        self.encode_order(effort, out);
+        self.encode_times(effort, out);
     }
 
-    fn encode_order(&self, out: &mut Vec<u8>) {
+    fn encode_order(&self, effort: Effort, out: &mut Vec<u8>) {
         if self.ids.len() < 2 {
             return;
         }
@@ -87,19 +87,19 @@ impl Rows {
         let mut explicit = vec![EXPLICIT];
         if surprises.len() > self.places.len() {
             let places: Vec<i64> = self.places.iter().map(|place| i64::from(*place)).collect();
-            integers::encode(&places, Shape::Any, &mut explicit);
+            integers::encode(&places, Shape::Any, effort, &mut explicit);
         }
         let shorter = if explicit.len() > 1 && explicit.len() < surprises.len() { explicit } else { surprises };
         out.extend(shorter);
     }
 
-    fn encode_times(&self, out: &mut Vec<u8>) {
+    fn encode_times(&self, effort: Effort, out: &mut Vec<u8>) {
         let Some(&base) = self.times.first() else { return };
         let runs: Vec<&[i64]> = self.times.chunk_by(|a, b| a == b).collect();
         put_unsigned(out, runs.len() as u64);
         if runs.len() < self.times.len() {
             let lengths: Vec<i64> = runs.iter().map(|run| run.len() as i64).collect();
-            integers::encode(&lengths, Shape::Any, out);
+            integers::encode(&lengths, Shape::Any, effort, out);
         }
         let times: Vec<i64> = runs.iter().filter_map(|run| run.first().copied()).collect();
         let unit = i64::try_from(common_unit(&times)).unwrap_or(1).max(1);
@@ -107,7 +107,7 @@ impl Rows {
         put_unsigned(out, unit.cast_unsigned());
         let ticks: Vec<i64> = times.iter().map(|time| time.wrapping_sub(base) / unit).collect();
         let mut one = vec![ONE_CLOCK];
-        integers::encode(&ticks, Shape::Rising, &mut one);
+        integers::encode(&ticks, Shape::Rising, effort, &mut one);
 
         let mut groups = vec![Vec::new(); self.ids.len()];
         let mut leaders = Vec::new();
@@ -124,7 +124,7 @@ impl Rows {
         if leaders.len() > 1 && one.len() > leaders.len() {
             let mut each = vec![CLOCK_PER_LEADER];
             for leader in leaders {
-                integers::encode(&groups[leader as usize], Shape::Rising, &mut each);
+                integers::encode(&groups[leader as usize], Shape::Rising, effort, &mut each);
             }
             if each.len() < one.len() {
                 one = each;

@@ -1,13 +1,13 @@
 //! A column of values of any type: one byte says which, where all are of one type; runs say which is where, otherwise.
 //!
-//! Bools are a bitmap, or runs where these are shorter; texts are a dictionary and places in it.
+//! Bools are integers of 0 and 1; texts are a dictionary and places in it.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::cursor::{Cursor, put_text, put_unsigned};
 use super::integers::{self, Shape};
-use super::{ColumnError, ColumnFault, TEXT_BYTES_MAX, floats};
+use super::{ColumnError, ColumnFault, Effort, TEXT_BYTES_MAX, floats};
 use crate::reading::Value;
 
 /// All values are floats.
@@ -23,11 +23,6 @@ const ABSENT: u8 = 4;
 /// Runs of the types above, then a column of each type that occurs, in the order of their numbers.
 const MIXED: u8 = 5;
 
-/// Bools, eight to a byte, the first in the lowest bit.
-const BITMAP: u8 = 0;
-/// The first bool, then the lengths of runs of equal ones.
-const RUNS: u8 = 1;
-
 const fn kind(value: Option<&Value>) -> u8 {
     match value {
         Some(Value::Float(_)) => FLOAT,
@@ -39,12 +34,12 @@ const fn kind(value: Option<&Value>) -> u8 {
 }
 
 /// Appends a column; the number of values is not written, the reader knows it.
-pub(super) fn encode(values: &[Option<&Value>], out: &mut Vec<u8>) {
+pub(super) fn encode(values: &[Option<&Value>], effort: Effort, out: &mut Vec<u8>) {
     let Some(&first) = values.first() else { return };
     let first = kind(first);
     if values.iter().all(|value| kind(*value) == first) {
         out.push(first);
-        return encode_kind(values, first, out);
+        return encode_kind(values, first, effort, out);
     }
     out.push(MIXED);
     let runs: Vec<&[Option<&Value>]> = values.chunk_by(|a, b| kind(*a) == kind(*b)).collect();
@@ -54,83 +49,48 @@ pub(super) fn encode(values: &[Option<&Value>], out: &mut Vec<u8>) {
         put_unsigned(out, run.len() as u64);
     }
     for one in [FLOAT, INT, BOOL, TEXT] {
-        encode_kind(values, one, out);
+        encode_kind(values, one, effort, out);
     }
 }
 
 /// The column of the values of one type among `values`; nothing if there are none.
-fn encode_kind(values: &[Option<&Value>], one: u8, out: &mut Vec<u8>) {
+fn encode_kind(values: &[Option<&Value>], one: u8, effort: Effort, out: &mut Vec<u8>) {
     let values = values.iter().flatten();
     match one {
         FLOAT => {
             let values: Vec<f64> =
                 values.filter_map(|v| if let Value::Float(v) = v { Some(*v) } else { None }).collect();
-            floats::encode(&values, out);
+            floats::encode(&values, effort, out);
         }
         INT => {
             let values: Vec<i64> = values.filter_map(|v| if let Value::Int(v) = v { Some(*v) } else { None }).collect();
-            integers::encode(&values, Shape::Any, out);
+            integers::encode(&values, Shape::Any, effort, out);
         }
         BOOL => {
-            let values: Vec<bool> =
-                values.filter_map(|v| if let Value::Bool(v) = v { Some(*v) } else { None }).collect();
-            encode_bools(&values, out);
+            let values: Vec<i64> =
+                values.filter_map(|v| if let Value::Bool(v) = v { Some(i64::from(*v)) } else { None }).collect();
+            integers::encode(&values, Shape::Any, effort, out);
         }
         TEXT => {
             let values: Vec<&str> =
                 values.filter_map(|v| if let Value::Text(v) = v { Some(&**v) } else { None }).collect();
-            encode_texts(&values, out);
+            encode_texts(&values, effort, out);
         }
         _ => {}
     }
 }
 
-fn encode_bools(values: &[bool], out: &mut Vec<u8>) {
-    let Some(&first) = values.first() else { return };
-    let runs: Vec<usize> = values.chunk_by(|a, b| a == b).map(<[bool]>::len).collect();
-    if runs.len() < values.len() / 8 || runs.len() == 1 {
-        out.push(RUNS);
-        out.push(u8::from(first));
-        return runs.into_iter().for_each(|run| put_unsigned(out, run as u64));
-    }
-    out.push(BITMAP);
-    let byte = |bits: &[bool]| bits.iter().rev().fold(0, |byte, bit| byte << 1 | u8::from(*bit));
-    out.extend(values.chunks(8).map(byte));
-}
-
 fn decode_bools(cursor: &mut Cursor<'_>, count: usize) -> Result<Vec<bool>, ColumnError> {
-    if count == 0 {
-        return Ok(Vec::new());
-    }
-    let flag = |cursor: &Cursor<'_>, byte: u8| match byte {
+    let values = integers::decode(cursor, count)?;
+    let flag = |value: i64| match value {
         0 => Ok(false),
         1 => Ok(true),
-        found => Err(cursor.error(ColumnFault::Coding { column: "first bool", found })),
+        found => Err(cursor.error(ColumnFault::Coding { column: "bools", found: found as u8 })),
     };
-    match cursor.byte()? {
-        BITMAP => {
-            let bytes = cursor.take(count.div_ceil(8))?;
-            Ok((0..count).map(|row| bytes[row / 8] >> (row % 8) & 1 == 1).collect())
-        }
-        RUNS => {
-            let byte = cursor.byte()?;
-            let mut value = flag(cursor, byte)?;
-            let mut values = Vec::with_capacity(count);
-            while values.len() < count {
-                let run = cursor.at_most("bools in a run", count - values.len())?;
-                if run == 0 {
-                    return Err(cursor.error(ColumnFault::Order));
-                }
-                values.resize(values.len() + run, value);
-                value = !value;
-            }
-            Ok(values)
-        }
-        found => Err(cursor.error(ColumnFault::Coding { column: "bools", found })),
-    }
+    values.into_iter().map(flag).collect()
 }
 
-fn encode_texts(values: &[&str], out: &mut Vec<u8>) {
+fn encode_texts(values: &[&str], effort: Effort, out: &mut Vec<u8>) {
     if values.is_empty() {
         return;
     }
@@ -146,7 +106,7 @@ fn encode_texts(values: &[&str], out: &mut Vec<u8>) {
     }
     put_unsigned(out, dictionary.len() as u64);
     dictionary.into_iter().for_each(|text| put_text(out, text));
-    integers::encode(&column, Shape::Any, out);
+    integers::encode(&column, Shape::Any, effort, out);
 }
 
 fn decode_texts(cursor: &mut Cursor<'_>, count: usize) -> Result<Vec<Arc<str>>, ColumnError> {
@@ -228,12 +188,15 @@ mod tests {
 
     fn round_trip(values: &[Option<Value>]) -> usize {
         let borrowed: Vec<Option<&Value>> = values.iter().map(Option::as_ref).collect();
-        let mut bytes = Vec::new();
-        encode(&borrowed, &mut bytes);
-        let mut cursor = Cursor::new(&bytes);
-        assert_eq!(decode(&mut cursor, values.len()).unwrap(), values);
-        assert_eq!(cursor.left(), 0);
-        bytes.len()
+        let [bytes, ..] = Effort::ALL.map(|effort| {
+            let mut bytes = Vec::new();
+            encode(&borrowed, effort, &mut bytes);
+            let mut cursor = Cursor::new(&bytes);
+            assert_eq!(decode(&mut cursor, values.len()).unwrap(), values, "{effort:?}");
+            assert_eq!(cursor.left(), 0);
+            bytes.len()
+        });
+        bytes
     }
 
     proptest! {

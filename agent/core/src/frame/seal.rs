@@ -5,7 +5,7 @@ use super::{
     CONTENTS_BYTES_MAX, Codec, DEFAULT_CLASS, FRAME_BYTES_MAX, FUNCTIONS_MAX, LISTED_MAX, NAME_BYTES_MAX, Origin,
     RECORDS_MAX, TEXT_BYTES_MAX, VALUES_MAX, VERSION, key, notice, part, section,
 };
-use crate::columns::{encode_aggregates, encode_readings};
+use crate::columns::{Effort, encode_aggregates, encode_readings_with};
 use crate::plan::Function;
 use crate::reading::{Reading, SERIES_NAME_BYTES_MAX, SeriesId, SeriesInfo, Value};
 use crate::record::{Aggregate, Record};
@@ -23,6 +23,15 @@ pub enum Density {
 }
 
 impl Density {
+    /// How columns are written; the shortest wins.
+    const fn efforts(self) -> &'static [Effort] {
+        match self {
+            Self::Fast => &[Effort::Quick],
+            Self::Normal => &[Effort::Quick, Effort::Bytes],
+            Self::Dense => &[Effort::Thorough, Effort::Bytes],
+        }
+    }
+
     /// The level of Zstandard. Columns leave it little to find: 19 is hardly smaller than 9, and ten times slower.
     const fn level(self) -> i32 {
         match self {
@@ -104,16 +113,36 @@ pub fn seal(
     });
     bounded("values of alerts and numbers of epochs", listed.sum(), LISTED_MAX)?;
 
-    let contents = contents(records, series, compute)?;
-    bounded("bytes of contents", contents.len(), CONTENTS_BYTES_MAX)?;
-    let packed =
-        zstd::bulk::compress(&contents, density.level()).map_err(|error| SealError::Compress(error.to_string()))?;
-    let (codec, packed) =
-        if packed.len() < contents.len() { (Codec::Zstd, &packed) } else { (Codec::Stored, &contents) };
+    let mut best: Option<(Codec, usize, Vec<u8>)> = None;
+    for effort in density.efforts() {
+        let contents = contents(records, series, compute, *effort)?;
+        bounded("bytes of contents", contents.len(), CONTENTS_BYTES_MAX)?;
+        let length = contents.len();
+        if density == Density::Fast && looks_packed(&contents) {
+            best = Some((Codec::Stored, length, contents));
+            break;
+        }
+        let packed =
+            zstd::bulk::compress(&contents, density.level()).map_err(|error| SealError::Compress(error.to_string()))?;
+        let (codec, packed) = if packed.len() < length { (Codec::Zstd, packed) } else { (Codec::Stored, contents) };
+        if best.as_ref().is_none_or(|best| packed.len() < best.2.len()) {
+            best = Some((codec, length, packed));
+        }
+    }
+    let Some((codec, length, packed)) = best else { return Err(SealError::Empty) };
 
-    let frame = envelope(origin, first, records, codec, contents.len(), packed);
+    let frame = envelope(origin, first, records, codec, length, &packed);
     bounded("bytes of a frame", frame.len(), FRAME_BYTES_MAX)?;
     Ok(frame)
+}
+
+/// Whether Zstandard would find next to nothing in these bytes: none is much more frequent than the others.
+fn looks_packed(contents: &[u8]) -> bool {
+    let mut counts = [0_u64; 256];
+    contents.iter().for_each(|byte| counts[usize::from(*byte)] += 1);
+    let length = contents.len() as u64;
+    // The sum of squares is what equal counts have, and their scatter.
+    counts.iter().map(|count| count * count).sum::<u64>() * 256 <= (length * length + 256 * length) * 5 / 4
 }
 
 /// The whole frame around packed contents.
@@ -228,7 +257,12 @@ impl Table<'_> {
     }
 }
 
-fn contents(records: &[Record], series: &[SeriesInfo], compute: &[Function]) -> Result<Vec<u8>, SealError> {
+fn contents(
+    records: &[Record],
+    series: &[SeriesInfo],
+    compute: &[Function],
+    effort: Effort,
+) -> Result<Vec<u8>, SealError> {
     let mut table = Table { from: series, numbers: vec![u32::MAX; series.len()], series: Vec::new() };
     let mut sections = Writer::default();
     let (mut count, mut values) = (0, 0_usize);
@@ -247,7 +281,7 @@ fn contents(records: &[Record], series: &[SeriesInfo], compute: &[Function]) -> 
                     }
                 }
                 let mut block = Vec::new();
-                encode_readings(&readings, &mut block);
+                encode_readings_with(&readings, effort, &mut block);
                 sections.bytes(&block);
             }
             section::AGGREGATES => {
@@ -263,7 +297,7 @@ fn contents(records: &[Record], series: &[SeriesInfo], compute: &[Function]) -> 
                     }
                 }
                 let mut block = Vec::new();
-                encode_aggregates(&aggregates.iter().collect::<Vec<_>>(), compute.len(), &mut block);
+                encode_aggregates(&aggregates.iter().collect::<Vec<_>>(), compute.len(), effort, &mut block);
                 sections.bytes(&block);
             }
             _ => {

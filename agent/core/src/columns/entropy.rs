@@ -1,0 +1,386 @@
+//! Residuals as an adaptive binary range coder writes them: what is left of a column, at the cost of its entropy.
+//!
+//! A residual is folded ([`zigzag`]) and split into a token and raw bits: a small number is its own token, a larger one's token
+//! says its bit length and the two bits after the first, and the other bits, which nothing foretells, are raw. A token is coded
+//! as a path through a binary tree. Each node of the tree has a probability that follows what it has seen, fast at first and then
+//! slowly, so that no table is sent, and a column of sixty values is coded as well as one of thousands. Where that pays, there is
+//! a tree for each size of the residual before.
+//!
+//! The range coder keeps 64 bits of range, of which it gives up 32 when fewer than 32 are left, so that its loops hardly branch.
+
+use super::cursor::{Cursor, put_unsigned, unzigzag, zigzag};
+use super::{ColumnError, ColumnFault};
+
+/// Tokens stand for bit lengths in groups of four: by the two bits after the first.
+const GROUP_BITS: u32 = 2;
+/// The most bits of numbers that are their own tokens.
+const DIRECT_BITS_MAX: u8 = 8;
+/// The least, so that larger numbers have the two bits after the first.
+const DIRECT_BITS_MIN: u8 = 3;
+/// The deepest tree: with 8 direct bits the tokens end below 256 + 56 × 4 = 480.
+const DEPTH_MAX: u8 = 9;
+/// How many trees there are where the residual before chooses one.
+const CONTEXTS: usize = 8;
+/// Set in the parameters where the residual before chooses the tree.
+const HAS_CONTEXT: u8 = 16;
+/// Set in the parameters where probabilities forget soon: after about 30 tokens, not 255.
+const FORGETS: u8 = 32;
+const LIMIT_SLOW: u16 = 255;
+const LIMIT_FAST: u16 = 30;
+
+/// How far a probability moves to what it has just seen, as a share of 65,536, by how often it has been used.
+const RATES: [u16; LIMIT_SLOW as usize + 1] = {
+    let mut rates = [0; LIMIT_SLOW as usize + 1];
+    let mut uses = 0;
+    while uses < rates.len() {
+        rates[uses] = (131_072 / (2 * uses + 3)) as u16;
+        uses += 1;
+    }
+    rates
+};
+
+/// What a column's model is made of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Model {
+    /// Numbers of so many bits are their own tokens.
+    direct_bits: u8,
+    has_context: bool,
+    forgets: bool,
+}
+
+impl Model {
+    /// For columns that nothing is known of.
+    pub(super) const PLAIN: Self = Self { direct_bits: 4, has_context: false, forgets: false };
+
+    const fn byte(self) -> u8 {
+        self.direct_bits | if self.has_context { HAS_CONTEXT } else { 0 } | if self.forgets { FORGETS } else { 0 }
+    }
+
+    fn from_byte(byte: u8) -> Option<Self> {
+        let direct_bits = byte & 15;
+        let known = byte < 64 && (DIRECT_BITS_MIN..=DIRECT_BITS_MAX).contains(&direct_bits);
+        known.then_some(Self { direct_bits, has_context: byte & HAS_CONTEXT != 0, forgets: byte & FORGETS != 0 })
+    }
+
+    const fn limit(self) -> u16 {
+        if self.forgets { LIMIT_FAST } else { LIMIT_SLOW }
+    }
+
+    /// The token of a folded residual, and how many of its bits are raw.
+    const fn token(self, folded: u64) -> (u32, u32) {
+        if folded >> self.direct_bits == 0 {
+            return (folded as u32, 0);
+        }
+        let length = 64 - folded.leading_zeros();
+        let raw = length - 1 - GROUP_BITS;
+        let group = (length - self.direct_bits as u32 - 1) << GROUP_BITS;
+        ((1 << self.direct_bits) + group + ((folded >> raw) as u32 & 3), raw)
+    }
+
+    /// The bits of a folded residual above its raw ones, and how many these are, from its token.
+    const fn folded(self, token: u32) -> (u64, u32) {
+        if token >> self.direct_bits == 0 {
+            return (token as u64, 0);
+        }
+        let beyond = token - (1 << self.direct_bits);
+        let raw = (beyond >> GROUP_BITS) + self.direct_bits as u32 - GROUP_BITS;
+        ((4 | (beyond & 3)) as u64, raw)
+    }
+
+    /// Which tree follows a folded residual.
+    const fn context(self, before: u64) -> usize {
+        if !self.has_context {
+            return 0;
+        }
+        if before < 3 {
+            return before as usize;
+        }
+        let length = 65 - before.leading_zeros() as usize;
+        if length < CONTEXTS { length } else { CONTEXTS - 1 }
+    }
+
+    fn trees(self, depth: u8) -> Vec<Node> {
+        vec![Node::NEW; (if self.has_context { CONTEXTS } else { 1 }) << depth]
+    }
+}
+
+/// A place in a tree.
+#[derive(Clone, Copy, Debug)]
+struct Node {
+    /// That the next bit is 1, as a share of 65,536; never 0.
+    probability: u16,
+    /// How often it has been used, up to the limit.
+    uses: u16,
+}
+
+impl Node {
+    const NEW: Self = Self { probability: 1 << 15, uses: 0 };
+
+    const fn learn(&mut self, bit: bool, limit: u16) {
+        let now = self.probability as u32;
+        let rate = RATES[(self.uses & LIMIT_SLOW) as usize] as u32;
+        // Less than the gap, so that a probability is never 0 and never 1.
+        let gap = if bit { 65_536 - now } else { now };
+        let step = (gap * rate) >> 16;
+        self.probability = if bit { now + step } else { now - step } as u16;
+        self.uses += (self.uses < limit) as u16;
+    }
+}
+
+/// Appends residuals.
+pub(super) fn encode(residuals: &[i64], model: Model, out: &mut Vec<u8>) {
+    // Larger numbers have larger tokens.
+    let highest = residuals.iter().map(|residual| zigzag(*residual)).max().unwrap_or(0);
+    let depth = (32 - model.token(highest).0.leading_zeros()) as u8;
+    let mut trees = model.trees(depth);
+    let limit = model.limit();
+    let mut coded = Vec::with_capacity(residuals.len() + 8);
+    let mut raw = RawWriter { bytes: Vec::with_capacity(residuals.len() + 8), held: 0, count: 0 };
+    let (mut low, mut range) = (0_u64, u64::MAX);
+    let mut tree = 0;
+    for &residual in residuals {
+        let folded = zigzag(residual);
+        let (token, raw_bits) = model.token(folded);
+        let mut place = 1_usize;
+        for level in (0..depth).rev() {
+            let bit = token >> level & 1 == 1;
+            let Some(node) = trees.get_mut(tree + place) else { return };
+            let bound = (range >> 16) * u64::from(node.probability);
+            let (moved, carried) = low.overflowing_add(if bit { 0 } else { bound });
+            low = moved;
+            range = if bit { bound } else { range - bound };
+            node.learn(bit, limit);
+            place = place << 1 | usize::from(bit);
+            if carried {
+                carry(&mut coded);
+            }
+            if range >> 32 == 0 {
+                coded.extend_from_slice(&((low >> 32) as u32).to_be_bytes());
+                low <<= 32;
+                range <<= 32;
+            }
+        }
+        raw.put(folded, raw_bits);
+        tree = model.context(folded) << depth;
+    }
+    // Any number from `low` up to less than `low + range` ends the code: the one with the most zero bytes, which are not written.
+    let spare = (1_u64 << ((63 - range.leading_zeros()) & !7)) - 1;
+    let (end, carried) = low.overflowing_add(spare);
+    if carried {
+        carry(&mut coded);
+    }
+    coded.extend_from_slice(&(end & !spare).to_be_bytes());
+    while coded.last() == Some(&0) {
+        coded.pop();
+    }
+    out.extend_from_slice(&[model.byte(), depth]);
+    put_unsigned(out, coded.len() as u64);
+    out.extend_from_slice(&coded);
+    raw.finish(out);
+}
+
+/// Replaces what [`encode`] wrote of residuals with the plain model, from `start` to the end, where another model is shorter.
+pub(super) fn improve(residuals: &[i64], start: usize, out: &mut Vec<u8>) {
+    let mut best = Model::PLAIN;
+    // One change after another, each beside the best so far.
+    let changes: [fn(Model) -> Model; 4] = [
+        |model| Model { has_context: true, ..model },
+        |model| Model { direct_bits: 8, ..model },
+        |model| Model { direct_bits: 3, ..model },
+        |model| Model { forgets: true, ..model },
+    ];
+    let mut attempt = Vec::new();
+    for change in changes {
+        attempt.clear();
+        encode(residuals, change(best), &mut attempt);
+        if attempt.len() < out.len() - start {
+            out.truncate(start);
+            out.append(&mut attempt);
+            best = change(best);
+        }
+    }
+}
+
+/// Adds one to the number that the bytes are.
+fn carry(bytes: &mut [u8]) {
+    for byte in bytes.iter_mut().rev() {
+        *byte = byte.wrapping_add(1);
+        if *byte != 0 {
+            return;
+        }
+    }
+}
+
+/// Bits that are not coded, the first in the lowest bit of the first byte.
+struct RawWriter {
+    bytes: Vec<u8>,
+    held: u64,
+    count: u32,
+}
+
+impl RawWriter {
+    /// The lowest `count` bits of `bits`, of which there are at most 61.
+    fn put(&mut self, bits: u64, count: u32) {
+        for (bits, count) in [(bits, count.min(32)), (bits >> 32, count.saturating_sub(32))] {
+            self.held |= (bits & ((1 << count) - 1)) << self.count;
+            self.count += count;
+            if self.count >= 32 {
+                self.bytes.extend_from_slice(&(self.held as u32).to_le_bytes());
+                self.held >>= 32;
+                self.count -= 32;
+            }
+        }
+    }
+
+    fn finish(self, out: &mut Vec<u8>) {
+        out.extend_from_slice(&self.bytes);
+        out.extend(self.held.to_le_bytes().iter().take(self.count.div_ceil(8) as usize));
+    }
+}
+
+/// Appends `count` residuals to others. The caller has bounded `count`.
+pub(super) fn decode(cursor: &mut Cursor<'_>, count: usize, residuals: &mut Vec<i64>) -> Result<(), ColumnError> {
+    let byte = cursor.byte()?;
+    let unknown = ColumnFault::Coding { column: "residuals", found: byte };
+    let model = Model::from_byte(byte).ok_or_else(|| cursor.error(unknown))?;
+    let depth = cursor.byte()?;
+    if depth > DEPTH_MAX {
+        return Err(cursor.error(ColumnFault::Coding { column: "the depth of a tree", found: depth }));
+    }
+    let length = cursor.at_most("bytes of coded residuals", cursor.left())?;
+    let mut coded = cursor.take(length)?;
+    let mut trees = model.trees(depth);
+    let limit = model.limit();
+    let mut code = u64::from(next_word(&mut coded)) << 32 | u64::from(next_word(&mut coded));
+    let mut range = u64::MAX;
+    let (mut tree, mut held, mut held_bits) = (0, 0_u64, 0);
+    for _ in 0..count {
+        let mut place = 1_usize;
+        for _ in 0..depth {
+            // A path is never longer than its tree is deep.
+            let Some(node) = trees.get_mut(tree + place) else { break };
+            let bound = (range >> 16) * u64::from(node.probability);
+            let bit = code < bound;
+            code -= if bit { 0 } else { bound };
+            range = if bit { bound } else { range - bound };
+            node.learn(bit, limit);
+            place = place << 1 | usize::from(bit);
+            if range >> 32 == 0 {
+                code = code << 32 | u64::from(next_word(&mut coded));
+                range <<= 32;
+            }
+        }
+        let (mut folded, raw_bits) = model.folded((place - (1 << depth)) as u32);
+        if raw_bits > 0 {
+            if raw_bits > 61 {
+                return Err(cursor.error(ColumnFault::Integer));
+            }
+            let (mut bits, mut have) = (0, 0);
+            while have < raw_bits {
+                let wanted = (raw_bits - have).min(32);
+                while held_bits < wanted {
+                    held |= u64::from(cursor.byte()?) << held_bits;
+                    held_bits += 8;
+                }
+                bits |= (held & ((1 << wanted) - 1)) << have;
+                held >>= wanted;
+                held_bits -= wanted;
+                have += wanted;
+            }
+            folded = folded << raw_bits | bits;
+        }
+        residuals.push(unzigzag(folded));
+        tree = model.context(folded) << depth;
+    }
+    Ok(())
+}
+
+/// The next 32 bits of a code, with zeros after its end.
+fn next_word(coded: &mut &[u8]) -> u32 {
+    let (word, rest) = match coded.split_first_chunk::<4>() {
+        Some((word, rest)) => (*word, rest),
+        None => {
+            let mut word = [0; 4];
+            word.iter_mut().zip(coded.iter()).for_each(|(to, from)| *to = *from);
+            (word, &[][..])
+        }
+    };
+    *coded = rest;
+    u32::from_be_bytes(word)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn models() -> impl Iterator<Item = Model> {
+        (0..64).filter_map(Model::from_byte)
+    }
+
+    fn round_trip(residuals: &[i64], model: Model) -> usize {
+        let mut bytes = Vec::new();
+        encode(residuals, model, &mut bytes);
+        let mut cursor = Cursor::new(&bytes);
+        let mut back = Vec::new();
+        decode(&mut cursor, residuals.len(), &mut back).unwrap();
+        assert_eq!(back, residuals, "{model:?}");
+        assert_eq!(cursor.left(), 0, "{model:?}");
+        bytes.len()
+    }
+
+    #[test]
+    fn every_number_has_a_token_and_comes_back() {
+        for model in models() {
+            for folded in (0..64)
+                .flat_map(|bits| [(1_u64 << bits) - 1, 1 << bits, (1 << bits) | (1 << bits >> 2)])
+                .chain([u64::MAX])
+            {
+                let (token, raw) = model.token(folded);
+                assert_eq!(model.folded(token), (folded >> raw, raw), "{model:?} {folded}");
+                assert!(token < 1 << DEPTH_MAX);
+            }
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn any_residuals_come_back(residuals: Vec<i64>, bits in 0_u32..64) {
+            let residuals: Vec<i64> = residuals.into_iter().map(|residual| residual >> bits).collect();
+            models().for_each(|model| { round_trip(&residuals, model); });
+        }
+
+        #[test]
+        fn random_bytes_end_in_residuals_or_an_error(bytes: Vec<u8>, byte in 0_u8..64, depth in 0..=DEPTH_MAX, count in 0_usize..500) {
+            let bytes = [&[byte, depth][..], &bytes].concat();
+            let _ = decode(&mut Cursor::new(&bytes), count, &mut Vec::new());
+        }
+    }
+
+    #[test]
+    fn carries_run_through_what_is_written() {
+        // Long runs of what is nearly certain, with rare surprises, drive the low end of the range close to overflowing.
+        for period in [2, 3, 50, 97, 150, 199] {
+            let residuals: Vec<i64> = (0..2000).map(|i| i64::from(i % period == 0) * 40).collect();
+            models().for_each(|model| {
+                round_trip(&residuals, model);
+            });
+        }
+    }
+
+    #[test]
+    fn residuals_cost_their_entropy() {
+        // Four bits of noise: 600 values of them are 300 bytes.
+        let mut state = 1_u64;
+        let noise: Vec<i64> = (0..600)
+            .map(|_| {
+                state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+                (state >> 60) as i64 - 8
+            })
+            .collect();
+        let bytes = round_trip(&noise, Model::PLAIN);
+        assert!(bytes < 320, "{bytes}");
+        assert!(round_trip(&[0; 1000], Model::PLAIN) < 8);
+    }
+}
