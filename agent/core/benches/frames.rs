@@ -2,7 +2,7 @@
 //! (`RTLIVE_DATA`).
 //!
 //! `cargo bench -p rtlive-core --bench frames` prints one table of sizes, one of special shapes (several series, jitter, aggregates)
-//! and one of speeds. With `each` after `--` it prints every series. Without shared data it says so and measures a series of its own
+//! and one of speeds. With `each` after `--` it prints every series, with `speeds` only the last. Without shared data it says so and measures a series of its own
 //! making. Parquet, whose crates are many, has a script of its own beside this file.
 
 #![allow(missing_docs, clippy::unwrap_used, clippy::expect_used, clippy::panic)]
@@ -68,8 +68,10 @@ struct Series {
 
 fn main() {
     let series = load();
-    sizes(&series);
-    shapes(&series);
+    if !std::env::args().any(|argument| argument == "speeds") {
+        sizes(&series);
+        shapes(&series);
+    }
     speeds(&series);
 }
 

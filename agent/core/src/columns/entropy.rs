@@ -49,8 +49,8 @@ pub(super) struct Model {
 }
 
 impl Model {
-    /// For columns that nothing is known of.
-    pub(super) const PLAIN: Self = Self { direct_bits: 4, has_context: false, forgets: false };
+    /// For columns that nothing is known of: a tree that is not deep.
+    pub(super) const PLAIN: Self = Self { direct_bits: DIRECT_BITS_MIN, has_context: false, forgets: false };
 
     const fn byte(self) -> u8 {
         self.direct_bits | if self.has_context { HAS_CONTEXT } else { 0 } | if self.forgets { FORGETS } else { 0 }
@@ -67,6 +67,7 @@ impl Model {
     }
 
     /// The token of a folded residual, and how many of its bits are raw.
+    #[inline]
     const fn token(self, folded: u64) -> (u32, u32) {
         if folded >> self.direct_bits == 0 {
             return (folded as u32, 0);
@@ -88,6 +89,7 @@ impl Model {
     }
 
     /// Which tree follows a folded residual.
+    #[inline]
     const fn context(self, before: u64) -> usize {
         if !self.has_context {
             return 0;
@@ -116,6 +118,8 @@ struct Node {
 impl Node {
     const NEW: Self = Self { probability: 1 << 15, uses: 0 };
 
+    // Built for size, it would be called for each bit, and take as long to call as to do.
+    #[inline(always)]
     const fn learn(&mut self, bit: bool, limit: u16) {
         let now = self.probability as u32;
         let rate = RATES[(self.uses & LIMIT_SLOW) as usize] as u32;
@@ -160,7 +164,9 @@ pub(super) fn encode(residuals: &[i64], model: Model, out: &mut Vec<u8>) {
                 range <<= 32;
             }
         }
-        raw.put(folded, raw_bits);
+        if raw_bits > 0 {
+            raw.put(folded, raw_bits);
+        }
         tree = model.context(folded) << depth;
     }
     // Any number from `low` up to less than `low + range` ends the code: the one with the most zero bytes, which are not written.
@@ -184,9 +190,9 @@ pub(super) fn improve(residuals: &[i64], start: usize, out: &mut Vec<u8>) {
     let mut best = Model::PLAIN;
     // One change after another, each beside the best so far.
     let changes: [fn(Model) -> Model; 4] = [
+        |model| Model { direct_bits: 5, ..model },
+        |model| Model { direct_bits: DIRECT_BITS_MAX, ..model },
         |model| Model { has_context: true, ..model },
-        |model| Model { direct_bits: 8, ..model },
-        |model| Model { direct_bits: 3, ..model },
         |model| Model { forgets: true, ..model },
     ];
     let mut attempt = Vec::new();
@@ -220,15 +226,18 @@ struct RawWriter {
 
 impl RawWriter {
     /// The lowest `count` bits of `bits`, of which there are at most 61.
-    fn put(&mut self, bits: u64, count: u32) {
-        for (bits, count) in [(bits, count.min(32)), (bits >> 32, count.saturating_sub(32))] {
-            self.held |= (bits & ((1 << count) - 1)) << self.count;
-            self.count += count;
-            if self.count >= 32 {
-                self.bytes.extend_from_slice(&(self.held as u32).to_le_bytes());
-                self.held >>= 32;
-                self.count -= 32;
-            }
+    #[inline]
+    fn put(&mut self, mut bits: u64, mut count: u32) {
+        if count > 32 {
+            self.put(bits & u64::from(u32::MAX), 32);
+            (bits, count) = (bits >> 32, count - 32);
+        }
+        self.held |= (bits & ((1 << count) - 1)) << self.count;
+        self.count += count;
+        if self.count >= 32 {
+            self.bytes.extend_from_slice(&(self.held as u32).to_le_bytes());
+            self.held >>= 32;
+            self.count -= 32;
         }
     }
 

@@ -30,10 +30,11 @@ const IS_CODED: u8 = 16;
 const WEIGHT_BITS: u32 = 4;
 /// The weight of a whole step.
 const ONE: i8 = 1 << WEIGHT_BITS;
-/// How many values are looked at to choose a prediction in a hurry.
-const LOOKED_AT: usize = 200;
+/// Of how many values one is looked at to choose a prediction in a hurry, and how many at least.
+const LOOKED_AT_SHARE: usize = 4;
+const LOOKED_AT_MIN: usize = 128;
 /// How many predictions are tried, of those that promise most.
-const TRIED_MAX: usize = 3;
+const TRIED_MAX: usize = 2;
 /// Below so many values a coder costs more to start than it saves.
 const CODED_VALUES_MIN: usize = 8;
 
@@ -155,7 +156,10 @@ impl Prediction {
         let mut all = vec![Self::Line(0, 0), Self::Plain, Self::Line(ONE, 0)];
         // A grid is judged by all values; and otherwise the first ones speak for all where time is short.
         let grid = (shape == Shape::Rising).then(|| Grid::fit(scaled)).flatten();
-        let looked_at = if grid.is_none() && effort == Effort::Quick { LOOKED_AT } else { scaled.len() };
+        let looked_at = match effort {
+            Effort::Quick if grid.is_none() => (scaled.len() / LOOKED_AT_SHARE).max(LOOKED_AT_MIN),
+            _ => scaled.len(),
+        };
         let scaled = scaled.get(..looked_at).unwrap_or(scaled);
         all.extend(Self::fit(scaled));
         let mut costs: Vec<(u64, Self)> = all.into_iter().map(|one| (one.cost(scaled), one)).collect();

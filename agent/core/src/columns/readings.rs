@@ -46,11 +46,16 @@ pub fn decode_readings(bytes: &[u8], readings_max: usize) -> Result<Vec<Reading>
         return Err(cursor.error(ColumnFault::Trailing(cursor.left())));
     }
     let mut readings = Vec::with_capacity(count);
+    // Mostly all have one state.
+    let (mut before, mut state) = (0, from_status(0));
     for (((place, time), value), byte) in rows.places.iter().zip(rows.times).zip(values).zip(statuses) {
-        let unknown = |fault| cursor.error(fault);
-        let value = value.ok_or_else(|| unknown(ColumnFault::Absent))?;
-        let (quality, check, clock) =
-            from_status(byte).ok_or_else(|| unknown(ColumnFault::Coding { column: "states", found: byte }))?;
+        if byte != before {
+            (before, state) = (byte, from_status(byte));
+        }
+        let (Some(value), Some((quality, check, clock))) = (value, state) else {
+            let unknown = ColumnFault::Coding { column: "states", found: byte };
+            return Err(cursor.error(if state.is_none() { unknown } else { ColumnFault::Absent }));
+        };
         let series = SeriesId(rows.ids[*place as usize]);
         readings.push(Reading { series, time: Timestamp::from_nanos(time), value, quality, check, clock });
     }

@@ -27,7 +27,7 @@ impl Density {
     const fn efforts(self) -> &'static [Effort] {
         match self {
             Self::Fast => &[Effort::Quick],
-            Self::Normal => &[Effort::Quick, Effort::Bytes],
+            Self::Normal => &[Effort::Thorough],
             Self::Dense => &[Effort::Thorough, Effort::Bytes],
         }
     }
@@ -118,7 +118,7 @@ pub fn seal(
         let contents = contents(records, series, compute, *effort)?;
         bounded("bytes of contents", contents.len(), CONTENTS_BYTES_MAX)?;
         let length = contents.len();
-        if density == Density::Fast && looks_packed(&contents) {
+        if density != Density::Dense && looks_packed(&contents) {
             best = Some((Codec::Stored, length, contents));
             break;
         }
