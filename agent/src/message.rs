@@ -137,10 +137,23 @@ pub struct StoreStatus {
     pub bytes_max: u64,
     /// Commits since the start.
     pub commits: u64,
+    /// What the disk was asked for since then.
+    pub wear: Wear,
     /// Present while the store is in memory, because the disk cannot be written; the accounts are then those of memory.
     pub memory: Option<MemoryStatus>,
     /// The accounts of each (stream, class).
     pub streams: BTreeMap<StreamKey, StreamAccount>,
+}
+
+/// What the store asked of its disk.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Wear {
+    /// Syncs: one for each transaction, and what checkpoints cost.
+    pub syncs: u64,
+    /// Bytes that were handed to the kernel for the file and its log; 0 where the kernel does not count.
+    pub bytes: u64,
+    /// Those of the journal, of frames and of snapshots among them, each counted once.
+    pub content_bytes: u64,
 }
 
 /// The store is in memory.

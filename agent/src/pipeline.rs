@@ -12,6 +12,7 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
+use rtlive_config::Flash;
 use rtlive_config::agent::ClockTrust;
 use rtlive_config::fingerprint::Fingerprint;
 use rtlive_config::uplink::UplinkConfig;
@@ -70,6 +71,7 @@ pub struct Pipeline {
     /// The engine's heartbeat.
     pub beat: Beat,
     agent: Arc<str>,
+    flash: Option<Flash>,
     clock: Arc<AgentClock>,
     engine: mpsc::Sender<EngineRequest>,
     engine_task: JoinHandle<Result<(), StoreError>>,
@@ -126,7 +128,7 @@ impl Pipeline {
         let (engine, requests) = mpsc::channel(ENGINE_REQUESTS_MAX);
         let (tail, _) = broadcast::channel(tail::ITEMS_MAX);
         let beat = Beat::default();
-        let (agent, commit_every) = (config.plan.agent.clone(), config.store.commit_every);
+        let (agent, flash, commit_every) = (config.plan.agent.clone(), config.store.flash, config.store.commit_every);
         let uplink = config.uplink.take();
         let uplink = uplink.map(|options| Uplink::start(options, &config.plan, &store, &clock, std::future::ready(())));
         if uplink.is_none() {
@@ -150,7 +152,20 @@ impl Pipeline {
         };
         let engine_task = tokio::spawn(task.run());
         let clock = agent_clock;
-        Ok(Self { store, tail, beat, agent, clock, engine, engine_task, deliveries, inputs, uplink, store_thread })
+        Ok(Self {
+            store,
+            tail,
+            beat,
+            agent,
+            flash,
+            clock,
+            engine,
+            engine_task,
+            deliveries,
+            inputs,
+            uplink,
+            store_thread,
+        })
     }
 
     fn clock(&self) -> Arc<dyn Clock> {
@@ -192,7 +207,7 @@ impl Pipeline {
         let engine = answer.await.map_err(|_| stopped())?;
         let store = self.store.status().await?;
         let uplink = self.uplink.as_ref().map(Uplink::look);
-        Ok(Status::of(&self.agent, since, self.clock.now(), &engine, &self.inputs.health, &store, uplink))
+        Ok(Status::of(&self.agent, since, self.clock.now(), &engine, &self.inputs.health, (&store, self.flash), uplink))
     }
 
     /// Goes on under another configuration, and says what changed. Windows and rules that did not change keep their state. Drivers go
@@ -241,7 +256,7 @@ impl Pipeline {
             changed.push("the uplink connects again");
         }
         self.clock.configure(config.agent.clock == ClockTrust::Trusted);
-        self.agent = config.plan.agent.clone();
+        (self.agent, self.flash) = (config.plan.agent.clone(), config.store.flash);
         Ok(changed.join("; "))
     }
 

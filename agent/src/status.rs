@@ -4,8 +4,9 @@ mod text;
 
 use std::collections::BTreeMap;
 use std::sync::PoisonError;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
+use rtlive_config::Flash;
 use rtlive_core::engine::{ClockView, Engine, InputAccount, InputTime, Ledger, RaisedAlert, WindowAccount};
 use rtlive_core::journal::StreamKey;
 use rtlive_core::reading::{Check, SeriesId};
@@ -14,12 +15,15 @@ use rtlive_core::time::Timestamp;
 use rtlive_drivers::outlet::InputHealth;
 use serde::{Deserialize, Serialize};
 
-use crate::message::{StoreStatus, StreamAccount};
+use crate::message::{StoreStatus, StreamAccount, Wear};
 use crate::rates::Rates;
 use crate::uplink::UplinkHealth;
 
 /// How many pairs of series and check the status shows: those with the most objections. More would hide them.
 const QUALITY_LINES_MAX: usize = 20;
+
+/// How long the agent runs before a day is estimated from what it wrote: a start writes more.
+const WEAR_AFTER: Duration = Duration::from_secs(60);
 
 /// What the engine task tells.
 #[derive(Clone, Debug)]
@@ -220,9 +224,29 @@ pub struct StoreLine {
     pub bytes_max: u64,
     /// Commits since the start.
     pub commits: u64,
+    /// What the disk is asked for.
+    #[serde(default)]
+    pub flash: FlashLine,
     /// Present while the store is in memory, because the disk cannot be written: since when, and why.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub memory: Option<MemoryLine>,
+}
+
+/// What the store asks of its disk, and how long flash lasts under that.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct FlashLine {
+    /// Bytes written since the start: to the log, and to the file by checkpoints. Not among them is what the file system writes for itself.
+    pub bytes: u64,
+    /// Syncs since the start.
+    pub syncs: u64,
+    /// Bytes written for each byte of the journal, of frames and of snapshots.
+    pub amplification: Option<f64>,
+    /// Bytes of a day as those since the start; `null` in the first minute.
+    pub bytes_per_day: Option<u64>,
+    /// Syncs of such a day.
+    pub syncs_per_day: Option<u64>,
+    /// For how many years the flash of `[store]` lasts through such days.
+    pub years: Option<f64>,
 }
 
 /// The store is in memory: what is not sent is lost when the agent ends.
@@ -251,7 +275,7 @@ impl Status {
         now: Timestamp,
         engine: &EngineStatus,
         health: &BTreeMap<std::sync::Arc<str>, rtlive_drivers::outlet::SharedHealth>,
-        store: &StoreStatus,
+        (store, flash): (&StoreStatus, Option<Flash>),
         uplink: Option<UplinkHealth>,
     ) -> Self {
         let accounts = engine.ledger.inputs.iter().zip(&engine.times).zip(&engine.per_s);
@@ -287,6 +311,7 @@ impl Status {
                 bytes: store.bytes,
                 bytes_max: store.bytes_max,
                 commits: store.commits,
+                flash: FlashLine::of(&store.wear, now.since(since), flash),
                 memory: store
                     .memory
                     .as_ref()
@@ -295,6 +320,22 @@ impl Status {
             uplink,
             quality: engine.quality.clone(),
             ledger: LedgerLine { closes: imbalances.is_empty(), imbalances },
+        }
+    }
+}
+
+impl FlashLine {
+    fn of(wear: &Wear, ran_for: Duration, flash: Option<Flash>) -> Self {
+        let days = ran_for.as_secs_f64() / 86_400.0;
+        let per_day = |count: u64| (ran_for >= WEAR_AFTER && count > 0).then_some(count as f64 / days);
+        let Wear { syncs, bytes, content_bytes } = *wear;
+        Self {
+            bytes,
+            syncs,
+            amplification: (bytes > 0 && content_bytes > 0).then_some(bytes as f64 / content_bytes as f64),
+            bytes_per_day: per_day(bytes).map(|bytes| bytes as u64),
+            syncs_per_day: per_day(syncs).map(|syncs| syncs as u64),
+            years: flash.zip(per_day(bytes)).map(|(flash, bytes)| flash.years(bytes)),
         }
     }
 }

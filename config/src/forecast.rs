@@ -15,6 +15,7 @@ use crate::check::Config;
 use crate::input::InputConfig;
 use crate::quantity::write_span;
 use crate::reach::{self, write_reach};
+use crate::store::{CELLS_PER_BYTE, Flash};
 use crate::stream::selection;
 
 /// Bytes of a value in a frame with its share of the time stamp: columns and zstd on sensor series of 60 to 600 readings.
@@ -32,8 +33,9 @@ pub(crate) const JSON_BYTES_PER_RECORD: f64 = 170.0;
 /// Bytes of a value in JSON with its name.
 pub(crate) const JSON_BYTES_PER_VALUE: f64 = 20.0;
 
-/// Bytes that a commit costs on the device whatever it holds: SQLite's log and checkpoint, and the file system's own journal (ext4).
-const FLASH_BYTES_PER_COMMIT: f64 = 45_000.0;
+/// Bytes that a commit costs on the device whatever it holds: 8 kB in blocks of SQLite's log and of checkpoints (docs/performance.md), and 17 kB that the
+/// file system's own journal may take (ext4).
+const FLASH_BYTES_PER_COMMIT: f64 = 25_000.0;
 
 /// How often a stored byte is written: log, checkpoint, and once more as a frame.
 const FLASH_WRITES_PER_BYTE: f64 = 3.0;
@@ -45,7 +47,7 @@ const ASSUMPTIONS: [&str; 6] = [
     "4 bytes a value in a frame, and 8 bytes for each series that the frame names",
     "170 bytes a record in JSON, and 20 bytes a value",
     "300 bytes a message for envelope, topic, TCP/IP and acknowledgement; a message a commit unless `batch` says otherwise",
-    "on flash 45 kB a commit, and what is stored written 3 times",
+    "on flash 25 kB a commit, and what is stored written 3 times",
     "in the store 3 bytes a value while the link is gone; in JSON as on the link",
     "a good link: no backlog, nothing sent twice",
 ];
@@ -69,6 +71,10 @@ pub struct Forecast {
     pub link_bytes_per_day: Option<u64>,
     /// Bytes a day that the device of the store is asked to write, without the inputs of `rate_unknown`.
     pub flash_bytes_per_day: u64,
+    /// For how many years the flash of `[store]` lasts under that; `None` where it is not told, or nothing is known to be written.
+    pub flash_years: Option<f64>,
+    #[serde(skip)]
+    flash: Option<Flash>,
     /// The inputs whose rate cannot be known beforehand.
     pub rate_unknown: Vec<String>,
     /// What a power cut can lose, in words.
@@ -164,13 +170,17 @@ impl Forecast {
         streams.iter_mut().zip(reaches).for_each(|(stream, reach)| stream.reach_seconds = reach);
         let sent: u64 = streams.iter().filter_map(|stream| stream.link_bytes_per_day).sum();
         let rate_unknown = inputs.iter().filter(|input| input.readings_per_second.is_none());
+        let flash_bytes_per_day = flash_bytes_per_day(&inputs, &streams, commit_every);
+        let flash = config.store.flash.filter(|_| flash_bytes_per_day > 0);
         Self {
             agent: config.agent.id.to_string(),
             derived: config.plan.derived.iter().map(|derived| derived.name.to_string()).collect(),
             rules: config.plan.rules.iter().map(|rule| rule.name.to_string()).collect(),
             uplink: config.uplink.as_ref().map(|uplink| uplink.broker.to_string()),
             link_bytes_per_day: config.uplink.is_some().then_some(sent),
-            flash_bytes_per_day: flash_bytes_per_day(&inputs, &streams, commit_every),
+            flash_bytes_per_day,
+            flash_years: flash.map(|flash| flash.years(flash_bytes_per_day as f64)),
+            flash,
             rate_unknown: rate_unknown.map(|input| input.name.clone()).collect(),
             power_cut: power_cut(&inputs),
             assumptions: ASSUMPTIONS.to_vec(),
@@ -350,7 +360,16 @@ impl fmt::Display for Forecast {
             let most = if self.rate_unknown.is_empty() { "" } else { " at most" };
             writeln!(f, "when the link is gone, the store reaches back{most}: {}", reaches.join(", "))?;
         }
-        writeln!(f, "flash: {}", self.a_day(self.flash_bytes_per_day))?;
+        write!(f, "flash: {}", self.a_day(self.flash_bytes_per_day))?;
+        if let (Some(Flash { bytes, cycles }), Some(years)) = (self.flash, self.flash_years) {
+            let (most, size, years) =
+                (if self.rate_unknown.is_empty() { "" } else { "at most " }, write_bytes(bytes), three_digits(years));
+            write!(
+                f,
+                "; {size} of {cycles} cycles last {most}{years} years, if the card writes {CELLS_PER_BYTE} bytes for each"
+            )?;
+        }
+        writeln!(f)?;
         if !self.rate_unknown.is_empty() {
             writeln!(f, "not counted, since their rate is not known: {}", self.rate_unknown.join(", "))?;
         }

@@ -48,5 +48,5 @@ pub use agent::{AgentConfig, STATE_DIR};
 pub use check::Config;
 pub use input::InputConfig;
 pub use load::load;
-pub use store::StoreConfig;
+pub use store::{CELLS_PER_BYTE, Flash, StoreConfig};
 pub use uplink::UplinkConfig;

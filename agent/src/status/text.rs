@@ -3,7 +3,9 @@
 
 use std::fmt;
 
-use super::{ClockLine, InputStatus, MemoryLine, ObjectionStatus, QualityStatus, Status, StreamStatus, WindowStatus};
+use super::{
+    ClockLine, FlashLine, InputStatus, MemoryLine, ObjectionStatus, QualityStatus, Status, StreamStatus, WindowStatus,
+};
 use crate::uplink::{StreamRefusal, UplinkHealth};
 
 impl fmt::Display for Status {
@@ -47,6 +49,7 @@ impl fmt::Display for Status {
                 "         since {since} the disk cannot be written, and what is not sent is lost when the agent ends: {why}"
             )?;
         }
+        write!(f, "{}", store.flash)?;
         match uplink {
             Some(uplink) => writeln!(f, "link     {uplink}")?,
             None => writeln!(f, "link     none is configured: records are stored, and go nowhere")?,
@@ -71,6 +74,21 @@ impl fmt::Display for ClockLine {
         let since = since.as_ref().map(|since| format!(" since {}", second(since))).unwrap_or_default();
         writeln!(f, "THE CLOCK IS NOT TRUSTED{since}: {source}.")?;
         writeln!(f, "{provisional} readings wait for it; where it is right, say agent.clock = \"trusted\"")
+    }
+}
+
+impl fmt::Display for FlashLine {
+    /// Nothing before a day can be estimated.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (Some(written), Some(syncs)) = (self.bytes_per_day, self.syncs_per_day) else { return Ok(()) };
+        write!(f, "flash    {} and {syncs} syncs a day", bytes(written))?;
+        if let Some(amplification) = self.amplification {
+            write!(f, ", {amplification:.1} bytes for each that is stored")?;
+        }
+        if let Some(years) = self.years {
+            write!(f, ", lasts {years:.1} years at that")?;
+        }
+        writeln!(f)
     }
 }
 

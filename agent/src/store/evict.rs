@@ -28,6 +28,10 @@ const FILE_SYSTEM_PART: u64 = 2;
 /// Eviction makes room for this part of a bound at once, so that a full store does not write a gap with every commit.
 const ROOM: u64 = 16;
 
+/// How many bytes of frames one commit removes for each reason, or twice what it may add: a commit must not wait for a lowered bound or for a backlog that
+/// is too old. What is left goes with the next ones.
+const REMOVED_AT_ONCE_MAX: u64 = 4 << 20;
+
 /// The log may take this part of the bound.
 const LOG_PART: u64 = 4;
 
@@ -87,6 +91,7 @@ impl Store {
         touched: &mut Touched,
     ) -> Result<BTreeSet<FrameId>, StoreError> {
         let mut removed = BTreeSet::new();
+        let at_once = self.removed_at_once_max();
         self.expire(plan, at, &mut removed, touched)?;
         let newest = plan.streams.iter().filter(|stream| stream.evict == Order::Newest);
         let newest: BTreeSet<Arc<str>> = newest.map(|stream| stream.name.clone()).collect();
@@ -94,14 +99,14 @@ impl Store {
         for stream in &plan.streams {
             let Some(max) = stream.bytes_max else { continue };
             let stored = self.accounts.of_stream(stream).stored_bytes;
-            let excess = beyond(stored, max);
+            let excess = beyond(stored, max).min(at_once);
             if excess > 0 {
                 self.remove(&of(stream.priority), &mut removed, touched, |found, removed| {
                     (removed < excess).then_some(*found.sealed.key.stream == *stream.name)
                 })?;
             }
         }
-        let mut excess = self.excess()?;
+        let mut excess = self.excess()?.min(at_once);
         for streams in by_fineness(plan) {
             for priority in [Priority::Bulk, Priority::Live, Priority::Alert] {
                 let of = Removing { plan, priority, newest: &BTreeSet::new(), reason: "evicted", only_covered: true };
@@ -121,6 +126,10 @@ impl Store {
         }
         self.file.delete_frames(&removed)?;
         Ok(removed)
+    }
+
+    fn removed_at_once_max(&self) -> u64 {
+        REMOVED_AT_ONCE_MAX.max(2 * self.growth_max)
     }
 
     /// How many bytes of frames must go.
@@ -156,15 +165,24 @@ impl Store {
             own.map_or(self.bounds.age, |own| own.min(self.bounds.age))
         };
         let ages = sorted::map(plan.streams.iter().map(|stream| (stream.name.clone(), age_of(&stream.name))));
+        let at_once = self.removed_at_once_max();
         let (all, least) = (self.bounds.age, ages.values().min().copied().unwrap_or(self.bounds.age));
         for priority in [Priority::Bulk, Priority::Live, Priority::Alert] {
             let of = Removing { plan, priority, newest: &BTreeSet::new(), reason: "expired", only_covered: false };
-            self.remove(&of, gone, touched, |found, _| {
+            let removed = self.remove(&of, gone, touched, |found, removed| {
+                if removed >= at_once {
+                    return None;
+                }
                 // What a clock that was never set has stamped has no age.
                 let is_known = found.committed_at >= EARLIEST;
                 let age = if is_known { at.since(found.committed_at) } else { Duration::ZERO };
                 (!is_known || age >= least).then(|| age >= ages.get(&found.sealed.key.stream).copied().unwrap_or(all))
             })?;
+            if removed >= at_once {
+                // The next commit goes on.
+                self.looked_for_expired_at = Some(at.saturating_sub(EXPIRE_EVERY));
+                break;
+            }
         }
         Ok(())
     }

@@ -22,6 +22,7 @@ use super::frames::INSERT_FRAME;
 use super::reserve;
 use super::salvage::{self, Row as Salvaged};
 use super::snapshot::SavedSnapshot;
+use super::wear;
 use crate::message::{FrameId, StoreError};
 
 /// Marks a file as a store of rtlive: "rtlv".
@@ -30,18 +31,17 @@ pub(super) const APPLICATION_ID: i64 = 0x7274_6c76;
 /// The version of the tables.
 pub(super) const VERSION: i64 = 1;
 
-/// Write amplification of blobs of a few kB: 2.4 with pages of 8 KiB, 3.5 with pages of 4 KiB.
-pub(super) const PAGE_BYTES: i64 = 8192;
+/// A page is written whole, to the log and by a checkpoint once more, however little of it changed. A commit appends a row to the journal, inserts and
+/// deletes frames, and touches a page of the tree above, the list of free pages and the map of their parents. For 1,000 readings a second that was
+/// 20 kB with pages of 8 KiB, and is 9 kB with these, of which a longer row takes some of its own that are written once (docs/performance.md).
+pub(super) const PAGE_BYTES: i64 = 1024;
 
-/// A checkpoint costs two syncs. At three to six pages a commit it comes every few hundred commits, so that syncs stay within 1.02 a
-/// commit; the log is then at most 8 MiB.
-const CHECKPOINT_PAGES: i64 = 1000;
+/// A checkpoint costs three syncs, and writes each page once that changed since the one before. It comes every thousand commits or so; to read a
+/// log of this size again takes a start some 20 ms.
+const CHECKPOINT_BYTES: i64 = 16 << 20;
 
 /// The least that a checkpoint waits for: below this, every commit would cost one.
-const CHECKPOINT_PAGES_MIN: i64 = 8;
-
-/// SQLite's index of a log of up to 4,000 pages.
-const LOG_INDEX_BYTES: u64 = 32 << 10;
+const CHECKPOINT_BYTES_MIN: i64 = 64 << 10;
 
 /// How many damaged files are kept beside the store.
 const SET_ASIDE_MAX: usize = 2;
@@ -266,7 +266,7 @@ impl File {
         let mode = connection.pragma_update_and_check(None, "journal_mode", "WAL", |row| row.get::<_, String>(0));
         mode.map_err(failed("open the log"))?;
         connection.pragma_update(None, "synchronous", "FULL").map_err(failed("set the syncs"))?;
-        pragma("wal_autocheckpoint", CHECKPOINT_PAGES).map_err(failed("set the checkpoints"))?;
+        pragma("wal_autocheckpoint", CHECKPOINT_BYTES / PAGE_BYTES).map_err(failed("set the checkpoints"))?;
         let read = |name: &str| connection.pragma_query_value(None, name, |row| row.get::<_, i64>(0));
         let (application, version) = (
             read("application_id").map_err(failed("read the header"))?,
@@ -431,7 +431,7 @@ impl File {
     /// Empties the log when it has a quarter of this many bytes, so that a large commit still has room, and cuts it there if it ever grew beyond.
     pub(super) fn bound_log(&self, bytes: u64) -> Result<(), StoreError> {
         let bytes = i64::try_from(bytes).unwrap_or(i64::MAX);
-        let pages = (bytes / 4 / PAGE_BYTES).clamp(CHECKPOINT_PAGES_MIN, CHECKPOINT_PAGES);
+        let pages = (bytes / 4).clamp(CHECKPOINT_BYTES_MIN, CHECKPOINT_BYTES) / PAGE_BYTES;
         let pragma = |name: &str, value: i64| self.connection.pragma_update(None, name, value);
         pragma("wal_autocheckpoint", pages).map_err(self.failed("set the checkpoints"))?;
         let set = self.connection.pragma_update_and_check(None, "journal_size_limit", bytes, |_| Ok(()));
@@ -449,7 +449,13 @@ impl File {
     pub(super) fn bytes_beside(&self) -> u64 {
         let aside = (1..=SET_ASIDE_MAX).flat_map(|number| parts(&numbered(&self.path, number)));
         let aside: u64 = aside.map(|path| fs::metadata(path).map_or(0, |file| file.len())).sum();
-        aside + reserve::bytes(self.folder()) + LOG_INDEX_BYTES
+        let [_, _, index] = parts(&self.path);
+        aside + reserve::bytes(self.folder()) + fs::metadata(index).map_or(0, |file| file.len())
+    }
+
+    /// How often the log began again.
+    pub(super) fn log_begun(&self) -> u32 {
+        if self.is_in_memory { 0 } else { wear::log_begun(&self.path) }
     }
 
     /// The size of the file and its log, in bytes.

@@ -346,7 +346,7 @@ impl Keeper {
         store.file.raise_ids(before_ids);
         let before = &mut self.store;
         store.hint = before.hint;
-        store.commits = before.commits;
+        (store.commits, store.wear) = (before.commits, before.wear);
         let is_new = store.plan.is_none();
         if is_new {
             store.plan.clone_from(&before.plan);
@@ -392,7 +392,7 @@ impl Keeper {
         store.series_places.clone_from(&before.series_places);
         store.kept.clone_from(&before.kept);
         store.hint = before.hint;
-        store.commits = before.commits;
+        (store.commits, store.wear) = (before.commits, before.wear);
         let last_ids = if is_from_start { [0; 3] } else { before.file.last_ids() };
         if is_from_start {
             store.lost = Some((None, self.now));
@@ -443,7 +443,7 @@ impl Keeper {
             self.store.write(&mut Commit { snapshot, ..Commit::empty(commit.at) }, true)?;
         }
         disk.hint = self.store.hint;
-        disk.commits = self.store.commits;
+        (disk.commits, disk.wear) = (self.store.commits, self.store.wear);
         let Some(memory) = &self.memory else { return Err(StoreError::Stopped) };
         disk.file.raise_ids(memory.last_ids);
         disk.take_over(&self.store, !memory.is_from_start)?;

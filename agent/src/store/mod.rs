@@ -33,6 +33,7 @@ mod seal;
 mod snapshot;
 mod tails;
 pub mod thread;
+mod wear;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
@@ -47,7 +48,7 @@ use rtlive_core::record::{Emitted, Epoch, EpochStart, Gap, OutageRecord, Record}
 use rtlive_core::sorted;
 use rtlive_core::time::Timestamp;
 
-use crate::message::{Bounds, Commit, Committed, FrameId, KeptChange, LinkHint, Snapshot, StoreStatus};
+use crate::message::{Bounds, Commit, Committed, FrameId, KeptChange, LinkHint, Snapshot, StoreStatus, Wear};
 use crate::stage::Kept;
 use accounts::Accounts;
 use cover::{Lost, Told};
@@ -89,11 +90,11 @@ const GAP_FRAMES_PART: u64 = 64;
 const SNAPSHOT_TAILS_PART: u64 = 64;
 const TAIL_RECORD_BYTES: u64 = 64;
 
-/// How many free pages one step of the vacuum gives back: half a MiB, in some milliseconds. A commit may have to wait for one.
-const VACUUM_PAGES: i64 = 64;
+/// How much of the free pages one step of the vacuum gives back, in some milliseconds. A commit may have to wait for one.
+const VACUUM_PAGES: i64 = (512 << 10) / file::PAGE_BYTES;
 
-/// How many free pages stay in the file: 2 MiB, which the frames of the next hours take again. Giving them back costs writes.
-const FREE_PAGES_KEPT: i64 = 256;
+/// How much of the free pages stays in the file, which the frames of the next hours take again. Giving them back costs writes.
+const FREE_PAGES_KEPT: i64 = (2 << 20) / file::PAGE_BYTES;
 
 /// Why records or readings are missing that were committed: the journal, or the snapshot that it follows, could not be replayed.
 const REPLAY_FAILED: &str = "replay_failed";
@@ -170,6 +171,9 @@ pub struct Store {
     journal_bytes: u64,
     snapshot_bytes: u64,
     commits: u64,
+    /// What is counted here of [`Store::wear`], and how often the log had begun again when the file was opened.
+    wear: Wear,
+    log_begun: u32,
     /// What is not coming, and is not told yet.
     gaps: Gaps,
     /// What coarser levels of ladders have told, and what they lost since the last commit.
@@ -269,7 +273,9 @@ impl Store {
             Chunk { number, at, is_flush, epoch: Some(self.epoch), events, ranges, state, accounts, gaps, lost };
         let inserted = self.file.insert_chunk(&chunk);
         (commit.events, commit.state) = (chunk.events, chunk.state);
-        self.journal_bytes += inserted?;
+        let inserted = inserted?;
+        self.journal_bytes += inserted;
+        self.wear.content_bytes += inserted;
         if let Some(snapshot) = &commit.snapshot {
             self.save(snapshot, number, at)?;
         }
@@ -277,6 +283,7 @@ impl Store {
         self.file.end(transaction)?;
         self.last_number = number;
         self.commits += 1;
+        self.wear.syncs += 1;
         self.unflushed_since = None;
         self.settle(&evicted);
         Ok(Committed { wants_snapshot: self.wants_snapshot(), ..Committed::of(number) })
@@ -319,6 +326,7 @@ impl Store {
     /// What SQLite said.
     pub fn vacuum(&mut self) -> Result<bool, StoreError> {
         let vacuumed = self.file.vacuum(VACUUM_PAGES, FREE_PAGES_KEPT);
+        self.wear.syncs += u64::from(*vacuumed.as_ref().unwrap_or(&false));
         vacuumed.inspect_err(|error| self.file.condemn_for(error))
     }
 
@@ -348,6 +356,7 @@ impl Store {
             bytes: self.file.bytes(),
             bytes_max: self.bounds.bytes,
             commits: self.commits,
+            wear: self.wear(),
             memory: None,
             streams,
         })
@@ -499,6 +508,7 @@ impl Store {
             match result {
                 Ok(frame) => {
                     account.stored_bytes += frame.bytes.len() as u64;
+                    self.wear.content_bytes += frame.bytes.len() as u64;
                     self.file.insert_frame(stream, self.epoch, tail.since, &frame)?;
                 }
                 Err(lost) => {
@@ -568,6 +578,7 @@ impl Store {
             bytes: 0,
         };
         self.snapshot_bytes = self.file.insert_snapshot(&saved)?;
+        self.wear.content_bytes += self.snapshot_bytes;
         self.journal_bytes = 0;
         self.needs_snapshot = false;
         self.change_plan(snapshot.plan.clone());

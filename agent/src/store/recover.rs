@@ -27,7 +27,7 @@ use super::keeper::AFTER_MEMORY;
 use super::lock::Lock;
 use super::seal::Sealed;
 use super::{Beginning, Boot, FILE_NAME, Handover, Options, REPLAY_FAILED, Recovered, Store, StoreError, Tails, keep};
-use crate::message::{Bounds, LinkHint, Snapshot};
+use crate::message::{Bounds, LinkHint, Snapshot, Wear};
 use crate::stage::Kept;
 
 /// How often a replay may end with the process, as after a defect that panics, before it is set aside. A replay takes milliseconds, so that
@@ -89,6 +89,7 @@ impl Store {
 
     fn new(file: File, lock: Arc<Lock>, boot: Boot) -> Self {
         Self {
+            log_begun: file.log_begun(),
             file,
             _lock: lock,
             epoch: Epoch(boot.random),
@@ -109,6 +110,7 @@ impl Store {
             journal_bytes: 0,
             snapshot_bytes: 0,
             commits: 0,
+            wear: Wear::default(),
             gaps: Gaps::default(),
             told: Told::default(),
             lost_levels: Vec::new(),

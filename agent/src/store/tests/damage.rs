@@ -8,6 +8,9 @@ use rusqlite::Connection;
 
 use super::*;
 use crate::store::FILE_NAME;
+use crate::store::file::PAGE_BYTES;
+
+const PAGE: usize = PAGE_BYTES as usize;
 
 /// A store that has given 1..=3 in a frame, and 4..=6 in tails, in three commits behind its last snapshot.
 fn made(folder: &Path) -> Vec<StoredFrame> {
@@ -182,7 +185,7 @@ fn what_is_no_store_is_moved_aside() {
     let truncated = |folder: &Path| {
         made(folder);
         let file = fs::OpenOptions::new().write(true).open(folder.join(FILE_NAME)).unwrap();
-        file.set_len(10_000).unwrap();
+        file.set_len(PAGE as u64 * 5 / 4).unwrap();
     };
     for damage in [&foreign as &dyn Fn(&Path), &unmarked, &garbage, &truncated] {
         let folder = tempfile::tempdir().unwrap();
@@ -217,7 +220,7 @@ fn full(folder: &Path) -> (Vec<u8>, Vec<StoredFrame>) {
     store.commit(commit(0, &[], true)).unwrap();
     store.hint(CONNECTED);
     for second in 1..60 {
-        let count = if second % 6 == 0 { 2_000 } else { 3 };
+        let count = if second % 6 == 0 { 500 } else { 3 };
         let value = |n: i64| (second * 5_000 + n).wrapping_mul(0x5851_f42d_4c95_7f2d).wrapping_mul((second + n) >> 1);
         let values: Vec<_> = (0..count).map(|n| (if count > 3 { 1 } else { 2 }, value(n))).collect();
         store.commit(commit(second, &values, second % 25 == 0)).unwrap();
@@ -276,7 +279,6 @@ fn survives(bytes: &[u8], all: &[StoredFrame], hit: Option<&[bool]>, what: &str)
 
 #[test]
 fn only_frames_with_bytes_on_a_lost_page_are_lost() {
-    const PAGE: usize = 8192;
     let folder = tempfile::tempdir().unwrap();
     let (whole, all) = full(folder.path());
     assert!(all.len() > 50 && whole.len() > 30 * PAGE, "{} {}", all.len(), whole.len());
@@ -298,7 +300,6 @@ fn only_frames_with_bytes_on_a_lost_page_are_lost() {
 
 #[test]
 fn a_store_may_be_cut_at_each_page() {
-    const PAGE: usize = 8192;
     let folder = tempfile::tempdir().unwrap();
     let (whole, all) = full(folder.path());
     for page in 1..whole.len() / PAGE {
@@ -308,7 +309,6 @@ fn a_store_may_be_cut_at_each_page() {
 
 #[test]
 fn every_page_may_be_lost() {
-    const PAGE: usize = 8192;
     let folder = tempfile::tempdir().unwrap();
     made(folder.path());
     let whole = fs::read(folder.path().join(FILE_NAME)).unwrap();
