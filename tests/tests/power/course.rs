@@ -72,11 +72,17 @@ pub(crate) struct Course {
 impl Course {
     /// `None` where this user may not mount.
     pub(crate) fn new(seed: u64, lies: bool) -> io::Result<Option<Self>> {
+        Self::with(seed, lies, &[])
+    }
+
+    /// The same with another configuration: what stands first in each pair is what stands second.
+    fn with(seed: u64, lies: bool, changes: &[(&str, &str)]) -> io::Result<Option<Self>> {
         let folder = tempfile::tempdir()?;
         let brokers = Brokers::open(lies)?;
         let ports = [("{sensors}", brokers.sensors), ("{centre}", brokers.centre)];
         let configuration =
             ports.iter().fold(CONFIGURATION.to_owned(), |text, (name, port)| text.replace(name, &port.to_string()));
+        let configuration = changes.iter().fold(configuration, |text, (from, to)| text.replace(from, to));
         let agent = Agent::new(folder.path(), &configuration)?;
         let Some(mount) = Mount::show(&folder.path().join("state"), Disk::new(DISK_BYTES))? else { return Ok(None) };
         mount.disk().lies = lies.then(|| Random::new(seed));
@@ -135,6 +141,28 @@ impl Course {
         self.agent.kill();
         self.come_home()?;
         Ok(self.told())
+    }
+
+    /// A store without a link whose inputs fill it several times over: it keeps its bound at every instant.
+    pub(crate) fn overflow() -> Result<String, String> {
+        const BYTES: u64 = 1 << 20;
+        let changes = [("4 MiB", "1 MiB"), ("series = 3", "series = 200"), ("\"20ms\"", "\"10ms\"")];
+        let course = Self::with(1, false, &changes).map_err(|error| error.to_string())?;
+        let Some(mut course) = course else { return Ok("nothing was done".to_owned()) };
+        course.brokers.known().mood = Mood::Away;
+        course.start()?;
+        let status = || course.agent.status().unwrap_or_default();
+        let raw = || status()["streams"].as_array().and_then(|of| of.iter().find(|it| it["name"] == "raw").cloned());
+        until("twice as much is evicted as is stored", || {
+            raw().is_some_and(|raw| raw["in_gaps"].as_u64() > raw["stored"].as_u64().map(|stored| 2 * stored))
+        });
+        let status = status();
+        course.agent.kill();
+        let used = course.mount.disk().used_max;
+        if used > BYTES || status["ledger"]["closes"] != true || !status["store"]["memory"].is_null() {
+            return Err(format!("{used} bytes were used: {status}\n{}", course.log()));
+        }
+        Ok(format!("at most {used} bytes of {BYTES}"))
     }
 
     /// What the agent said since its last start.

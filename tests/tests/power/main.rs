@@ -107,3 +107,8 @@ fn a_disk_that_fails_for_a_while_loses_nothing() {
         }
     });
 }
+
+#[test]
+fn a_store_that_overflows_keeps_its_bound_at_every_instant() {
+    eprintln!("{}", Course::overflow().unwrap());
+}
