@@ -2,8 +2,8 @@
 //! (`RTLIVE_DATA`).
 //!
 //! `cargo bench -p rtlive-core --bench frames` prints one table of sizes, one of special shapes (several series, jitter, aggregates)
-//! and one of speeds. With `each` after `--` it prints every series, with `speeds` only the last. Without shared data it says so and measures a series of its own
-//! making. Parquet, whose crates are many, has a script of its own beside this file.
+//! and one of speeds. With `each` after `--` it prints every series, with `speeds` only the last. Without shared data it
+//! says so and measures a series of its own making. Parquet, whose crates are many, has the script `parquet.py` beside this file.
 
 #![allow(missing_docs, clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
@@ -68,11 +68,24 @@ struct Series {
 
 fn main() {
     let series = load();
+    if std::env::args().any(|argument| argument == "dump") {
+        return series.iter().for_each(|one| println!("{}", dumped(one)));
+    }
     if !std::env::args().any(|argument| argument == "speeds") {
         sizes(&series);
         shapes(&series);
     }
     speeds(&series);
+}
+
+/// A series as a line of JSON, for the script that measures Parquet.
+fn dumped(series: &Series) -> serde_json::Value {
+    let column = |value: &dyn Fn(&Reading) -> serde_json::Value| series.readings.iter().map(value).collect::<Vec<_>>();
+    serde_json::json!({
+        "kind": format!("{:?}", series.kind),
+        "ts": column(&|reading| (reading.time.as_nanos() / 1_000_000).into()),
+        "v": column(&|reading| if let Value::Float(value) = reading.value { value.into() } else { 0.into() }),
+    })
 }
 
 fn load() -> Vec<Series> {

@@ -191,7 +191,9 @@ impl Decimals {
     /// The decimals that stand for these values in double precision, if any do, and how many bits they are expected to take.
     pub(super) fn find(values: &[f64], divisors: &[f64]) -> Option<(f64, Self)> {
         let (cost, decimals) = Self::of(values, divisors);
-        Some((cost, decimals.filter(|decimals| decimals.precision == Precision::Double)?))
+        // A divisor makes every integer longer.
+        let longer: u32 = divisors.iter().map(|divisor| (*divisor as u64).max(1).ilog2()).sum();
+        Some((cost + f64::from(longer), decimals.filter(|decimals| decimals.precision == Precision::Double)?))
     }
 
     /// The decimals that stand for these values, or none where their bits take less.

@@ -63,3 +63,67 @@ pub(super) fn decode(
     let values = decode_decimals(cursor, rows.len(), &beside)?;
     Ok(values.into_iter().map(|value| Some(Value::Float(value))).collect())
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::columns::cases::{any_value, same_value};
+
+    /// A count, a value, how much more another is, an odd value, and whether that is taken.
+    type Row = (i64, i64, i64, Value, bool);
+
+    /// What comes back of the last column, written beside those before it; `None` where it cannot be.
+    fn round_trip(columns: &[Vec<Option<Value>>], effort: Effort) -> Option<(usize, Vec<Option<Value>>)> {
+        let (last, before) = columns.split_last()?;
+        let rows: Vec<usize> = (0..last.len()).rev().collect();
+        let cell = |column: usize, row: usize| columns.get(column)?.get(row)?.as_ref();
+        let mut bytes = Vec::new();
+        encode(&rows, before.len(), cell, effort, &mut bytes)?;
+        let mut cursor = Cursor::new(&bytes);
+        let mut back = decode(&mut cursor, &rows, before).unwrap();
+        assert_eq!(cursor.left(), 0);
+        back.reverse();
+        Some((bytes.len(), back))
+    }
+
+    proptest! {
+        #[test]
+        fn decimals_and_what_rounding_made_of_them_come_back(
+            rows in prop::collection::vec((1_i64..5, -9000_i64..9000, 0_i64..30, any_value(), prop::bool::weighted(0.05)), 1..80),
+        ) {
+            let column = |value: &dyn Fn(&Row) -> Value| rows.iter().map(|row| Some(value(row))).collect::<Vec<_>>();
+            let odd = |row: &Row, value: f64| match (&row.3, row.4) {
+                (Value::Float(odd), true) => Value::Float(*odd),
+                _ => Value::Float(value),
+            };
+            let columns = [
+                column(&|row| Value::Int(row.0 - 1)),
+                column(&|row| odd(row, row.1 as f64 / 100.0)),
+                column(&|row| row.3.clone()),
+                column(&|row| odd(row, (row.1 + row.2) as f64 / 100.0 / row.0 as f64)),
+            ];
+            for effort in Effort::ALL {
+                if let Some((_, back)) = round_trip(&columns, effort) {
+                    let is_same = |pair: (&Option<Value>, &Option<Value>)| pair.0.as_ref().zip(pair.1.as_ref()).is_some_and(|(a, b)| same_value(a, b));
+                    prop_assert!(back.iter().zip(&columns[3]).all(is_same), "{:?}\n{:?}", back, columns[3]);
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_mean_is_a_sum_by_a_count_and_a_maximum_a_little_more() {
+        let sum = |row: i64| 60 * 2150 + row * row * 7919 % 3001;
+        let columns: [Vec<Option<Value>>; 3] = [
+            vec![Some(Value::Int(60)); 600],
+            (0..600).map(|row| Some(Value::Float(sum(row) as f64 / 100.0 / 60.0))).collect(),
+            (0..600).map(|row| Some(Value::Float((sum(row) / 60 + 2 + row % 3) as f64 / 100.0))).collect(),
+        ];
+        let (bytes, back) = round_trip(&columns[..2], Effort::Quick).unwrap();
+        assert!(back == columns[1] && bytes < 1000, "{bytes}");
+        let (bytes, back) = round_trip(&columns, Effort::Quick).unwrap();
+        assert!(back == columns[2] && bytes < 250, "{bytes}");
+    }
+}

@@ -36,8 +36,14 @@ impl Rows {
         let mut gathered =
             Self { ids: Vec::new(), places: Vec::with_capacity(rows.len()), times: Vec::with_capacity(rows.len()) };
         let mut known: Known = Known::default();
+        let mut last = None;
         for (id, time) in rows {
-            gathered.places.push(known.place(id, &mut gathered.ids));
+            let place = match last {
+                Some((before, place)) if before == id => place,
+                _ => known.place(id, &mut gathered.ids),
+            };
+            last = Some((id, place));
+            gathered.places.push(place);
             gathered.times.push(time);
         }
         gathered
@@ -109,6 +115,9 @@ impl Rows {
         let mut one = vec![ONE_CLOCK];
         integers::encode(&ticks, Shape::Rising, effort, &mut one);
 
+        if self.ids.len() == 1 {
+            return out.extend(one);
+        }
         let mut groups = vec![Vec::new(); self.ids.len()];
         let mut leaders = Vec::new();
         let mut row = 0;
