@@ -10,7 +10,7 @@ use super::Engine;
 use super::series::SERIES_MAX;
 use super::watermark::Source;
 use crate::event::Declared;
-use crate::plan::{DerivedPlan, StreamId, StreamKind};
+use crate::plan::{DerivedPlan, StreamId, StreamKind, WindowPlan};
 use crate::reading::{InputId, SeriesId, SeriesInfo, is_series_name};
 
 impl Engine {
@@ -122,11 +122,20 @@ impl Engine {
             _ => None,
         });
         if let Some((place, source)) = source.and_then(|place| Some((place, self.sources.get_mut(place as usize)?))) {
-            for (number, (stream, window)) in windows.enumerate() {
-                if window.select.iter().any(|filter| filter.matches(name)) {
-                    let floor = window.kind.start_from(self.retired.take(stream, id));
-                    self.windows.subscribe(number as u16, id, floor, place, source);
-                }
+            let selects =
+                |(_, (_, window)): &(u16, (_, &WindowPlan))| window.select.iter().any(|filter| filter.matches(name));
+            let selecting: Vec<(u16, (&Arc<str>, &WindowPlan))> = (0..).zip(windows).filter(selects).collect();
+            let mut numbers: Vec<u16> = selecting.iter().map(|(number, _)| *number).collect();
+            let followers = self.windows.order(&mut numbers);
+            for number in numbers {
+                let Some((_, (stream, window))) = selecting.iter().find(|(known, _)| *known == number) else {
+                    continue;
+                };
+                let floor = window.kind.start_from(self.retired.take(stream, id));
+                self.windows.subscribe(number, id, floor, place, source);
+            }
+            if followers > 0 {
+                self.windows.share(start, followers);
             }
         }
         start..self.windows.slots.len()

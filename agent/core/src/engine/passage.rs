@@ -11,7 +11,7 @@ use super::report::Reports;
 use super::rule::Rules;
 use super::series::{Route, SeriesTable};
 use super::watermark::Source;
-use super::window::{Placed, Windows};
+use super::window::Windows;
 use crate::expr::Sample;
 use crate::plan::{Plan, StreamId};
 use crate::reading::{Quality, Reading};
@@ -75,11 +75,8 @@ impl Passage<'_> {
         let Some(source) = self.sources.get_mut(route.source as usize) else { return fate };
         hear(source, route.source, reading.time, out_of_order, self.arrival, self.derived);
         if !fate.is_bad {
-            for slot in route.slots() {
-                let placed = self.windows.add(slot, reading.time, &reading.value, source, self.accounts);
-                fate.is_late |= placed != Placed::Open;
-                fate.is_open |= placed != Placed::Late;
-            }
+            (fate.is_late, fate.is_open) =
+                self.windows.add_to_all(route.slots(), reading.time, &reading.value, source, self.accounts);
             if fate.is_late {
                 out.push(Emitted { stream: StreamId::LATE, record: Record::Reading(reading.clone()) });
             }

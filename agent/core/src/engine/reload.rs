@@ -42,6 +42,7 @@ impl Engine {
     /// What it emits speaks of the streams of the **old** plan: hand it to the store before the new one takes effect. Batches that
     /// drivers of the old plan still have under way must not be handed over afterwards, as inputs may have other numbers.
     pub fn reload(&mut self, now: Timestamp, plan: Arc<Plan>, out: &mut Vec<Emitted>) {
+        self.windows.merge_all(0..self.windows.slots.len());
         self.give_up_removed(now, &plan, out);
         self.end_homeless(&plan, out);
         let old = Arc::clone(&self.plan);
@@ -160,7 +161,7 @@ impl Engine {
                 };
                 let (begins, panes) = if is_same { (old.begins, old.panes.clone()) } else { (floor, Vec::new()) };
                 let carry = old.carry.clone().filter(|_| is_same);
-                slots.push(SavedSlot { series: old.series, floor, begins, carry, panes });
+                slots.push(SavedSlot { series: old.series, floor, begins, carry, is_sharing: false, panes });
                 if floor > Timestamp::MIN {
                     old_slots.push(old);
                 }
@@ -186,6 +187,7 @@ impl Engine {
         if self.origin_of(id) == Some((input, &**source)) || usize::from(input.0) >= self.inputs.len() {
             return;
         }
+        self.windows.merge_all(route.slots());
         let watermark = self.sources.get(route.source as usize).map_or(Timestamp::MIN, |source| source.watermark);
         let mut moved = Vec::new();
         for slot in route.slots() {
@@ -429,7 +431,7 @@ impl Engine {
 
     /// Puts open windows into the slot of a series, or with `before` into a new one of the definition before.
     fn put_slot(&mut self, window: usize, before: Option<u16>, saved: SavedSlot) -> Option<()> {
-        let SavedSlot { series, floor, begins, carry, panes } = saved;
+        let SavedSlot { series, floor, begins, carry, is_sharing, panes } = saved;
         let route = *self.series.routes.get(series.index())?;
         let of_window =
             |&slot: &usize| self.windows.slots.get(slot).is_some_and(|slot| usize::from(slot.window) == window);
@@ -448,7 +450,9 @@ impl Engine {
         };
         let entry = self.windows.slots.get_mut(slot)?;
         (entry.floor, entry.begins, entry.carry) = (floor, begins, carry.map(Box::new));
-        self.windows.reopen(slot, panes, source)
+        self.windows.reopen(slot, panes, source)?;
+        self.windows.slots.get_mut(slot)?.is_sharing = is_sharing;
+        Some(())
     }
 
     fn put_report(&mut self, saved: SavedReport, stranger: &mut dyn FnMut(String)) {

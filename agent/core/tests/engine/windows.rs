@@ -1,7 +1,9 @@
 //! Windows, lateness, idleness, quarantine, quality.
 
+use rtlive_core::engine::Engine;
 use rtlive_core::event::{Event, Outage, Rejected};
 use rtlive_core::reading::{InputId, Quality, Value};
+use rtlive_core::record::{Aggregate, Emitted, Record};
 use rtlive_core::time::Timestamp;
 
 use crate::plan::{Planned, batch, declared, handle, reading, seconds, shown, take};
@@ -192,4 +194,52 @@ fn a_series_that_is_declared_again_keeps_its_number_and_its_windows() {
     handle(&mut engine, &Event::Series(moved));
     let out = take(&mut engine, &[(0, 2, 3.0), (0, 12, 0.0)]);
     assert_eq!(shown(&engine, &out), ["ten a/x 0..10 r0: 2 4 2 1 3 1 3"]);
+}
+
+/// Windows that share with shorter ones say what they would say alone; sums but for the last bits.
+#[test]
+fn windows_that_share_say_what_they_say_alone() {
+    let functions =
+        || ["count", "min", "max", "first", "last", "p95", "p50", "sum", "std"].map(|name| name.parse().unwrap());
+    let alone = || Planned::new(3).window("long", "a/x", 60, 15).computing(functions().to_vec());
+    let together = alone().window("short", "a/x", 10, 5).computing(functions().to_vec());
+    let together = together.window("mid", "a/+", 20, 0).computing(functions().to_vec());
+    let (mut alone, mut together) = (alone().engine(&["a/x"]), together.engine(&["a/x"]));
+    let mut noise = 7_u64;
+    let mut compared = 0;
+    for time in 0..4_000 {
+        noise = noise.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        let behind = if noise >> 60 == 0 { 20 } else { (noise >> 40) % 4 } as i64;
+        let point = (0, time - behind, ((noise >> 33) % 1_000) as f64 / 8.0 - 30.0);
+        let (expected, found) = (take(&mut alone, &[point]), take(&mut together, &[point]));
+        let of_long = |engine: &Engine, out: Vec<Emitted>| -> Vec<Aggregate> {
+            let long = engine.plan().stream_named("long").unwrap();
+            out.into_iter()
+                .filter(|emitted| emitted.stream == long)
+                .filter_map(|emitted| match emitted.record {
+                    Record::Aggregate(aggregate) => Some(aggregate),
+                    _ => None,
+                })
+                .collect()
+        };
+        let (expected, found) = (of_long(&alone, expected), of_long(&together, found));
+        assert_eq!(expected.len(), found.len());
+        for (expected, found) in expected.iter().zip(&found) {
+            assert_eq!(
+                (expected.start, expected.revision, expected.is_final),
+                (found.start, found.revision, found.is_final)
+            );
+            assert_eq!(expected.values[..7], found.values[..7], "all but sums");
+            for (expected, found) in expected.values[7..].iter().zip(&found.values[7..]) {
+                let number = |value: &Option<Value>| value.as_ref().and_then(Value::as_number).unwrap();
+                let (expected, found) = (number(expected), number(found));
+                assert!((expected - found).abs() <= 1e-12 * expected.abs().max(60.0 * 95.0), "{expected} {found}");
+            }
+            compared += 1;
+        }
+        if noise >> 58 == 1 {
+            together = Engine::restore(together.plan().clone(), &together.snapshot()).unwrap();
+        }
+    }
+    assert!(compared > 100, "{compared}");
 }

@@ -49,8 +49,10 @@ pub(crate) fn selects(window: &WindowPlan, series: u32) -> bool {
 
 fn kind(random: &mut Random) -> WindowKind {
     let seconds = |seconds: u64| Duration::from_secs(seconds);
-    match random.below(6) {
-        0 => WindowKind::tumbling(seconds(1 + random.below(20))),
+    match random.below(7).saturating_sub(1) {
+        0 if random.below(2) == 0 => WindowKind::tumbling(seconds(1 + random.below(20))),
+        // Multiples of each other, which share.
+        0 => WindowKind::tumbling(seconds([2, 4, 10, 20, 40][random.below(5) as usize])),
         1 => {
             let every = 2 + random.below(20);
             WindowKind::Tumbling { every: seconds(every), offset: seconds(random.below(every)) }

@@ -113,6 +113,7 @@ impl Windows {
 
     /// Makes the next revision of a pane.
     fn emit_pane(&mut self, slot: usize, place: u32, is_final: bool, account: &mut WindowAccount) -> Option<Emitted> {
+        self.merge_before(slot, place);
         let entry = self.slots.get(slot)?;
         let window = self.windows.get(usize::from(entry.window))?;
         let pane = self.panes.get(place)?;

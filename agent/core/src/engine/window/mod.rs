@@ -21,6 +21,7 @@ mod emission;
 mod panes;
 mod saved;
 mod session;
+mod share;
 mod sliding;
 
 use std::collections::BTreeMap;
@@ -73,6 +74,12 @@ pub(super) struct Slot {
     pub(super) series: SeriesId,
     group: u32,
     head: u32,
+    /// The slot that it follows, or its own where others follow it ([`share`]).
+    leader: u32,
+    /// Who follows, as a place in the list; [`NONE`] for nobody.
+    shared: u32,
+    /// Whether the latest pane holds what followers do not hold yet.
+    pub(super) is_sharing: bool,
     /// No window begins before this any more: what began before has closed, or belongs to the definition before.
     pub(super) floor: Timestamp,
     /// Where this definition begins, where there was another before it.
@@ -92,7 +99,7 @@ struct Group {
 
 /// Where a reading went.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Placed {
+enum Placed {
     Open,
     Late,
     /// Too late for one of the windows that it lies in, and into another.
@@ -109,6 +116,8 @@ pub(super) struct Windows {
     pub(super) before: BTreeMap<u32, u32>,
     groups: Vec<Group>,
     panes: Panes,
+    /// The accounts of those who follow a leader: as many lists as there are sorts of series.
+    shared: Vec<Vec<usize>>,
     /// Slots with panes that must be emitted at the end of this event although no watermark passed them.
     touched: Vec<u32>,
     /// What this event emits beside the panes that are due at its end.
@@ -157,6 +166,7 @@ impl Windows {
             before: BTreeMap::new(),
             groups: Vec::new(),
             panes: Panes::default(),
+            shared: Vec::new(),
             touched: Vec::new(),
             forced: Vec::new(),
         }
@@ -208,6 +218,9 @@ impl Windows {
             series,
             group,
             head: NONE,
+            leader: NONE,
+            shared: NONE,
+            is_sharing: false,
             floor,
             begins: Timestamp::MIN,
             carry: None,
@@ -222,7 +235,7 @@ impl Windows {
 
     /// Puts a reading into its windows, opening them where it must, unless they have closed.
     #[inline]
-    pub(super) fn add(
+    fn add(
         &mut self,
         slot: usize,
         time: Timestamp,
@@ -338,6 +351,10 @@ impl Windows {
 
     /// Puts a pane into a slot's chain, behind the one that is named, or in front.
     fn insert(&mut self, slot: usize, before: Option<u32>, mut pane: Pane, source: &mut Source) -> Option<u32> {
+        if before.is_none() {
+            // What a leader shares is its latest pane.
+            self.merge_shared(slot);
+        }
         let entry = self.slots.get(slot)?;
         let window = self.windows.get(usize::from(entry.window))?;
         let due = pane.due(window);

@@ -15,6 +15,8 @@ pub(crate) struct SavedSlot {
     pub(crate) floor: Timestamp,
     pub(crate) carry: Option<Observed>,
     pub(crate) begins: Timestamp,
+    /// Whether the latest pane holds what followers do not hold yet.
+    pub(crate) is_sharing: bool,
     /// The latest first.
     pub(crate) panes: Vec<SavedPane>,
 }
@@ -42,7 +44,14 @@ impl Windows {
         };
         let panes = self.panes_of(slot).map(pane).collect();
         let carry = entry.carry.as_deref().cloned();
-        Some(SavedSlot { series: entry.series, floor: entry.floor, begins: entry.begins, carry, panes })
+        Some(SavedSlot {
+            series: entry.series,
+            floor: entry.floor,
+            begins: entry.begins,
+            carry,
+            is_sharing: entry.is_sharing,
+            panes,
+        })
     }
 
     /// Opens the panes of a slot as they were saved. `None` when they are none that its window could have.
@@ -57,7 +66,8 @@ impl Windows {
                     (values.is_sound() && first == start, last.saturating_add(gap))
                 }
                 WindowKind::Sliding { .. } => (aligned == start && (values.is_sound() || values.count() == 0), end),
-                _ => (start == aligned.max(floor) && values.is_sound(), end),
+                // What its leader shares may be all that it has.
+                _ => (start == aligned.max(floor) && (values.is_sound() || values.count() == 0), end),
             };
             if !is_right || self.panes_of(slot).any(|pane| pane.start >= start) {
                 return None;
@@ -99,6 +109,13 @@ impl Windows {
         for slot in 0..self.slots.len() {
             if let Some(open) = self.window(slot).and_then(|window| open.get_mut(window.account)) {
                 *open = open.saturating_add(self.held_unfinished(slot));
+            }
+            if let Some((count, followers)) = self.held_for_others(slot) {
+                for account in followers {
+                    if let Some(open) = open.get_mut(*account) {
+                        *open = open.saturating_add(count);
+                    }
+                }
             }
         }
         accounts.iter().zip(open).all(|(account, open)| account.open == open)
