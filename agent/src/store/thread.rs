@@ -62,12 +62,15 @@ async fn serve(
                 // Before the engine tells the drivers.
                 tell_held(&store, hold);
                 let failed = result.as_ref().err().map(|error| StoreError::Failed(error.to_string()));
+                // Before the engine hears of it, so that an alert is asked for while drivers are told.
+                if failed.is_none() {
+                    changed.send_modify(|count| *count += 1);
+                }
                 // Whoever asked may have given up.
                 let _ = reply.send(result);
                 if let Some(error) = failed {
                     return Err(error);
                 }
-                changed.send_modify(|count| *count += 1);
             }
             Some(StoreRequest::Take { except, reply }) => {
                 let (frame, unfinished) = match store.look_for(&except)? {

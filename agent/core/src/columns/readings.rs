@@ -14,6 +14,8 @@ const POOLED: u8 = 1;
 const RELATED: u8 = 2;
 /// Below so many rows a series, pooling is tried: a column costs a few bytes even if it is short.
 const POOL_BELOW_ROWS: usize = 16;
+/// What a column of decimals takes at least: its type, its coding, an exponent, the number of exceptions, one integer.
+const FLOATS_BYTES_MIN: usize = 5;
 
 /// Appends readings as a block: the order is kept, and every id, time, value, quality, check and clock state comes back bit for bit.
 ///
@@ -140,18 +142,27 @@ pub(super) fn encode_values<'a>(
     out: &mut Vec<u8>,
 ) {
     let column = |rows: &[usize]| rows.iter().map(|row| value(*row)).collect::<Vec<_>>();
-    let mut split = vec![PER_SERIES];
-    by_series.iter().for_each(|rows| values::encode(&column(rows), effort, &mut split));
     let all: Vec<usize> = match by_series.len() {
         0 | 1 => Vec::new(),
         _ => by_series.iter().flatten().copied().collect(),
     };
+    let mut pooled = Vec::new();
     if !all.is_empty() && all.len() < POOL_BELOW_ROWS * by_series.len() {
-        let mut pooled = vec![POOLED];
+        pooled.push(POOLED);
         values::encode(&column(&all), effort, &mut pooled);
-        if pooled.len() < split.len() {
-            split = pooled;
+        // A column for each series is not tried where it could not be shorter: an alert waits for the journal.
+        let least = |rows: &Vec<usize>| match rows.first().and_then(|row| value(*row)) {
+            Some(Value::Float(_)) => FLOATS_BYTES_MIN,
+            _ => 1,
+        };
+        if pooled.len() <= by_series.iter().map(least).sum() {
+            return out.extend(pooled);
         }
+    }
+    let mut split = vec![PER_SERIES];
+    by_series.iter().for_each(|rows| values::encode(&column(rows), effort, &mut split));
+    if !pooled.is_empty() && pooled.len() < split.len() {
+        split = pooled;
     }
     out.extend(split);
 }
