@@ -236,6 +236,7 @@ impl Store {
     /// After an error the commit is as it was, so that another store can write it.
     fn write(&mut self, commit: &mut Commit, is_flush: bool) -> Result<Committed, StoreError> {
         let at = commit.at;
+        self.tails.follow(at);
         if self.plan.is_none() {
             self.plan = commit.snapshot.as_ref().map(|snapshot| snapshot.plan.clone());
         }
@@ -292,6 +293,7 @@ impl Store {
     /// Whether something waits for a commit that does not come: acknowledged frames, or a tail that is due.
     pub fn wants_flush(&mut self, now: Timestamp) -> bool {
         let Some(plan) = self.plan.clone() else { return false };
+        self.tails.follow(now);
         // What is missing is told before what is not.
         if self.gaps_are_due() {
             return true;
@@ -300,7 +302,8 @@ impl Store {
             self.unflushed_since = None;
             return false;
         }
-        let since = *self.unflushed_since.get_or_insert(now);
+        let since = self.unflushed_since.unwrap_or(now).min(now);
+        self.unflushed_since = Some(since);
         now.since(since) >= FLUSH_AFTER
     }
 

@@ -51,6 +51,11 @@ impl Tails {
         tail.records.extend(records);
     }
 
+    /// Where the time went back, what waits does so from now on, and not until the time comes again at which it was committed.
+    pub(super) fn follow(&mut self, now: Timestamp) {
+        self.0.values_mut().for_each(|tail| tail.since = tail.since.min(now));
+    }
+
     /// The streams that have one.
     pub(super) fn streams(&self) -> Vec<StreamId> {
         self.0.keys().copied().collect()

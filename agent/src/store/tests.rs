@@ -137,3 +137,20 @@ fn frames(store: &mut Store) -> Vec<StoredFrame> {
 }
 
 const CONNECTED: LinkHint = LinkHint { connected: true, congested: false };
+
+#[test]
+fn what_waits_for_its_batch_is_not_held_up_by_a_clock_that_goes_back() {
+    let folder = tempfile::tempdir().unwrap();
+    let (mut store, _) = open(folder.path(), 1, 0, 1);
+    store.commit(commit(0, &[], true)).unwrap();
+    // Less than a batch, and then the clock turns out to have been an hour ahead.
+    store.commit(commit(3_600, &[(2, 7)], false)).unwrap();
+    assert!(!store.wants_flush(at(10)) && !store.wants_flush(at(69)));
+    assert!(!store.wants_flush(at(70)) && store.wants_flush(at(71)), "a minute for the batch, a second for a commit");
+    store.flush(at(71)).unwrap();
+    assert_eq!(frames(&mut store).iter().map(|frame| contents(frame).2).collect::<Vec<_>>().last(), Some(&vec![7]));
+    // Nor is a commit that waits.
+    let id = store.take(&[]).unwrap().unwrap().id;
+    store.acknowledge(&[id]);
+    assert!(!store.wants_flush(at(80)) && !store.wants_flush(at(20)) && store.wants_flush(at(21)));
+}
