@@ -7,11 +7,15 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::time::Duration;
 
-use rtlive_core::plan::{BatchLimit, Durability, Format, Priority, StreamKind, StreamPlan};
+use rtlive_core::plan::{
+    BatchLimit, BindingSource, DerivedPlan, Durability, Format, Function, Plan, Priority, StreamKind, StreamPlan,
+};
 use rtlive_core::selector::Selector;
 use serde::Serialize;
 
+use crate::binding::looked_at;
 use crate::check::Config;
+use crate::derived;
 use crate::input::InputConfig;
 use crate::quantity::write_span;
 use crate::reach::{self, write_reach};
@@ -40,11 +44,14 @@ const FLASH_BYTES_PER_COMMIT: f64 = 25_000.0;
 /// How often a stored byte is written: log, checkpoint, and once more as a frame.
 const FLASH_WRITES_PER_BYTE: f64 = 3.0;
 
+/// As how many values the times in each state count: a few states, each with its name.
+const TIME_IN_STATE_VALUES: f64 = 4.0;
+
 const SECONDS_PER_DAY: f64 = 86_400.0;
 
 /// The assumptions, as they are told.
 const ASSUMPTIONS: [&str; 6] = [
-    "4 bytes a value in a frame, and 8 bytes for each series that the frame names",
+    "4 bytes a value in a frame, time_in_state as 4 values, and 8 bytes for each series that the frame names",
     "170 bytes a record in JSON, and 20 bytes a value",
     "300 bytes a message for envelope, topic, TCP/IP and acknowledgement; a message a commit unless `batch` says otherwise",
     "on flash 25 kB a commit, and what is stored written 3 times",
@@ -57,11 +64,13 @@ const ASSUMPTIONS: [&str; 6] = [
 pub struct Forecast {
     /// The agent's id.
     pub agent: String,
+    /// When its clock counts as right: `agent.clock`.
+    pub clock: &'static str,
     /// The inputs by name.
     pub inputs: Vec<InputForecast>,
     /// The streams: first the reserved ones.
     pub streams: Vec<StreamForecast>,
-    /// The derived series, as they are written; what they add to streams is not in the estimates.
+    /// The derived series, as they are written. In the estimates each has as many readings as the series that gives its times, at most.
     pub derived: Vec<String>,
     /// The rules by name.
     pub rules: Vec<String>,
@@ -115,6 +124,8 @@ pub struct StreamForecast {
     pub format: Format,
     /// Series that it takes, of those known; the upper bound where a filter takes a part of an input.
     pub series: usize,
+    /// Whether it leaves out what tells nothing new (`deadband`, `on_change`): what follows is then the most.
+    pub is_at_most: bool,
     /// Records per second; likewise. `None` where no rate is known, and for the reserved streams, which carry what happens.
     pub records_per_second: Option<f64>,
     /// Bytes a day on the link; likewise.
@@ -126,7 +137,13 @@ pub struct StreamForecast {
     pub(crate) values_per_record: f64,
 }
 
-/// What a selection gets from the inputs.
+/// What makes series: an input, or a derived series.
+struct Source {
+    makes: Selector,
+    flow: Flow,
+}
+
+/// What a selection gets from the sources.
 #[derive(Clone, Copy, Debug, Default)]
 struct Flow {
     series: f64,
@@ -164,8 +181,9 @@ impl Forecast {
                 power_cut_loss_ms: u64::try_from(loss(input).as_millis()).unwrap_or(u64::MAX),
             })
             .collect();
+        let sources = sources(&inputs, &config.plan);
         let mut streams: Vec<StreamForecast> =
-            config.plan.streams.iter().map(|stream| stream_forecast(stream, &inputs, commit_every)).collect();
+            config.plan.streams.iter().map(|stream| stream_forecast(stream, &sources, commit_every)).collect();
         let reaches = reach::reaches(&config.plan, &streams, &config.store);
         streams.iter_mut().zip(reaches).for_each(|(stream, reach)| stream.reach_seconds = reach);
         let sent: u64 = streams.iter().filter_map(|stream| stream.link_bytes_per_day).sum();
@@ -174,6 +192,7 @@ impl Forecast {
         let flash = config.store.flash.filter(|_| flash_bytes_per_day > 0);
         Self {
             agent: config.agent.id.to_string(),
+            clock: config.agent.clock.word(),
             derived: config.plan.derived.iter().map(|derived| derived.name.to_string()).collect(),
             rules: config.plan.rules.iter().map(|rule| rule.name.to_string()).collect(),
             uplink: config.uplink.as_ref().map(|uplink| uplink.broker.to_string()),
@@ -191,35 +210,73 @@ impl Forecast {
 }
 
 impl Forecast {
-    /// A sum of bytes in words; the inputs that it leaves out make it a lower bound.
+    /// A sum of bytes in words; the inputs that it leaves out make it a lower bound, and the readings that streams leave out an upper one.
     fn a_day(&self, bytes: u64) -> String {
-        match (self.rate_unknown.is_empty(), bytes) {
-            (true, bytes) => format!("about {} a day", write_bytes(bytes)),
-            (false, 0) => "not known".into(),
-            (false, bytes) => format!("at least {} a day", write_bytes(bytes)),
-        }
+        let is_at_most = self.streams.iter().any(|stream| stream.is_at_most);
+        let word = match (self.rate_unknown.is_empty(), is_at_most) {
+            (false, _) if bytes == 0 => return "not known".into(),
+            (true, false) | (false, true) => "about",
+            (true, true) => "at most",
+            (false, false) => "at least",
+        };
+        format!("{word} {} a day", write_bytes(bytes))
     }
 }
 
-fn stream_forecast(stream: &StreamPlan, inputs: &[InputForecast], commit_every: Duration) -> StreamForecast {
+/// What makes series: the inputs, and the derived series, each behind those that it looks at.
+fn sources(inputs: &[InputForecast], plan: &Plan) -> Vec<Source> {
+    let read = inputs.iter().filter_map(|input| {
+        let flow = Flow {
+            series: input.series.unwrap_or_default() as f64,
+            readings_per_second: input.readings_per_second.unwrap_or_default(),
+            is_unknown: input.readings_per_second.is_none(),
+        };
+        Some(Source { makes: format!("{}/+/#", input.prefix).parse().ok()?, flow })
+    });
+    let mut sources: Vec<Source> = read.collect();
+    for (derived, makes) in plan.derived.iter().zip(derived::made(&plan.derived)) {
+        let flow = derived_flow(derived, &sources);
+        sources.push(Source { makes, flow });
+    }
+    sources
+}
+
+/// The readings of a derived series: one for each of the series that gives the times.
+fn derived_flow(derived: &DerivedPlan, sources: &[Source]) -> Flow {
+    let bindings = &derived.bindings;
+    let Some(filter) = bindings.first().and_then(|first| looked_at(bindings, first)) else { return Flow::default() };
+    let flow = flow(&[filter], sources);
+    if bindings.iter().any(|binding| matches!(binding.source, BindingSource::Each(_))) {
+        return flow;
+    }
+    // One series of those that its input has.
+    Flow { series: flow.series.min(1.0), readings_per_second: flow.readings_per_second / flow.series.max(1.0), ..flow }
+}
+
+fn stream_forecast(stream: &StreamPlan, sources: &[Source], commit_every: Duration) -> StreamForecast {
     let blank = StreamForecast {
         name: stream.name.to_string(),
         kind: "reserved",
         priority: stream.priority,
         format: stream.format,
         series: 0,
+        is_at_most: matches!(stream.kind, StreamKind::Raw { report: Some(_), .. }),
         records_per_second: None,
         link_bytes_per_day: None,
         reach_seconds: None,
         values_per_record: 1.0,
     };
     let Some((filters, every)) = selection(stream) else { return blank };
-    let flow = flow(filters, inputs);
+    let flow = flow(filters, sources);
     let (records_per_second, values_per_record) = match &stream.kind {
         StreamKind::Window(window) => {
             let aggregates = flow.series / window.kind.step().as_secs_f64();
+            let values = window.compute.iter().map(|function| match function {
+                Function::TimeInState => TIME_IN_STATE_VALUES,
+                _ => 1.0,
+            });
             // A series that is read more seldom than once a window makes no more aggregates than readings.
-            (aggregates.min(flow.readings_per_second), window.compute.len() as f64)
+            (aggregates.min(flow.readings_per_second), values.sum())
         }
         _ => (flow.readings_per_second, 1.0),
     };
@@ -234,17 +291,14 @@ fn stream_forecast(stream: &StreamPlan, inputs: &[InputForecast], commit_every: 
     }
 }
 
-/// The series and readings of all inputs of which some filter may select something.
-fn flow(filters: &[Selector], inputs: &[InputForecast]) -> Flow {
-    let selected = inputs.iter().filter(|input| {
-        let made = format!("{}/+/#", input.prefix).parse::<Selector>();
-        made.is_ok_and(|made| filters.iter().any(|filter| filter.overlaps(&made)))
-    });
-    let (known, unknown): (Vec<_>, Vec<_>) = selected.partition(|input| input.readings_per_second.is_some());
+/// The series and readings of all sources of which some filter may select something.
+fn flow(filters: &[Selector], sources: &[Source]) -> Flow {
+    let selected = sources.iter().filter(|source| filters.iter().any(|filter| filter.overlaps(&source.makes)));
+    let (unknown, known): (Vec<_>, Vec<_>) = selected.partition(|source| source.flow.is_unknown);
     Flow {
-        series: known.iter().filter_map(|input| input.series).sum::<usize>() as f64,
         // Without any, the sum of floats is −0.
-        readings_per_second: 0.0 + known.iter().filter_map(|input| input.readings_per_second).sum::<f64>(),
+        series: 0.0 + known.iter().map(|source| source.flow.series).sum::<f64>(),
+        readings_per_second: 0.0 + known.iter().map(|source| source.flow.readings_per_second).sum::<f64>(),
         is_unknown: known.is_empty() && !unknown.is_empty(),
     }
 }
@@ -324,7 +378,7 @@ fn three_digits(number: f64) -> String {
 
 impl fmt::Display for Forecast {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        writeln!(f, "agent {}", self.agent)?;
+        writeln!(f, "agent {}, clock {}", self.agent, self.clock)?;
         writeln!(f, "inputs:")?;
         for input in &self.inputs {
             let asked = if input.polled { "polled" } else { "speaks by itself" };
@@ -339,13 +393,14 @@ impl fmt::Display for Forecast {
             match (stream.records_per_second, stream.link_bytes_per_day) {
                 (Some(rate), Some(bytes)) => {
                     let (rate, bytes) = (three_digits(rate), write_bytes(bytes));
-                    writeln!(f, "  {} ({}): {rate} records/s, {bytes} a day", stream.name, stream.kind)?;
+                    let most = if stream.is_at_most { "at most " } else { "" };
+                    writeln!(f, "  {} ({}): {most}{rate} records/s, {most}{bytes} a day", stream.name, stream.kind)?;
                 }
                 _ => writeln!(f, "  {} ({}): rate not known", stream.name, stream.kind)?,
             }
         }
         if !self.derived.is_empty() {
-            writeln!(f, "derived, and not in the estimates: {}", self.derived.join(", "))?;
+            writeln!(f, "derived: {}", self.derived.join(", "))?;
         }
         if !self.rules.is_empty() {
             writeln!(f, "rules: {}", self.rules.join(", "))?;
