@@ -1,6 +1,7 @@
 """Looks at what the machine exported: each reading's value is the time since the boot at which it was written."""
 
 import json
+import re
 import sys
 from datetime import datetime
 
@@ -14,6 +15,8 @@ def seconds(time):
 def main(log):
     records, marks = [], {}
     for line in open(log, encoding="utf-8", errors="replace"):
+        # The console is a terminal, on which the program shows its progress.
+        line = re.sub("\x1b\\[[0-9;?]*[A-Za-z]", "", line)
         if line.startswith("{"):
             records.append(json.loads(line))
         elif line.startswith(">> "):
