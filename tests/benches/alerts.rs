@@ -6,7 +6,8 @@
 //! asked for one raw `fdatasync` of 4 KiB, so that the percentiles of both are of the same minutes.
 
 use std::fs::File;
-use std::io::Write;
+use std::io::{Read, Write};
+use std::net::TcpStream;
 use std::path::PathBuf;
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
@@ -73,15 +74,18 @@ fn main() {
             == Some(true)
     });
     let alerts = subscriber(centre.port);
-    let sensor = publisher(local.port);
+    let mut sensor = publisher(local.port);
     let mut raw_file = File::create(folder.path().join("raw")).unwrap();
     let (mut latencies, mut raw) = (Vec::new(), Vec::new());
     for number in 0..ALERTS {
         std::thread::sleep(PAUSE);
         let value = if number % 2 == 0 { 100 } else { 0 };
+        let message = publish(number as u16 + 1, value);
         let start = Instant::now();
-        sensor.publish("sensor", QoS::AtLeastOnce, false, format!("{{\"v\":{value}}}")).unwrap();
+        sensor.write_all(&message).unwrap();
         let arrived = alerts.recv_timeout(Duration::from_secs(10)).expect("an alert for each value");
+        // The broker's PUBACK.
+        sensor.read_exact(&mut [0; 4]).unwrap();
         latencies.push(arrived.duration_since(start).as_secs_f64() * 1e3);
         let start = Instant::now();
         raw_file.write_all(&[number as u8; 4096]).unwrap();
@@ -126,8 +130,19 @@ fn subscriber(port: u16) -> mpsc::Receiver<Instant> {
     alerts
 }
 
-fn publisher(port: u16) -> Client {
-    let (client, mut connection) = Client::new(MqttOptions::new("sensor", "127.0.0.1", port), 10);
-    std::thread::spawn(move || while matches!(connection.recv(), Ok(Ok(_))) {});
-    client
+/// A connection to the broker, bare, so that nothing but the wire lies behind a write (MQTT 3.1.1, sections 3.1 and 3.2).
+fn publisher(port: u16) -> TcpStream {
+    let mut connection = TcpStream::connect(("127.0.0.1", port)).unwrap();
+    connection.set_nodelay(true).unwrap();
+    connection.write_all(b"\x10\x12\0\x04MQTT\x04\x02\0\0\0\x06sensor").unwrap();
+    connection.read_exact(&mut [0; 4]).unwrap();
+    connection
+}
+
+/// A PUBLISH at QoS 1 (section 3.3).
+fn publish(id: u16, value: u8) -> Vec<u8> {
+    let mut contents = b"\0\x06sensor".to_vec();
+    contents.extend(id.to_be_bytes());
+    write!(contents, "{{\"v\":{value}}}").unwrap();
+    [&[0x32, contents.len() as u8], &*contents].concat()
 }
