@@ -121,6 +121,15 @@ pub enum StoreCommand {
         /// The store.
         store: Option<PathBuf>,
     },
+    /// Take what is whole from a damaged file to a new one, and tell what was saved and what is lost. A file that a running agent holds is refused.
+    Repair {
+        /// The damaged store.
+        store: Option<PathBuf>,
+        /// The new file; beside the damaged one, with `.repaired` behind its name, without it.
+        output: Option<PathBuf>,
+        /// One JSON object instead of text.
+        json: bool,
+    },
     /// Write the records that wait, by stream and time.
     Export(Export),
 }

@@ -97,6 +97,8 @@ pub struct StoredFrame {
     pub json: bool,
     /// When its first record was committed; backlog is what is older than 60 s when it is sent.
     pub committed_at: Timestamp,
+    /// The number of the first record.
+    pub first: u64,
     /// How many records.
     pub records: u32,
     /// The sealed bytes; they never change.

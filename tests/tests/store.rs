@@ -119,6 +119,26 @@ fn damage_is_named_and_hides_nothing_else() {
     assert_eq!(exported.status.code(), Some(1));
     assert_eq!(lines(&exported).len() as u64, before - 20);
     assert!(text(&exported.stderr).contains("is damaged"), "{}", text(&exported.stderr));
+    // What is whole goes to a new file, and the next start reports the rest.
+    let repaired = folder.path().join("repaired.db");
+    let report = lines(&store(&["repair", "--json", "--output", repaired.to_str().unwrap()], &state)).remove(0);
+    assert_eq!(report["lost"].as_array().unwrap().len(), 1, "{report}");
+    assert_eq!(
+        (&report["lost"][0]["stream"], &report["lost"][0]["why"]),
+        (&"raw".into(), &"their frame is damaged".into())
+    );
+    assert!(report["saved"]["frames"].as_u64().unwrap() >= 3, "{report}");
+    fs::rename(&repaired, &path).unwrap();
+    agent.start().unwrap();
+    let refused = store(&["repair"], &state);
+    assert_eq!(refused.status.code(), Some(1));
+    assert!(text(&refused.stderr).contains("in use"), "{}", text(&refused.stderr));
+    let restarted = || {
+        let all = lines(&store(&["export", "--stream", "gaps"], &state));
+        all.iter().any(|record| record["epoch_start"]["reason"] == "damaged_store")
+    };
+    until("a new epoch begins", restarted);
+    assert_eq!(agent.stop().unwrap(), Some(0));
 }
 
 #[test]

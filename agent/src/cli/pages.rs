@@ -152,6 +152,25 @@ pub(super) const ROOT: Page = Page {
                 Page {
                     arguments: &[STORE],
                     options: &[
+                        JSON,
+                        valued(
+                            "output",
+                            "FILE",
+                            "The new file; without it, beside the damaged one with `.repaired` behind its name",
+                        ),
+                    ],
+                    ..page(
+                        "store repair",
+                        "Take what is whole from a damaged file to a new one, and tell what was saved and what is lost. Refused while an agent holds it",
+                        |given| {
+                            let (store, output) = (given.first(), given.path("output"));
+                            Ok(Command::Store(StoreCommand::Repair { store, output, json: given.has("json") }))
+                        },
+                    )
+                },
+                Page {
+                    arguments: &[STORE],
+                    options: &[
                         Flag {
                             repeats: true,
                             ..valued("stream", "NAME", "Only this stream; may be given several times")

@@ -184,7 +184,7 @@ mod tests {
         let cases = [
             ("", "expected a command: "),
             ("stats", "stats: there is no such command; did you mean \"status\"?"),
-            ("store", "expected a command: inspect, verify, export"),
+            ("store", "expected a command: inspect, verify, repair, export"),
             ("status --jsn", "--jsn: there is no such option; did you mean \"json\"?"),
             ("status -x", "-x: there is no such option"),
             ("status --json=1", "unexpected argument for option '--json': \"1\""),

@@ -19,6 +19,7 @@ use rusqlite::{Connection, OptionalExtension, params};
 
 use super::fault::Faults;
 use super::frames::INSERT_FRAME;
+use super::repair;
 use super::reserve;
 use super::salvage::{self, Row as Salvaged};
 use super::snapshot::SavedSnapshot;
@@ -28,8 +29,12 @@ use crate::message::{FrameId, StoreError};
 /// Marks a file as a store of rtlive: "rtlv".
 pub(super) const APPLICATION_ID: i64 = 0x7274_6c76;
 
+/// What makes the tables of each version from those of the one before, from none on. The version is raised with every change of the tables, of the
+/// journal's layout, or of snapshots, so that an older program sees it before it reads anything. What was released is never changed here.
+const MIGRATIONS: [&str; 1] = [SCHEMA];
+
 /// The version of the tables.
-pub(super) const VERSION: i64 = 1;
+pub(super) const VERSION: i64 = MIGRATIONS.len() as i64;
 
 /// A page is written whole, to the log and by a checkpoint once more, however little of it changed. A commit appends a row to the journal, inserts and
 /// deletes frames, and touches a page of the tree above, the list of free pages and the map of their parents. For 1,000 readings a second that was
@@ -48,6 +53,9 @@ const SET_ASIDE_MAX: usize = 2;
 
 /// A damaged file that is longer is deleted once everything that is whole was taken from it: it would take the room of what was.
 const SET_ASIDE_BYTES_MAX: u64 = 1 << 20;
+
+/// How many stores of newer programs may lie beside the store. They are not this program's to delete, so that they do not count in its bound.
+const NEWER_KEPT_MAX: usize = 100;
 
 /// Frames of each priority have ids in a range of their own: 2^60 each.
 const PRIORITY_SHIFT: u32 = 60;
@@ -115,7 +123,7 @@ impl File {
         } else if condemned(path).exists() {
             Some(StoreError::Condemned { path: path.display().to_string() })
         } else {
-            None
+            newer(path)
         };
         if let Some(error) = unusable {
             return Self::replace(path, faults, &error);
@@ -131,14 +139,20 @@ impl File {
     /// The new file is complete before the old one is touched. It gets a name that says so, and from then on the next start goes on with it, wherever
     /// this one ends; until then the next start begins anew.
     pub(super) fn replace(path: &Path, faults: &Faults, why: &StoreError) -> Result<Self, StoreError> {
-        tracing::error!("the store cannot be read and is set aside: {}", told(why));
         let failed = |source| StoreError::Folder { path: path.display().to_string(), source };
+        match why {
+            StoreError::Foreign { application: APPLICATION_ID, version, .. } => {
+                tracing::error!("the store is that of a newer program and is kept beside a new one: {}", told(why));
+                keep_newer(path, *version).map_err(failed)?;
+            }
+            _ => tracing::error!("the store cannot be read and is set aside: {}", told(why)),
+        }
         let draft = path.with_extension("salvaging");
         remove(&draft).map_err(failed)?;
         faults.reach("begin a salvage");
         let mut file = Self::open(&draft, faults)?;
         let is_ours = !matches!(why, StoreError::Foreign { .. } | StoreError::NoFile { .. }) && path.is_file();
-        let made = file.salvage(is_ours.then_some(path)).and_then(|()| file.close());
+        let made = file.salvage(is_ours.then_some(path), |_, _| {}).and_then(|_| file.close());
         let made = made.and_then(|()| {
             faults.reach("end a salvage");
             sync_folder(path).and_then(|()| fs::rename(&draft, salvaged(path))).map_err(failed)
@@ -153,9 +167,14 @@ impl File {
     }
 
     /// Takes from a damaged file all that is whole, and the numbers of frames that are not. A file of another program, or none, has nothing to take.
-    fn salvage(&mut self, from: Option<&Path>) -> Result<(), StoreError> {
+    /// `page` is told which page of how many is read.
+    pub(super) fn salvage(
+        &mut self,
+        from: Option<&Path>,
+        page: impl FnMut(u32, u32),
+    ) -> Result<repair::Salvaged, StoreError> {
         let transaction = self.begin()?;
-        let (mut frames, mut commits) = (0_u64, 0_u64);
+        let mut counts = repair::Salvaged::default();
         // Whose numbers were counted last: as the file says, or its newest commit, or its newest frame.
         let mut epoch = ((0, i64::MIN), UNKNOWN.0.cast_signed());
         let mut is_of = |rank: (u8, i64), value: i64| {
@@ -165,7 +184,7 @@ impl File {
         };
         let take = |row| match row {
             Salvaged::Frame(columns) => {
-                frames += 1;
+                counts.frames += 1;
                 if let (
                     Some(rusqlite::types::Value::Integer(id)),
                     Some(rusqlite::types::Value::Integer(epoch)),
@@ -179,7 +198,7 @@ impl File {
                 self.execute("write a frame", &insert, rusqlite::params_from_iter(columns))
             }
             Salvaged::Chunk(number, of, bytes) => {
-                commits += 1;
+                counts.commits += 1;
                 if let Some(of) = of {
                     is_of((1, number), of.cast_signed());
                 }
@@ -187,6 +206,7 @@ impl File {
                 self.execute("write the journal", sql, params![number, bytes])
             }
             Salvaged::Snapshot(number, bytes) => {
+                counts.snapshots += 1;
                 let sql = "INSERT OR IGNORE INTO snapshots (number, body) VALUES (?1, ?2)";
                 self.execute("write a snapshot", sql, params![number, bytes])
             }
@@ -195,11 +215,12 @@ impl File {
                 Ok(())
             }
         };
-        from.map_or(Ok(()), |from| salvage::each_row(from, take))?;
+        from.map_or(Ok(()), |from| salvage::each_row(from, page, take))?;
         self.set_meta(Epoch(epoch.1.cast_unsigned()), SALVAGED)?;
         self.end(transaction)?;
+        let repair::Salvaged { frames, commits, .. } = counts;
         tracing::warn!(frames, commits, "what the damaged store held and is whole is taken over");
-        Ok(())
+        Ok(counts)
     }
 
     /// One in memory, of which only the frames are ever read again.
@@ -254,7 +275,7 @@ impl File {
         }
     }
 
-    fn open(path: &Path, faults: &Faults) -> Result<Self, StoreError> {
+    pub(super) fn open(path: &Path, faults: &Faults) -> Result<Self, StoreError> {
         let failed = |doing| move |source| StoreError::Sqlite { doing, path: path.display().to_string(), source };
         let connection =
             faults.around("open the store", || Connection::open(path)).map_err(failed("open the store"))?;
@@ -272,19 +293,21 @@ impl File {
             read("application_id").map_err(failed("read the header"))?,
             read("user_version").map_err(failed("read the header"))?,
         );
-        match (application, version) {
-            (APPLICATION_ID, VERSION) => {}
-            (0, 0) if is_empty(&connection).map_err(failed("read the tables"))? => {
-                faults.reach("make the tables");
-                // At once, so that no file is ever half a store.
-                let marks = format!("PRAGMA application_id = {APPLICATION_ID}; PRAGMA user_version = {VERSION};");
-                connection
-                    .execute_batch(&format!("BEGIN; {SCHEMA} {marks} COMMIT;"))
-                    .map_err(failed("make the tables"))?;
-            }
-            (application, version) => {
-                return Err(StoreError::Foreign { path: path.display().to_string(), application, version });
-            }
+        let is_known = match (application, version) {
+            (APPLICATION_ID, 1..=VERSION) => true,
+            (0, 0) => is_empty(&connection).map_err(failed("read the tables"))?,
+            _ => false,
+        };
+        let missing = usize::try_from(version).ok().and_then(|version| MIGRATIONS.get(version..));
+        let Some(missing) = missing.filter(|_| is_known) else {
+            return Err(StoreError::Foreign { path: path.display().to_string(), application, version });
+        };
+        if !missing.is_empty() {
+            faults.reach("make the tables");
+            // At once, so that no file is ever half a store.
+            let marks = format!("PRAGMA application_id = {APPLICATION_ID}; PRAGMA user_version = {VERSION};");
+            let steps = format!("BEGIN; {} {marks} COMMIT;", missing.concat());
+            connection.execute_batch(&steps).map_err(failed("make the tables"))?;
         }
         let mut file =
             Self { connection, path: path.to_owned(), last_ids: [0; 3], is_in_memory: false, faults: faults.clone() };
@@ -533,6 +556,30 @@ fn condemned(path: &Path) -> PathBuf {
 /// A file that was salvaged from a damaged one, complete, and has not taken its place.
 fn salvaged(path: &Path) -> PathBuf {
     path.with_extension("salvaged")
+}
+
+/// Whether a file is that of a newer program, as far as its header tells (section 1.3 of the file format). SQLite is not asked, because it may write to
+/// the file already when it opens it.
+fn newer(path: &Path) -> Option<StoreError> {
+    let mut header = [0; 72];
+    fs::File::open(path).and_then(|file| file.read_exact_at(&mut header, 0)).ok()?;
+    let number_at = |at: usize| Some(i64::from(u32::from_be_bytes(*header.get(at..)?.first_chunk()?)));
+    let (version, application) = (number_at(60)?, number_at(68)?);
+    let is_newer = application == APPLICATION_ID && version > VERSION;
+    is_newer.then(|| StoreError::Foreign { path: path.display().to_string(), application, version })
+}
+
+/// Moves the file of a newer program to a name that this one never touches again, so that the newer one can be given it back. May be done again from
+/// wherever it ended: the file itself goes last.
+fn keep_newer(path: &Path, version: i64) -> std::io::Result<()> {
+    let mut names = (1..=NEWER_KEPT_MAX).map(|number| path.with_extension(format!("version-{version}-{number}")));
+    let Some(to) = names.find(|name| fs::symlink_metadata(name).is_err()) else {
+        return Err(std::io::Error::other("too many stores of newer programs lie beside it: move them elsewhere"));
+    };
+    for (from, to) in parts(path).into_iter().zip(parts(&to)).rev() {
+        gone(fs::rename(from, to))?;
+    }
+    sync_folder(path)
 }
 
 /// What was salvaged takes the damaged file's place. May be done again from wherever it ended.

@@ -238,13 +238,14 @@ pub(super) fn found(row: &Row<'_>, priority: Priority) -> rusqlite::Result<Found
     let (records, checksum): (u32, u32) = (row.get(5)?, row.get(8)?);
     let bytes: Arc<[u8]> = row.get_ref(9)?.as_blob()?.into();
     let sealed = sealed(row, bytes.len() as u64)?;
+    let first = sealed.from;
     let (stream, class, epoch) = (sealed.key.stream.clone(), sealed.key.class.clone(), sealed.epoch);
     if crc32fast::hash(&bytes) != checksum {
         return Ok(Found::Damaged(id, sealed));
     }
     let committed_at = Timestamp::from_nanos(row.get(6)?);
     Ok(Found::Whole(
-        StoredFrame { id, stream, class, epoch, priority, json: row.get(7)?, committed_at, records, bytes },
+        StoredFrame { id, stream, class, epoch, priority, json: row.get(7)?, committed_at, first, records, bytes },
         sealed,
     ))
 }

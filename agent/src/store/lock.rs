@@ -63,6 +63,17 @@ impl Lock {
         Ok(Self { _file: Some(file), is_usual })
     }
 
+    /// Looks whether an agent holds a folder, and changes nothing there.
+    pub(super) fn refuse_held(folder: &Path) -> Result<(), StoreError> {
+        let Ok(mut file) = File::open(folder.join(LOCK_NAME)) else { return Ok(()) };
+        if let Err(rustix::io::Errno::WOULDBLOCK) = flock(&file, FlockOperation::NonBlockingLockExclusive) {
+            let mut holder = String::new();
+            let _ = file.read_to_string(&mut holder);
+            return Err(StoreError::InUse { path: folder.display().to_string(), holder: holder.trim().into() });
+        }
+        Ok(())
+    }
+
     /// Whether it is the lock that every other agent tries first.
     pub(super) fn is_usual(&self) -> bool {
         self.is_usual

@@ -27,6 +27,7 @@ mod lock;
 pub mod look;
 mod outgoing;
 mod recover;
+pub mod repair;
 mod reserve;
 mod salvage;
 mod seal;

@@ -51,14 +51,19 @@ pub(super) enum Row {
     Meta(i64),
 }
 
-/// Shows every row of a damaged file.
+/// Shows every row of a damaged file; `read` is told which page of how many is read.
 ///
 /// # Errors
 /// What the system said, or `found`.
-pub(super) fn each_row<E: From<io::Error>>(path: &Path, mut found: impl FnMut(Row) -> Result<(), E>) -> Result<(), E> {
+pub(super) fn each_row<E: From<io::Error>>(
+    path: &Path,
+    mut read: impl FnMut(u32, u32),
+    mut found: impl FnMut(Row) -> Result<(), E>,
+) -> Result<(), E> {
     let pages = Pages::open(path)?;
     let free = pages.free();
     for number in (1..=pages.count).filter(|number| !free.contains(number)) {
+        read(number, pages.count);
         let Some(page) = pages.read(number) else { continue };
         let header = if number == 1 { FILE_HEADER_BYTES } else { 0 };
         for cell in cells(&page, header) {

@@ -7,6 +7,7 @@ mod ladder;
 mod model;
 mod order;
 mod steps;
+mod versions;
 
 use std::path::Path;
 use std::sync::Arc;

@@ -41,7 +41,7 @@ pub(super) fn export(store: &Look, options: &Export) -> Result<ExitCode, Failure
     };
     reckoning.faults.iter().for_each(|fault| tell(fault));
     let failed = || Failure::at("write the records");
-    let mut progress = Progress::new(store.frame_count()?);
+    let mut progress = Progress::new(store.frame_count()?, "frames");
     store.each_frame(|looked| -> Result<(), Failure> {
         progress.step();
         match looked {

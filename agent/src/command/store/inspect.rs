@@ -123,7 +123,7 @@ type Spans = BTreeMap<(String, String, Epoch), (Timestamp, Timestamp)>;
 /// The event times that frames speak of, and the gaps that wait.
 fn read_frames(store: &Look) -> Result<(Spans, Vec<Box<RawValue>>), Failure> {
     let (mut spans, mut gaps): (Spans, Vec<_>) = Default::default();
-    let mut progress = Progress::new(store.frame_count()?);
+    let mut progress = Progress::new(store.frame_count()?, "frames");
     store.each_frame(|looked| -> Result<(), Failure> {
         progress.step();
         let Looked::Whole(frame) = looked else { return Ok(()) };

@@ -3,6 +3,7 @@
 mod export;
 mod inspect;
 mod progress;
+mod repair;
 mod verify;
 
 use std::path::PathBuf;
@@ -27,12 +28,20 @@ pub fn store(config: &[PathBuf], what: &StoreCommand) -> Result<ExitCode, Failur
     match what {
         StoreCommand::Inspect { store, json } => inspect::inspect(&open(config, store.clone())?, *json),
         StoreCommand::Verify { store } => verify::verify(&open(config, store.clone())?),
+        StoreCommand::Repair { store, output, json } => {
+            repair::repair_store(&path_of(config, store.clone())?, output.clone(), *json)
+        }
         StoreCommand::Export(options) => export::export(&open(config, options.store.clone())?, options),
     }
 }
 
 /// The store at a path, or in a folder, or the one of the configuration.
 fn open(config: &[PathBuf], path: Option<PathBuf>) -> Result<Look, Failure> {
+    let path = path_of(config, path)?;
+    Look::open(&path).map_err(Failure::at(format!("look into {}", path.display())))
+}
+
+fn path_of(config: &[PathBuf], path: Option<PathBuf>) -> Result<PathBuf, Failure> {
     let mut path = match path {
         Some(path) => path,
         None => rtlive_config::load::state_dir(config).map_err(Failure::Mistakes)?,
@@ -40,5 +49,5 @@ fn open(config: &[PathBuf], path: Option<PathBuf>) -> Result<Look, Failure> {
     if path.is_dir() {
         path.push(FILE_NAME);
     }
-    Look::open(&path).map_err(Failure::at(format!("look into {}", path.display())))
+    Ok(path)
 }

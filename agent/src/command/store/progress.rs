@@ -15,12 +15,13 @@ pub(super) struct Progress {
     done: u64,
     drawn: Option<Instant>,
     is_shown: bool,
+    unit: &'static str,
 }
 
 impl Progress {
     /// Nothing of `total` steps is done.
-    pub(super) fn new(total: u64) -> Self {
-        Self { total, done: 0, drawn: None, is_shown: io::stderr().is_terminal() }
+    pub(super) fn new(total: u64, unit: &'static str) -> Self {
+        Self { total, done: 0, drawn: None, is_shown: io::stderr().is_terminal(), unit }
     }
 
     /// A step is done.
@@ -31,7 +32,7 @@ impl Progress {
             let (done, total) = (self.done, self.total.max(self.done).max(1));
             let full = usize::try_from(done * WIDTH as u64 / total).unwrap_or(WIDTH);
             // A terminal that is gone shows nothing; the work goes on.
-            let _ = write!(io::stderr(), "\r[{:<WIDTH$}] {done} of {total} frames", "#".repeat(full));
+            let _ = write!(io::stderr(), "\r[{:<WIDTH$}] {done} of {total} {}", "#".repeat(full), self.unit);
         }
     }
 }

@@ -14,7 +14,7 @@ pub(super) fn verify(store: &Look) -> Result<ExitCode, Failure> {
     let book = store.book()?;
     let mut faults = book.reckon().faults;
     let (mut frames, mut records) = (0_u64, 0_u64);
-    let mut progress = Progress::new(store.frame_count()?);
+    let mut progress = Progress::new(store.frame_count()?, "frames");
     store.each_frame(|looked| -> Result<(), Failure> {
         progress.step();
         frames += 1;
