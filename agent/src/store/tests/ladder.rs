@@ -221,7 +221,7 @@ impl Site {
 #[test]
 fn windows_of_a_quarter_of_an_hour_outlive_the_readings() {
     // An eighth of a store of 32 MiB for 100 series, for an eighth of half a year; the log and the journal take the same part of it.
-    let millibytes = Site::new(100, 6, 4 << 20).keeps_windows(23);
+    let millibytes = Site::new(100, 20, 4 << 20).keeps_windows(23);
     println!("{millibytes} bytes / 1000 a record");
     assert!(millibytes < 12_500, "{millibytes} bytes / 1000 a record");
 }
@@ -230,7 +230,7 @@ fn windows_of_a_quarter_of_an_hour_outlive_the_readings() {
 #[test]
 #[ignore = "takes minutes"]
 fn a_store_of_32_mib_keeps_half_a_year_of_a_hundred_series() {
-    let millibytes = Site::new(100, 6, 32 << 20).keeps_windows(183);
+    let millibytes = Site::new(100, 20, 32 << 20).keeps_windows(183);
     println!("{millibytes} bytes / 1000 a record");
 }
 
