@@ -3,7 +3,7 @@
 //! All arithmetic is modulo 2^64, so that every column of 64-bit integers comes back exactly, whatever it holds. With `v[0]` the
 //! first value and `unit` the greatest common divisor of all differences to it, `k[i] = (v[i] − v[0]) / unit`. Of `k` the
 //! residuals of a prediction are written. Which one is chosen by the sum of their bit lengths, which is about what a coder of
-//! entropy pays for, or by trying. They are written in bytes, for Zstandard to find what repeats, or by [`entropy`](super::entropy).
+//! entropy pays for, or by trying. They are written in bytes, for Zstandard to find what repeats, or by [`super::entropy`].
 
 use super::cursor::{Cursor, put_signed, put_unsigned, zigzag};
 use super::entropy::{self, Model};

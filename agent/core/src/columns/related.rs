@@ -1,7 +1,7 @@
 //! A column of a function's values that another column foretells: a maximum lies a little above the mean, and a mean is a sum of
 //! decimals divided by a count.
 //!
-//! All values are floats, in one column, series by series: decimals ([`floats`]) that may be divided by the integers of a column
+//! All values are floats, in one column, series by series: decimals ([`super::floats`]) that may be divided by the integers of a column
 //! before, and whose own integers are distances from the values of another.
 
 use super::cursor::{Cursor, put_unsigned};
