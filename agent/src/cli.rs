@@ -1,4 +1,4 @@
-//! The command line: what can be asked for. [`pages`] says how it is written and explained, [`parse`] reads it.
+//! The command line: what can be asked for. [`pages`] says how it is written and explained, [`parse()`] reads it.
 
 mod pages;
 mod parse;
