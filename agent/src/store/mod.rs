@@ -28,6 +28,7 @@ pub mod look;
 mod outgoing;
 mod recover;
 pub mod repair;
+mod replace;
 mod reserve;
 mod salvage;
 mod seal;
@@ -86,10 +87,6 @@ const FLUSH_AFTER: Duration = Duration::from_secs(1);
 /// must not fill the store with them.
 const GAP_FRAMES_BYTES_MAX: u64 = 64 << 10;
 const GAP_FRAMES_PART: u64 = 64;
-
-/// What part of the bound tails may take of a snapshot, and what is reckoned for a record.
-const SNAPSHOT_TAILS_PART: u64 = 64;
-const TAIL_RECORD_BYTES: u64 = 64;
 
 /// How much of the free pages one step of the vacuum gives back, in some milliseconds. A commit may have to wait for one.
 const VACUUM_PAGES: i64 = (512 << 10) / file::PAGE_BYTES;
@@ -474,69 +471,6 @@ impl Store {
         }
         touched.extend(ranges.keys().filter_map(|id| plan.streams.get(id.index())).map(accounts::key));
         ranges.into_values().collect()
-    }
-
-    /// `after` is the plan of a snapshot that comes with the commit, behind which the journal leads to no earlier records.
-    fn seal_due(
-        &mut self,
-        plan: &Plan,
-        at: Timestamp,
-        after: Option<&Plan>,
-        touched: &mut Touched,
-    ) -> Result<(), StoreError> {
-        let mut left = self.bounds.bytes / SNAPSHOT_TAILS_PART / TAIL_RECORD_BYTES;
-        for stream in self.tails.streams() {
-            let waits = after.is_none_or(|after| {
-                // A slow stream's records are worth a place in the snapshot: in small frames they take several times the room.
-                let is_same = !self.file.is_in_memory() && (std::ptr::eq(plan, after) || plan == after);
-                let count = self.tails.count(stream);
-                let waits = is_same && tails::may_outlast_a_snapshot(plan, stream) && count <= left;
-                left -= if waits { count } else { 0 };
-                waits
-            });
-            if !waits || self.tails.is_due(plan, stream, at, self.hint) {
-                self.seal_stream(plan, stream, touched)?;
-            }
-        }
-        Ok(())
-    }
-
-    /// Writes a stream's tail into frames.
-    fn seal_stream(&mut self, plan: &Plan, id: StreamId, touched: &mut Touched) -> Result<(), StoreError> {
-        let (Some(stream), Some(tail)) = (plan.streams.get(id.index()), self.tails.take(id)) else { return Ok(()) };
-        let account = self.accounts.of_stream(stream);
-        account.sealed_to = tail.first + tail.records.len() as u64 - 1;
-        touched.insert(accounts::key(stream));
-        let context = seal::Context { plan, stream, epoch: self.epoch, series: &self.series };
-        for result in seal::frames(&context, &tail) {
-            match result {
-                Ok(frame) => {
-                    account.stored_bytes += frame.bytes.len() as u64;
-                    self.wear.content_bytes += frame.bytes.len() as u64;
-                    self.file.insert_frame(stream, self.epoch, tail.since, &frame)?;
-                }
-                Err(lost) => {
-                    tracing::error!(
-                        stream = &*stream.name,
-                        from = lost.from,
-                        to = lost.to,
-                        "records cannot be sealed: {}",
-                        lost.why
-                    );
-                    account.stored -= lost.to + 1 - lost.from;
-                    account.in_gaps += lost.to + 1 - lost.from;
-                    // A gap that cannot be sealed is not helped by another.
-                    if id != StreamId::GAPS {
-                        let gap = lost.gap(stream, self.epoch);
-                        let loss = (gap.stream.clone(), gap.end.unwrap_or(Timestamp::MAX));
-                        self.told.lose(&loss);
-                        self.lost_levels.push(loss);
-                        self.gaps.add(gap);
-                    }
-                }
-            }
-        }
-        Ok(())
     }
 
     fn delete_acknowledged(&mut self, touched: &mut Touched) -> Result<(), StoreError> {

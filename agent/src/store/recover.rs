@@ -21,10 +21,11 @@ use rtlive_drivers::input::told;
 
 use super::accounts::{self, Accounts};
 use super::cover::Told;
-use super::file::{File, JournalRow, SALVAGED, UNKNOWN};
+use super::file::{File, JournalRow};
 use super::gaps::Gaps;
 use super::keeper::AFTER_MEMORY;
 use super::lock::Lock;
+use super::replace::{SALVAGED, UNKNOWN};
 use super::seal::Sealed;
 use super::{Beginning, Boot, FILE_NAME, Handover, Options, REPLAY_FAILED, Recovered, Store, StoreError, Tails, keep};
 use crate::message::{Bounds, LinkHint, Snapshot, Wear};

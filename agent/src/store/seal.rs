@@ -3,15 +3,20 @@
 use rtlive_core::frame::{self, Density, Origin, SealError};
 use rtlive_core::journal::StreamKey;
 use rtlive_core::json;
-use rtlive_core::plan::{BatchLimit, Format, Function, Plan, StreamKind, StreamPlan};
+use rtlive_core::plan::{BatchLimit, Format, Function, Plan, StreamId, StreamKind, StreamPlan};
 use rtlive_core::reading::SeriesInfo;
 use rtlive_core::record::{Epoch, Gap, Record};
 use rtlive_core::time::Timestamp;
 
 use super::tails::{self, Tail};
+use super::{Store, StoreError, Touched, accounts};
 
 /// How long a JSON message may be, in bytes; more records go into the next. Small enough for every broker's default.
 const JSON_MESSAGE_BYTES_MAX: usize = 64 << 10;
+
+/// What part of the bound tails may take of a snapshot, and what is reckoned for a record.
+const SNAPSHOT_TAILS_PART: u64 = 64;
+const TAIL_RECORD_BYTES: u64 = 64;
 
 /// What sealing needs to know beside the records.
 pub(super) struct Context<'a> {
@@ -47,6 +52,71 @@ pub(super) struct Sealed {
     pub(super) to: u64,
     pub(super) bytes: u64,
     pub(super) is_damaged: bool,
+}
+
+impl Store {
+    /// `after` is the plan of a snapshot that comes with the commit, behind which the journal leads to no earlier records.
+    pub(super) fn seal_due(
+        &mut self,
+        plan: &Plan,
+        at: Timestamp,
+        after: Option<&Plan>,
+        touched: &mut Touched,
+    ) -> Result<(), StoreError> {
+        let mut left = self.bounds.bytes / SNAPSHOT_TAILS_PART / TAIL_RECORD_BYTES;
+        for stream in self.tails.streams() {
+            let waits = after.is_none_or(|after| {
+                // A slow stream's records are worth a place in the snapshot: in small frames they take several times the room.
+                let is_same = !self.file.is_in_memory() && (std::ptr::eq(plan, after) || plan == after);
+                let count = self.tails.count(stream);
+                let waits = is_same && tails::may_outlast_a_snapshot(plan, stream) && count <= left;
+                left -= if waits { count } else { 0 };
+                waits
+            });
+            if !waits || self.tails.is_due(plan, stream, at, self.hint) {
+                self.seal_stream(plan, stream, touched)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Writes a stream's tail into frames.
+    pub(super) fn seal_stream(&mut self, plan: &Plan, id: StreamId, touched: &mut Touched) -> Result<(), StoreError> {
+        let (Some(stream), Some(tail)) = (plan.streams.get(id.index()), self.tails.take(id)) else { return Ok(()) };
+        let account = self.accounts.of_stream(stream);
+        account.sealed_to = tail.first + tail.records.len() as u64 - 1;
+        touched.insert(accounts::key(stream));
+        let context = Context { plan, stream, epoch: self.epoch, series: &self.series };
+        for result in frames(&context, &tail) {
+            match result {
+                Ok(frame) => {
+                    account.stored_bytes += frame.bytes.len() as u64;
+                    self.wear.content_bytes += frame.bytes.len() as u64;
+                    self.file.insert_frame(stream, self.epoch, tail.since, &frame)?;
+                }
+                Err(lost) => {
+                    tracing::error!(
+                        stream = &*stream.name,
+                        from = lost.from,
+                        to = lost.to,
+                        "records cannot be sealed: {}",
+                        lost.why
+                    );
+                    account.stored -= lost.to + 1 - lost.from;
+                    account.in_gaps += lost.to + 1 - lost.from;
+                    // A gap that cannot be sealed is not helped by another.
+                    if id != StreamId::GAPS {
+                        let gap = lost.gap(stream, self.epoch);
+                        let loss = (gap.stream.clone(), gap.end.unwrap_or(Timestamp::MAX));
+                        self.told.lose(&loss);
+                        self.lost_levels.push(loss);
+                        self.gaps.add(gap);
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
 }
 
 impl Sealed {
