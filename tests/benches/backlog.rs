@@ -53,6 +53,8 @@ fn main() {
     }
     let folder = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
     let Some(centre) = Mosquitto::start(&folder.path().join("centre"), "").unwrap() else { return };
+    // What nobody subscribed to is not delivered, and would stay.
+    let Some(_subscriber) = centre.subscribe("rtlive/#", "judge", Path::new("/dev/null")).unwrap() else { return };
     let configure = |name: &str| {
         let state = folder.path().join(name);
         let configuration = folder.path().join(format!("{name}.toml"));

@@ -1,8 +1,8 @@
 //! Eviction: what waits never takes more room than it may, and does not wait for longer than it may.
 //!
 //! What has waited too long goes first, then what a stream has beyond its own bound, then what a coarser level of a ladder tells (the finest and oldest
-//! first), then the oldest frames of the lowest priority. A frame that
-//! is on its way stays, and so do gaps, which speak of what is not there. What goes is deleted in the transaction that writes its gap.
+//! first), then the oldest frames of the lowest priority. A frame that is on its way stays, and so do gaps, which speak of what is not there. What goes
+//! is deleted in the transaction that writes its gap.
 //!
 //! The bound is that of the disk: the file with its free pages, the log, and files that were set aside. Frames are what can go; journal and
 //! snapshots are bounded by the engine's state.
@@ -109,6 +109,9 @@ impl Store {
         let mut excess = self.excess()?.min(at_once);
         for streams in by_fineness(plan) {
             for priority in [Priority::Bulk, Priority::Live, Priority::Alert] {
+                if excess == 0 {
+                    break;
+                }
                 let of = Removing { plan, priority, newest: &BTreeSet::new(), reason: "evicted", only_covered: true };
                 let gone = self.remove(&of, &mut removed, touched, |found, removed| {
                     (removed < excess).then(|| streams.contains(&found.sealed.key.stream))
