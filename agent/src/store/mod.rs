@@ -80,6 +80,9 @@ const JOURNAL_BYTES_MIN: u64 = 256 << 10;
 /// Nor below this part of what the store may take.
 const JOURNAL_PART: u64 = 16;
 
+/// A snapshot is due after this many readings, however few bytes they take: a replay holds them all in memory, at some 600 bytes each with what they emit.
+const JOURNAL_READINGS_MAX: u64 = 200_000;
+
 /// How long an acknowledged frame may wait for a commit to be deleted with, before a transaction is made for it alone.
 const FLUSH_AFTER: Duration = Duration::from_secs(1);
 
@@ -167,6 +170,7 @@ pub struct Store {
     unresumed: Vec<Chunk>,
     last_number: u64,
     journal_bytes: u64,
+    journal_readings: u64,
     snapshot_bytes: u64,
     commits: u64,
     /// What is counted here of [`Store::wear`], and how often the log had begun again when the file was opened.
@@ -274,6 +278,7 @@ impl Store {
         (commit.events, commit.state) = (chunk.events, chunk.state);
         let inserted = inserted?;
         self.journal_bytes += inserted;
+        self.journal_readings += readings(&commit.events);
         self.wear.content_bytes += inserted;
         if let Some(snapshot) = &commit.snapshot {
             self.save(snapshot, number, at)?;
@@ -373,7 +378,9 @@ impl Store {
 
     fn wants_snapshot(&self) -> bool {
         let least = JOURNAL_BYTES_MIN.min(self.bounds.bytes / JOURNAL_PART);
-        self.needs_snapshot || self.journal_bytes >= least.max(JOURNAL_PER_SNAPSHOT * self.snapshot_bytes)
+        self.needs_snapshot
+            || self.journal_bytes >= least.max(JOURNAL_PER_SNAPSHOT * self.snapshot_bytes)
+            || self.journal_readings >= JOURNAL_READINGS_MAX
     }
 
     /// With the first commit of an epoch: what is left of the one before goes into its frames, numbers start anew, and its first records say
@@ -517,7 +524,7 @@ impl Store {
         };
         self.snapshot_bytes = self.file.insert_snapshot(&saved)?;
         self.wear.content_bytes += self.snapshot_bytes;
-        self.journal_bytes = 0;
+        (self.journal_bytes, self.journal_readings) = (0, 0);
         self.needs_snapshot = false;
         self.change_plan(snapshot.plan.clone());
         Ok(())
@@ -529,6 +536,15 @@ type LastNumbers = Vec<(Arc<str>, Arc<str>, u64)>;
 
 /// The streams whose accounts a commit changed.
 type Touched = BTreeSet<rtlive_core::journal::StreamKey>;
+
+/// How many readings there are in events.
+fn readings(events: &[(Timestamp, Event)]) -> u64 {
+    let of_event = |(_, event): &(Timestamp, Event)| match event {
+        Event::Batch(batch) => batch.readings.len() as u64,
+        _ => 0,
+    };
+    events.iter().map(of_event).sum()
+}
 
 /// Applies what drivers keep and forget.
 fn keep(kept: &mut Kept, changes: &[KeptChange]) {

@@ -27,7 +27,9 @@ use super::keeper::AFTER_MEMORY;
 use super::lock::Lock;
 use super::replace::{SALVAGED, UNKNOWN};
 use super::seal::Sealed;
-use super::{Beginning, Boot, FILE_NAME, Handover, Options, REPLAY_FAILED, Recovered, Store, StoreError, Tails, keep};
+use super::{
+    Beginning, Boot, FILE_NAME, Handover, Options, REPLAY_FAILED, Recovered, Store, StoreError, Tails, keep, readings,
+};
 use crate::message::{Bounds, LinkHint, Snapshot, Wear};
 use crate::stage::Kept;
 
@@ -109,6 +111,7 @@ impl Store {
             unresumed: Vec::new(),
             last_number: 0,
             journal_bytes: 0,
+            journal_readings: 0,
             snapshot_bytes: 0,
             commits: 0,
             wear: Wear::default(),
@@ -173,6 +176,7 @@ impl Store {
             store.last_number = number;
             let Some((chunk, bytes)) = chunk else { continue };
             store.journal_bytes += bytes;
+            store.journal_readings += readings(&chunk.events);
             store.accounts.apply(&chunk.accounts);
             keep(&mut store.kept, &chunk.state);
             if let Some(gaps) = &chunk.gaps {

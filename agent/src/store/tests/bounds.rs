@@ -385,3 +385,19 @@ fn what_has_waited_too_long_goes_unless_the_clock_jumped() {
     assert_eq!(told(&mut store, "live").0.len(), 3);
     assert_eq!(store.status().unwrap().check(), Vec::<String>::new());
 }
+
+#[test]
+fn the_journal_holds_no_more_readings_than_a_start_has_memory_for() {
+    let folder = tempfile::tempdir().unwrap();
+    let (mut store, _) = open(folder.path(), 1, 0, 7);
+    assert!(!store.commit(commit(0, &[], true)).unwrap().wants_snapshot);
+    // They are all the same, and take next to no bytes.
+    let values = [(1, 7); 10_000];
+    let wants: Vec<bool> =
+        (1..=20).map(|second| store.commit(commit(second, &values, false)).unwrap().wants_snapshot).collect();
+    assert_eq!(wants.iter().position(|&wants| wants), Some(19));
+    drop(store);
+    let (mut store, _) = open(folder.path(), 1, 21, 8);
+    assert!(store.commit(commit(22, &[], false)).unwrap().wants_snapshot);
+    assert!(!store.commit(commit(23, &[], true)).unwrap().wants_snapshot);
+}
