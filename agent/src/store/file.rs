@@ -293,8 +293,13 @@ impl File {
         }
         self.faults.reach("free pages");
         // Each row of this pragma frees one page, so it must be read to its end.
-        let vacuum = format!("PRAGMA incremental_vacuum({pages})");
-        self.connection.execute_batch(&vacuum).map_err(self.failed("free pages"))?;
+        let freed = || -> rusqlite::Result<()> {
+            let mut vacuum = self.connection.prepare(&format!("PRAGMA incremental_vacuum({pages})"))?;
+            let mut rows = vacuum.query([])?;
+            while rows.next()?.is_some() {}
+            Ok(())
+        };
+        freed().map_err(self.failed("free pages"))?;
         Ok(true)
     }
 
