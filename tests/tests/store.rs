@@ -103,8 +103,9 @@ fn damage_is_named_and_hides_nothing_else() {
     let raw = || numbers(&lines(&store(&["export", "--stream", "raw"], &state)), "raw");
     until("there are three frames", || state.join("store.db").exists() && raw() >= 60);
     assert_eq!(agent.stop().unwrap(), Some(0));
-    let before = raw();
     // The log was emptied at the stop, and the bytes of a frame lie in the file as they are.
+    assert!(fs::metadata(state.join("store.db-wal")).map_or(0, |log| log.len()) == 0);
+    let before = raw();
     let messages = store(&["export", "--stream", "raw", "--format", "frames"], &state).stdout;
     let (message, _) = Message::parse_first(&messages).unwrap();
     let path = state.join("store.db");
@@ -132,14 +133,14 @@ fn damage_is_named_and_hides_nothing_else() {
     assert!(report["saved"]["frames"].as_u64().unwrap() >= 3, "{report}");
     fs::rename(&repaired, &path).unwrap();
     agent.start().unwrap();
-    let refused = store(&["repair"], &state);
-    assert_eq!(refused.status.code(), Some(1));
-    assert!(text(&refused.stderr).contains("in use"), "{}", text(&refused.stderr));
     let restarted = || {
         let all = lines(&store(&["export", "--stream", "gaps"], &state));
         all.iter().any(|record| record["epoch_start"]["reason"] == "damaged_store")
     };
     until("a new epoch begins", restarted);
+    let refused = store(&["repair"], &state);
+    assert_eq!(refused.status.code(), Some(1));
+    assert!(text(&refused.stderr).contains("in use"), "{}", text(&refused.stderr));
     assert_eq!(agent.stop().unwrap(), Some(0));
 }
 
