@@ -1,8 +1,9 @@
 //! A reload keeps what it did not change.
 
 use rtlive_core::engine::Engine;
+use rtlive_core::event::{Batch, Event};
 use rtlive_core::plan::Function;
-use rtlive_core::reading::Value;
+use rtlive_core::reading::{InputId, Value};
 
 use crate::plan::{Planned, batch, declared, handle, reading, seconds, shown, take, wait};
 
@@ -41,13 +42,13 @@ fn inputs_and_streams_are_matched_by_name() {
         unreachable!()
     };
     event.input = a;
-    let out = handle(&mut engine, &rtlive_core::event::Event::Batch(event));
+    let out = handle(&mut engine, &Event::Batch(event));
     assert_eq!(shown(&engine, &out), ["ten a/x 0..10 r0: 1 1 1 1 1 1 1"]);
 }
 
-fn batch_of(event: rtlive_core::event::Event) -> Option<rtlive_core::event::Batch> {
+fn batch_of(event: Event) -> Option<Batch> {
     match event {
-        rtlive_core::event::Event::Batch(batch) => Some(batch),
+        Event::Batch(batch) => Some(batch),
         _ => None,
     }
 }
@@ -136,21 +137,34 @@ fn a_rule_that_did_not_change_goes_on_counting_and_one_that_did_begins_anew() {
 #[test]
 fn nobody_misses_the_series_of_an_input_that_is_gone() {
     let planned = |inputs: u64| {
-        let planned = Planned::new(0).absent("silent", &["+/x"], 30);
+        let planned = Planned::new(0).absent("silent", &["+/x", "+/y"], 30);
         if inputs > 1 { planned.input("b", 0) } else { planned }
     };
-    let mut engine = planned(2).engine(&["a/x", "b/x"]);
-    assert_eq!(wait(&mut engine, 90).len(), 2);
+    let mut engine = planned(2).engine(&["a/x", "b/x", "b/y"]);
+    assert_eq!(wait(&mut engine, 90).len(), 3);
+    // One of them is missed when its input goes, the other was just heard.
+    let spoken = vec![reading(2, seconds(95), Value::Float(1.0))];
+    let (input, arrival, rejected) = (InputId(1), seconds(95), Vec::new());
+    let out = handle(&mut engine, &Event::Batch(Batch { input, arrival, readings: spoken, rejected }));
+    assert_eq!(shown(&engine, &out), ["silent b/y Cleared at 95: b/y is silent ()"]);
     let out = reload(&mut engine, planned(1));
     assert_eq!(out, ["silent b/x Cleared at 100: b/x is silent ()"]);
-    assert!(wait(&mut engine, 1_000).is_empty());
+    assert!(wait(&mut engine, 500).is_empty());
+    let mut engine = Engine::restore(engine.plan().clone(), &engine.snapshot()).unwrap();
+    let mut out = Vec::new();
+    engine.handle(seconds(600), &Event::Start, &mut out);
+    assert!(out.is_empty());
+    assert!(wait(&mut engine, 999).is_empty(), "the other is raised already");
     // Put back, it is missed again from when it is declared.
     let mut out = Vec::new();
     engine.reload(seconds(1_000), planned(2).done(), &mut out);
-    let event = declared(&engine, "b/x");
-    engine.handle(seconds(1_010), &event, &mut out);
+    for (at, name) in [(1_010, "b/x"), (1_020, "b/y")] {
+        let event = declared(&engine, name);
+        engine.handle(seconds(at), &event, &mut out);
+    }
     out.extend(wait(&mut engine, 2_000));
-    assert_eq!(shown(&engine, &out), ["silent b/x Raised at 1040: b/x is silent ()"]);
+    let expected = ["silent b/x Raised at 1040: b/x is silent ()", "silent b/y Raised at 1050: b/y is silent ()"];
+    assert_eq!(shown(&engine, &out), expected);
 }
 
 #[test]

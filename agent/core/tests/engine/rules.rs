@@ -200,6 +200,24 @@ fn a_series_that_falls_silent_is_missed_until_it_speaks() {
 }
 
 #[test]
+fn what_comes_due_at_one_tick_is_told_in_the_order_in_which_it_did() {
+    // The first was put off by a reading, so that the second is due before it; a restart in between changes nothing.
+    for is_restarted in [false, true] {
+        let mut engine = Planned::new(0).absent("silent", &["a/u", "a/v"], 30).engine(&["a/u", "a/v"]);
+        take(&mut engine, &[(0, 100, 1.0)]);
+        take(&mut engine, &[(1, 105, 1.0)]);
+        take(&mut engine, &[(0, 110, 1.0)]);
+        if is_restarted {
+            engine = Engine::restore(engine.plan().clone(), &engine.snapshot()).unwrap();
+        }
+        let mut out = Vec::new();
+        engine.handle(seconds(150), &Event::Tick, &mut out);
+        let expected = ["silent a/v Raised at 135: a/v is silent", "silent a/u Raised at 140: a/u is silent"];
+        assert_eq!(said(&engine, &out), expected);
+    }
+}
+
+#[test]
 fn a_process_that_was_away_misses_nothing_for_it() {
     let planned = || Planned::new(0).absent("silent", &["a/u", "a/v"], 30);
     let mut engine = planned().engine(&["a/u", "a/v"]);

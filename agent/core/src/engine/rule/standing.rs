@@ -127,14 +127,13 @@ impl Rules {
 
     /// Lets time pass: what is due by the wall clock, in the order in which it came due.
     pub(in crate::engine) fn step(&mut self, plan: &Plan, now: Timestamp, out: &mut Vec<Emitted>) {
-        while let Some((_, place)) = self.timers.first().copied().filter(|(at, _)| *at <= now) {
+        while let Some((at, place)) = self.timers.first().copied().filter(|(at, _)| *at <= now) {
             self.timers.pop_first();
-            let heard = self.heard(place);
             let Some(instance) = self.instances.get_mut(place as usize) else { continue };
             instance.timer = None;
             let Some(rule) = plan.rules.get(usize::from(instance.rule)) else { continue };
-            let due = instance.standing.due(rule, heard).filter(|&due| due <= now);
-            if let Some(due) = due {
+            // What was put off meanwhile has its turn when it is due.
+            if let Some(due) = self.due(rule, place).filter(|&due| due <= at) {
                 self.come_due(plan, rule, place, due, now, out);
             }
             self.set_timer(plan, place);
@@ -189,20 +188,20 @@ impl Rules {
         instance.standing.report(state, now);
     }
 
-    /// When the series of an instance over absence was last heard.
-    fn heard(&self, place: u32) -> Option<Timestamp> {
-        let series = (*self.instances.get(place as usize)?.bindings.first()?)?;
-        self.watched.get(series as usize)?.recent.heard
+    /// When time alone may change something of an instance; never where nobody expects to hear of its series.
+    fn due(&self, rule: &RulePlan, place: u32) -> Option<Timestamp> {
+        let instance = self.instances.get(place as usize).filter(|instance| !instance.is_mute)?;
+        let series = instance.bindings.first().copied().flatten();
+        let heard = series.and_then(|series| self.watched.get(series as usize)?.recent.heard);
+        instance.standing.due(rule, heard)
     }
 
     fn set_timer(&mut self, plan: &Plan, place: u32) {
-        let heard = self.heard(place);
-        let Some(instance) = self.instances.get_mut(place as usize) else { return };
-        let Some(rule) = plan.rules.get(usize::from(instance.rule)) else { return };
-        let due = instance.standing.due(rule, heard);
-        if due == instance.timer {
+        let rule = self.instances.get(place as usize).and_then(|instance| plan.rules.get(usize::from(instance.rule)));
+        let due = rule.and_then(|rule| self.due(rule, place));
+        let Some(instance) = self.instances.get_mut(place as usize).filter(|instance| instance.timer != due) else {
             return;
-        }
+        };
         if let Some(before) = std::mem::replace(&mut instance.timer, due) {
             self.timers.remove(&(before, place));
         }
@@ -226,7 +225,7 @@ impl Rules {
 
     /// The process starts: nobody listened for a while, so that every absence is counted from now on.
     pub(in crate::engine) fn start(&mut self, plan: &Plan, now: Timestamp) {
-        for instance in self.instances.iter_mut().filter(|instance| instance.is_absence) {
+        for instance in self.instances.iter_mut().filter(|instance| instance.is_absence && !instance.is_mute) {
             instance.standing.armed = now;
         }
         self.set_clock(plan, |at| at.min(now));
