@@ -60,9 +60,7 @@ impl Engine {
         let id = match self.series.id(&info.name) {
             None => self.add_series(info, Some((derived.input, maker))),
             Some(id) => {
-                if self.origin_of(id).is_none() {
-                    self.adopt(id, derived.input, maker);
-                }
+                self.adopt_derived(id, derived, maker);
                 if let Some(known) = self.series.infos.get_mut(id.index()) {
                     known.unit = info.unit;
                 }
@@ -82,6 +80,28 @@ impl Engine {
         if self.series.routes.get(id.index()).is_some_and(|route| route.recent.is_some()) {
             self.derived.watch(id);
         }
+    }
+
+    /// Gives a derived series that is known to the series that makes it, where none does: its input was gone, or another one made it before
+    /// the plan changed. It is computed on from where it was.
+    fn adopt_derived(&mut self, id: SeriesId, derived: &DerivedPlan, maker: &Arc<str>) {
+        let before = match self.origin_of(id) {
+            Some((input, before)) if input == derived.input && before != &**maker => Arc::<str>::from(before),
+            Some(_) => return,
+            None => return self.adopt(id, derived.input, maker),
+        };
+        let name = self.series.infos.get(id.index()).map(|info| &*info.name);
+        if derived.is_made_by(&before) && derived.name.render_levels(&before).ok().as_deref() == name {
+            return;
+        }
+        let [from, to] = [&before, maker].map(|name| self.source(derived.input, name) as usize);
+        let known = self.sources.get(from).map(|source| (source.newest, source.watermark));
+        if let Some((source, (newest, watermark))) = self.sources.get_mut(to).zip(known) {
+            source.newest = source.newest.max(newest);
+            source.watermark = source.watermark.max(watermark);
+            source.settled = source.watermark;
+        }
+        self.adopt(id, derived.input, maker);
     }
 
     /// Adds a series that is not known yet; `None` beyond [`SERIES_MAX`].

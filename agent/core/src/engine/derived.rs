@@ -223,12 +223,16 @@ impl Derived {
         }
     }
 
-    /// A series comes from another source from now on.
+    /// A series comes from another source from now on: it may be further, and hold nothing back any more.
     pub(super) fn moved(&mut self, series: SeriesId, source: u32, table: &SeriesTable) {
-        for joined in self.joined.iter_mut().filter(|joined| joined.key.0 == series) {
-            joined.source = source;
-            self.by_source.entry(source).or_default().extend(&joined.users);
+        self.by_source.clear();
+        for joined in &mut self.joined {
+            if joined.key.0 == series {
+                joined.source = source;
+            }
+            self.by_source.entry(joined.source).or_default().extend(&joined.users);
         }
+        self.touch(source);
         let hurried = self.instances.iter().filter(|instance| !instance.is_patient);
         let others = hurried.flat_map(|instance| instance.sides.iter().skip(1).flatten());
         let others = others.filter_map(|&side| table.routes.get(self.joined.get(side as usize)?.key.0.index()));
@@ -509,6 +513,12 @@ impl Derived {
         }
     }
 
+    /// What a change of the plan touched is looked at when something of it is heard.
+    pub(super) fn look_at_nothing(&mut self) {
+        self.touched.clear();
+        self.waiting.clear();
+    }
+
     /// All are looked at once more: every watermark has moved.
     pub(super) fn touch_all(&mut self) {
         let (windowed, others) = (0..)
@@ -549,7 +559,11 @@ impl Derived {
         let in_order = samples.iter().zip(samples.iter().skip(1)).all(|(a, b)| a.sample.time < b.sample.time);
         let place = *self.places.get(&(series, aggregate)).filter(|_| in_order)?;
         let joined = self.joined.get_mut(place as usize)?;
-        (joined.samples, joined.newest) = (samples.into(), newest);
+        joined.samples = samples.into();
+        if self.is_watched {
+            // Else it is not kept up, and would be old when a rule looks at it again.
+            joined.newest = newest;
+        }
         Some(())
     }
 }

@@ -233,6 +233,7 @@ impl Engine {
             input.is_unsettled = false;
         }
         self.settle(out);
+        self.count_late();
     }
 
     /// What became of everything that was taken.
@@ -284,6 +285,10 @@ impl Engine {
             self.derived.touch(source);
             self.derived.prune_sides(instance, &self.sources);
         }
+    }
+
+    /// Takes into account what came later than what it would have changed.
+    fn count_late(&mut self) {
         for (number, late) in self.derived.take_late() {
             let input = self.plan.derived.get(usize::from(number)).map(|derived| usize::from(derived.input.0));
             if let Some(account) = input.and_then(|input| self.ledger.inputs.get_mut(input)) {
@@ -412,6 +417,7 @@ impl Engine {
             self.join(now, out);
             self.settle(out);
         }
+        self.count_late();
     }
 
     /// Emits what the watermarks of the queued sources have passed and what was revised, then lets go of what has closed.

@@ -383,6 +383,7 @@ impl Engine {
             self.put_report(report, stranger);
         }
         self.rules.set_timers(&plan);
+        self.derived.look_at_nothing();
     }
 
     fn put_series(&mut self, info: SeriesInfo, origin: Option<&(InputId, Arc<str>)>, stranger: &mut dyn FnMut(String)) {

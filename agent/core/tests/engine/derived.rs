@@ -158,6 +158,67 @@ fn a_series_that_an_input_makes_too_has_one_source() {
 }
 
 #[test]
+fn a_series_that_comes_from_a_source_that_is_further_holds_nothing_back() {
+    let bindings = [("x", "a/x"), ("y", "b/1/y")];
+    let planned = Planned::new(0).input("b", 0).derived("sum", &bindings, 5, Join::Inner, "x + y").raw("raw", "sum");
+    let mut engine = planned.engine(&["a/x", "b/1/y", "b/2/z"]);
+    let id = |engine: &Engine, name: &str| engine.series_named(name).unwrap().0;
+    let (x, y, z) = (id(&engine, "a/x"), id(&engine, "b/1/y"), id(&engine, "b/2/z"));
+    let send = |engine: &mut Engine, series, time| {
+        let (readings, arrival) = (vec![reading(series, seconds(time), Value::Float(1.0))], seconds(time));
+        handle(engine, &Event::Batch(Batch { input: InputId(1), arrival, readings, rejected: vec![] }))
+    };
+    send(&mut engine, y, 100);
+    send(&mut engine, z, 103);
+    take(&mut engine, &[(x, 100, 2.0), (x, 101, 3.0), (x, 104, 4.0)]);
+    // The device of the one is the other from now on: what was awaited of it is there.
+    let Event::Series(mut series) = declared(&engine, "b/1/y") else { unreachable!() };
+    series.source = "2".into();
+    let mut out = Vec::new();
+    engine.handle(seconds(104), &Event::Series(series), &mut out);
+    assert_eq!(shown(&engine, &out), ["raw sum 100=3", "raw sum 101=4"]);
+    // It was the only one of its old source, which nobody waits for any more.
+    assert_eq!(send(&mut engine, z, 104).len(), 0);
+    assert!(wait(&mut engine, 113).is_empty());
+    assert_eq!(engine.wake_at(), Some(seconds(114)));
+}
+
+#[test]
+fn goes_on_when_another_series_makes_it() {
+    let planned = |names: [(&str, &str); 2]| {
+        Planned::new(0).derived("sum", &names, 5, Join::Inner, "x - y").raw("raw", "sum").window("ten", "sum", 10, 0)
+    };
+    let mut engine = planned([("x", "a/x"), ("y", "a/y")]).engine(&["a/x", "a/y"]);
+    let id = |engine: &Engine, name: &str| engine.series_named(name).unwrap().0;
+    let (x, y) = (id(&engine, "a/x"), id(&engine, "a/y"));
+    let out = take(&mut engine, &[(x, 1, 3.0), (y, 1, 1.0), (x, 2, 4.0), (y, 3, 2.0)]);
+    assert_eq!(shown(&engine, &out), ["raw sum 1=2", "raw sum 2=3"]);
+    // The first name, which gives the times, is another: what was computed is not computed again, and windows go on.
+    engine.reload(seconds(3), planned([("y", "a/y"), ("x", "a/x")]).done(), &mut Vec::new());
+    let engine = &mut Engine::restore(engine.plan().clone(), &engine.snapshot()).unwrap();
+    let out = take(engine, &[(x, 4, 6.0), (y, 12, 1.0), (x, 12, 3.0), (y, 13, 0.0)]);
+    assert_eq!(shown(engine, &out)[..2], ["raw sum 3=2", "raw sum 12=2"]);
+    assert_eq!(shown(engine, &out)[2], "ten sum 0..10 r0: 3 7 2.3333333333333335 2 3 2 2");
+}
+
+#[test]
+fn a_rule_that_comes_back_sees_nothing_of_before() {
+    let planned = |is_watched: bool| {
+        let bindings = [("x", "a/x"), ("y", "a/y")];
+        let planned = Planned::new(0).derived("sum", &bindings, 1_000, Join::Inner, "x + y");
+        if is_watched { planned.rule("high", &[("s", "sum")], "s > 10", None, "{s}") } else { planned }
+    };
+    let mut engine = planned(true).engine(&["a/x", "a/y"]);
+    let [x, y] = ["a/x", "a/y"].map(|name| engine.series_named(name).unwrap().0);
+    take(&mut engine, &[(x, 1, 9.0), (y, 1, 0.0)]);
+    engine.reload(seconds(1), planned(false).done(), &mut Vec::new());
+    take(&mut engine, &[(x, 2, 1.0)]);
+    engine.reload(seconds(2), planned(true).done(), &mut Vec::new());
+    assert!(take(&mut engine, &[(y, 3, 5.0)]).is_empty(), "9 was long ago");
+    assert_eq!(take(&mut engine, &[(x, 4, 6.0)]).len(), 1);
+}
+
+#[test]
 fn a_reload_keeps_what_waits() {
     let mut engine = power(0).engine(&["a/m1/voltage", "a/m1/current"]);
     let id = |engine: &Engine, name: &str| engine.series_named(name).unwrap().0;

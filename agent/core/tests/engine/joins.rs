@@ -87,6 +87,19 @@ fn left_has_a_reading_for_each_window_of_the_first_name() {
     assert_eq!(only(&engine, &out, "low"), ["low  Raised at 20: 8 (s=8)"], "rules see it when it is computed");
 }
 
+#[test]
+fn what_revises_too_late_is_counted_at_once() {
+    let mut engine = pairs(Join::Left, 30).engine(&["a/1/u", "b/1/i"]);
+    let (u, i) = (id(&engine, "a/1/u"), id(&engine, "b/1/i"));
+    send(&mut engine, 1, 15, &[(i, 1, 2.0), (i, 15, 2.0)]);
+    send(&mut engine, 0, 50, &[(u, 1, 2.0), (u, 50, 3.0)]);
+    let out = wait(&mut engine, 60);
+    assert_eq!(only(&engine, &out, "raw"), ["raw sum/1 0=4"], "the other side is silent");
+    // A revision of what was joined: no watermark moves, and nothing is computed.
+    send(&mut engine, 1, 61, &[(i, 2, 7.0)]);
+    assert_eq!(account(&engine).1, [("late".to_owned(), 1)]);
+}
+
 /// An hour of silence of either side, with the other live: every window is final and right, no reading is late, and joins miss nothing.
 /// Of an as-of join the silent side is the first name.
 #[test]
