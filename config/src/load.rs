@@ -10,8 +10,17 @@ use crate::check::{Config, check};
 use crate::document::Document;
 use crate::mistake::{Mistake, Mistakes, Place, Problem};
 
-/// The folder that is read without `-c`: its `rtlive.toml`, then `conf.d/*.toml` by name.
-pub const FOLDER: &str = "/etc/rtlive";
+/// What is read without `-c`: a file, then `conf.d/*.toml` of its folder by name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Home {
+    /// The folder.
+    pub folder: &'static str,
+    /// The name of the file.
+    pub file: &'static str,
+}
+
+/// Where the agent's configuration is.
+pub const AGENT: Home = Home { folder: "/etc/rtlive", file: "rtlive.toml" };
 
 /// The largest file. A configuration of 1,000 devices has a tenth of that; more is another file by mistake.
 pub const FILE_BYTES_MAX: u64 = 4 * 1024 * 1024;
@@ -19,23 +28,23 @@ pub const FILE_BYTES_MAX: u64 = 4 * 1024 * 1024;
 /// The most files.
 pub const FILES_MAX: usize = 1_000;
 
-/// Loads and checks a configuration: the files and folders of `paths`, or [`FOLDER`] if there are none.
+/// Loads and checks an agent's configuration: the files and folders of `paths`, or those of [`AGENT`] if there are none.
 ///
 /// # Errors
 /// All mistakes, in the order of files and lines. Files that cannot be read or are no TOML are told alone: what the others lack may
 /// stand in them.
 pub fn load<I>(paths: &[PathBuf], catalogue: &dyn Catalogue<I>) -> Result<Config<I>, Mistakes> {
-    let document = read(paths)?;
+    let document = read(paths, AGENT)?;
     let machine_id = std::fs::read_to_string(MACHINE_ID_FILE).ok();
     check(&document, catalogue, machine_id.as_deref())
 }
 
-/// Reads and merges the files and folders of `paths`, or of [`FOLDER`] if there are none.
+/// Reads and merges the files and folders of `paths`, or those of `home` if there are none.
 ///
 /// # Errors
 /// All files that cannot be read, are no TOML, or set a key that another sets too.
-pub fn read(paths: &[PathBuf]) -> Result<Document, Mistakes> {
-    let document = gather(paths)?;
+pub fn read(paths: &[PathBuf], home: Home) -> Result<Document, Mistakes> {
+    let document = gather(paths, home)?;
     let mistakes = document.mistakes();
     if mistakes.0.is_empty() { Ok(document) } else { Err(mistakes) }
 }
@@ -46,7 +55,7 @@ pub fn read(paths: &[PathBuf]) -> Result<Document, Mistakes> {
 /// # Errors
 /// All files of `-c` that cannot be read or are no TOML, if the others do not name the folder.
 pub fn state_dir(paths: &[PathBuf]) -> Result<PathBuf, Mistakes> {
-    let document = match gather(paths) {
+    let document = match gather(paths, AGENT) {
         Ok(document) => document,
         Err(_) if paths.is_empty() => return Ok(STATE_DIR.into()),
         Err(mistakes) => return Err(mistakes),
@@ -60,18 +69,19 @@ pub fn state_dir(paths: &[PathBuf]) -> Result<PathBuf, Mistakes> {
 }
 
 /// Reads and merges the files; those that cannot be read or are no TOML are noted in the document.
-fn gather(paths: &[PathBuf]) -> Result<Document, Mistakes> {
+fn gather(paths: &[PathBuf], home: Home) -> Result<Document, Mistakes> {
     let mut document = Document::default();
+    let Home { folder, file } = home;
     let (files, again) = match paths {
-        [] => (default_files(Path::new(FOLDER)), Vec::new()),
+        [] => (default_files(home), Vec::new()),
         paths => given_files(paths, &mut document),
     };
     if paths.is_empty() && files.is_empty() {
-        let message = format!("no configuration: expected {FOLDER}/rtlive.toml, {FOLDER}/conf.d/*.toml, or -c FILE");
-        return Err(one(FOLDER, message));
+        let message = format!("no configuration: expected {folder}/{file}, {folder}/conf.d/*.toml, or -c FILE");
+        return Err(one(folder, message));
     }
     if files.len() > FILES_MAX {
-        return Err(one(FOLDER, format!("expected at most {FILES_MAX} files, found {}", files.len())));
+        return Err(one(folder, format!("expected at most {FILES_MAX} files, found {}", files.len())));
     }
     for file in files {
         let name = file.display().to_string();
@@ -117,8 +127,9 @@ fn toml_files(folder: &Path) -> io::Result<Vec<PathBuf>> {
 }
 
 /// What is read without `-c`. A folder that cannot be listed counts as empty if it is not there.
-fn default_files(folder: &Path) -> Vec<PathBuf> {
-    let main = folder.join("rtlive.toml");
+fn default_files(home: Home) -> Vec<PathBuf> {
+    let folder = Path::new(home.folder);
+    let main = folder.join(home.file);
     let mut files: Vec<PathBuf> = main.exists().then_some(main).into_iter().collect();
     files.extend(toml_files(&folder.join("conf.d")).unwrap_or_default());
     files

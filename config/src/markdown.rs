@@ -76,7 +76,7 @@ pub fn reference_markdown<I>(catalogue: &dyn Catalogue<I>) -> String {
 }
 
 /// A heading, what the table is, its keys, and the tables in it.
-fn section(text: &mut String, heading: &str, reference: &Reference) {
+pub fn section(text: &mut String, heading: &str, reference: &Reference) {
     let _ = write!(text, "\n{heading}\n\n{}\n", one_line(reference.doc));
     if !reference.keys.is_empty() {
         text.push_str("\n| key | takes | default | meaning |\n|---|---|---|---|\n");

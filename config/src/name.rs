@@ -10,7 +10,7 @@ pub const RESERVED: [&str; 9] =
     ["alerts", "gaps", "late", "quarantine", "unsynced", "audit", "status", "schema", "cmd"];
 
 /// Names of a program's own, each with its table; one that is no name is a mistake, and left out.
-pub(crate) fn named_tables<'a>(parent: &Table<'a>, what: &str) -> Vec<(&'a str, Table<'a>)> {
+pub fn named_tables<'a>(parent: &Table<'a>, what: &str) -> Vec<(&'a str, Table<'a>)> {
     let mut tables = parent.tables();
     tables.retain(|(name, table)| {
         if !is_name(name) {

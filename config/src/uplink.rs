@@ -195,8 +195,8 @@ pub(crate) fn check(
     Some(UplinkConfig { broker, login: login?, topic, protocol, keep_alive, client_id: client_id?, tls: tls? })
 }
 
-/// The login; `None` after a mistake.
-fn login(
+/// The login at a broker from the keys `username` and `password`; `None` after a mistake.
+pub fn login(
     table: &Table<'_>,
     username: Option<String>,
     password: Option<Secret>,
@@ -215,8 +215,8 @@ fn login(
     }
 }
 
-/// The keys of TLS; `None` after a mistake.
-fn tls_config(table: &Table<'_>, tls: Option<TlsOptions>, broker: &Broker) -> Option<TlsConfig> {
+/// The keys of TLS, which only a broker with `mqtts://` takes; `None` after a mistake.
+pub fn tls_config(table: &Table<'_>, tls: Option<TlsOptions>, broker: &Broker) -> Option<TlsConfig> {
     let Some(TlsOptions { ca, cert, key }) = tls else { return Some(TlsConfig::default()) };
     if !broker.tls {
         table.mistake("tls", "a broker with mqtts:// beside it", format!("{broker}"));

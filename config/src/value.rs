@@ -362,7 +362,7 @@ impl Setting for Template {
 }
 
 /// `read`, and the mistake if there was nothing.
-pub(crate) fn or_wrong<T: Setting>(value: &Value<'_>, read: Option<T>) -> Option<T> {
+pub fn or_wrong<T: Setting>(value: &Value<'_>, read: Option<T>) -> Option<T> {
     if read.is_none() {
         value.wrong(T::expected());
     }
@@ -370,6 +370,6 @@ pub(crate) fn or_wrong<T: Setting>(value: &Value<'_>, read: Option<T>) -> Option
 }
 
 /// Reads a text with `parse`; what is no text, or gives `None`, is a mistake.
-pub(crate) fn parse<T: Setting>(value: &Value<'_>, parse: impl FnOnce(&str) -> Option<T>) -> Option<T> {
+pub fn parse<T: Setting>(value: &Value<'_>, parse: impl FnOnce(&str) -> Option<T>) -> Option<T> {
     or_wrong(value, value.as_text().and_then(parse))
 }

@@ -18,7 +18,7 @@ const MACHINE_ID: &str = "0123456789abcdef0123456789abcdef";
 
 fn report(path: &Path) -> String {
     let folder = path.parent().unwrap().display().to_string();
-    let document = rtlive_config::load::read(&[path.to_owned()]);
+    let document = rtlive_config::load::read(&[path.to_owned()], rtlive_config::load::AGENT);
     let loaded: Result<_, Mistakes> =
         document.and_then(|document| check(&document, &TestDrivers { documented: false }, Some(MACHINE_ID)));
     format!("{}\n", Report::of(&loaded)).replace(&format!("{folder}/"), "")

@@ -1,1 +1,27 @@
-//! .
+//! The other end of rtlive: takes the frames of agents, verifies them, and hands every record on once.
+//!
+//! ```text
+//! source ──Delivery──▶ intake ──NewRecords──▶ output
+//!   ▲                    │
+//!   └──── tokens ◀── state (one commit)
+//! ```
+//!
+//! [`pipeline`] makes every channel and task; [`state`] says what is always true of the file that everything depends on.
+
+#![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::panic))]
+
+pub mod cli;
+pub mod command;
+mod complaint;
+pub mod config;
+pub mod counts;
+pub mod delivery;
+pub mod intake;
+pub mod intervals;
+pub mod new_records;
+pub mod output;
+pub mod pipeline;
+pub mod source;
+pub mod state;
+mod tls;
+mod told;

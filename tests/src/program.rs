@@ -18,21 +18,34 @@ use crate::peer::Peer;
 /// When it cannot be built.
 pub fn rtlive() -> &'static Path {
     static PROGRAM: OnceLock<PathBuf> = OnceLock::new();
-    PROGRAM.get_or_init(|| {
-        if let Some(path) = std::env::var_os("RTLIVE_BIN") {
-            return path.into();
-        }
-        let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
-        let mut command = Command::new(cargo);
-        command.args(["build", "--quiet", "-p", "rtlive", "--message-format=json-render-diagnostics"]);
-        if !cfg!(debug_assertions) {
-            command.args(["--release", "--no-default-features"]);
-        }
-        let built = command.stderr(Stdio::inherit()).output().unwrap_or_else(|error| panic!("cargo build: {error}"));
-        assert!(built.status.success(), "cargo build -p rtlive failed");
-        let path = built.stdout.split(|&byte| byte == b'\n').rev().find_map(executable);
-        path.unwrap_or_else(|| panic!("cargo built no rtlive"))
-    })
+    PROGRAM.get_or_init(|| found_or_built("RTLIVE_BIN", &["rtlive", "--no-default-features"]))
+}
+
+/// The `rtlive-receiver` binary: `RTLIVE_RECEIVER_BIN`, or the one of this workspace, as [`rtlive`].
+///
+/// # Panics
+/// When it cannot be built.
+pub fn receiver() -> &'static Path {
+    static PROGRAM: OnceLock<PathBuf> = OnceLock::new();
+    PROGRAM.get_or_init(|| found_or_built("RTLIVE_RECEIVER_BIN", &["rtlive-receiver"]))
+}
+
+/// What a variable names, or a package of this workspace; behind its name stand options of its release build.
+fn found_or_built(variable: &str, package: &[&str]) -> PathBuf {
+    if let Some(path) = std::env::var_os(variable) {
+        return path.into();
+    }
+    let (name, options) = package.split_first().unwrap_or((&"", &[]));
+    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+    let mut command = Command::new(cargo);
+    command.args(["build", "--quiet", "--message-format=json-render-diagnostics", "-p", name]);
+    if !cfg!(debug_assertions) {
+        command.arg("--release").args(options);
+    }
+    let built = command.stderr(Stdio::inherit()).output().unwrap_or_else(|error| panic!("cargo build: {error}"));
+    assert!(built.status.success(), "cargo build -p {name} failed");
+    let path = built.stdout.split(|&byte| byte == b'\n').rev().find_map(executable);
+    path.unwrap_or_else(|| panic!("cargo built no {name}"))
 }
 
 fn executable(line: &[u8]) -> Option<PathBuf> {
@@ -138,6 +151,90 @@ impl Agent {
     }
 }
 
+/// A receiver with its configuration, state, lines and log in one folder.
+pub struct Receiver {
+    folder: PathBuf,
+    process: Option<Peer>,
+}
+
+impl Receiver {
+    /// A receiver that is not started yet, with this configuration besides `[receiver]`, which is named as its folder.
+    ///
+    /// # Errors
+    /// What the system said.
+    pub fn new(folder: &Path, configuration: &str) -> io::Result<Self> {
+        fs::create_dir_all(folder)?;
+        let name = folder.file_name().unwrap_or_default();
+        let own = format!("[receiver]\nid = {name:?}\nstate_dir = {:?}\n\n", folder.join("state"));
+        fs::write(folder.join("receiver.toml"), own + configuration)?;
+        Ok(Self { folder: folder.to_owned(), process: None })
+    }
+
+    /// The configuration file.
+    pub fn configuration(&self) -> PathBuf {
+        self.folder.join("receiver.toml")
+    }
+
+    /// Starts `run`; its log goes to `receiver.log` and its lines to `lines.jsonl` in its folder.
+    ///
+    /// # Errors
+    /// What the system said.
+    pub fn start(&mut self) -> io::Result<()> {
+        let append = |name| fs::OpenOptions::new().create(true).append(true).open(self.folder.join(name));
+        let mut command = self.command(&["run"]);
+        command.stderr(append("receiver.log")?).stdout(append("lines.jsonl")?);
+        self.process = Some(Peer::start(&mut command)?);
+        Ok(())
+    }
+
+    /// Ends it without a word.
+    pub fn kill(&mut self) {
+        self.process = None;
+    }
+
+    /// Asks it to stop, and waits for its exit code.
+    ///
+    /// # Errors
+    /// What the system said.
+    pub fn stop(&mut self) -> io::Result<Option<i32>> {
+        let Some(mut process) = self.process.take() else { return Ok(None) };
+        process.signal(Signal::TERM);
+        Ok(process.child.wait()?.code())
+    }
+
+    /// Runs a command of the program on this configuration to its end.
+    ///
+    /// # Errors
+    /// What the system said.
+    pub fn run(&self, arguments: &[&str]) -> io::Result<Output> {
+        self.command(arguments).stdin(Stdio::null()).output()
+    }
+
+    /// What it logged.
+    ///
+    /// # Errors
+    /// What the system said.
+    pub fn log(&self) -> io::Result<String> {
+        fs::read_to_string(self.folder.join("receiver.log"))
+    }
+
+    /// The lines that it printed, without one that is not whole.
+    ///
+    /// # Errors
+    /// What the system said, or a line that is no JSON.
+    pub fn lines(&self) -> io::Result<Vec<Value>> {
+        let text = fs::read(self.folder.join("lines.jsonl"))?;
+        let whole = text.iter().rposition(|&byte| byte == b'\n').map_or(0, |end| end + 1);
+        json_lines(&text[..whole])
+    }
+
+    fn command(&self, arguments: &[&str]) -> Command {
+        let mut command = Command::new(receiver());
+        command.arg("-c").arg(self.configuration()).args(arguments);
+        command
+    }
+}
+
 /// Decodes a file of messages in a row to JSON lines.
 ///
 /// # Errors
@@ -147,9 +244,15 @@ pub fn decode(messages: &Path) -> io::Result<Vec<Value>> {
     if !output.status.success() {
         return Err(io::Error::other(String::from_utf8_lossy(&output.stderr).into_owned()));
     }
-    output
-        .stdout
-        .split(|&byte| byte == b'\n')
+    json_lines(&output.stdout)
+}
+
+/// Reads JSON lines.
+///
+/// # Errors
+/// A line that is no JSON.
+pub fn json_lines(text: &[u8]) -> io::Result<Vec<Value>> {
+    text.split(|&byte| byte == b'\n')
         .filter(|line| !line.is_empty())
         .map(|line| Ok(serde_json::from_slice(line)?))
         .collect()

@@ -132,7 +132,8 @@ impl MessageReader {
         self.step(true)
     }
 
-    const fn here(&self) -> u64 {
+    /// The offset in the stream behind the last item or error.
+    pub const fn position(&self) -> u64 {
         self.offset + self.done as u64
     }
 
@@ -171,7 +172,7 @@ impl MessageReader {
 
     /// Passes over one byte that begins nothing.
     fn skip(&mut self, fault: StreamFault) {
-        let here = self.here();
+        let here = self.position();
         self.skipping.get_or_insert((here, fault));
         self.json = JsonScan::default();
         self.done += 1;
@@ -179,7 +180,7 @@ impl MessageReader {
 
     fn skipped(&mut self) -> Option<Result<Item, StreamError>> {
         let (from, why) = self.skipping.take()?;
-        Some(Err(StreamError { from, to: self.here(), why }))
+        Some(Err(StreamError { from, to: self.position(), why }))
     }
 }
 

@@ -1,0 +1,42 @@
+//! `rtlive-receiver check`: all mistakes of a configuration, or what it means.
+
+use std::fmt::Write;
+use std::path::PathBuf;
+
+use super::{Failure, print};
+use crate::config::{self, Config, SourceConfig};
+
+/// Checks a configuration.
+///
+/// # Errors
+/// [`Failure::Mistakes`] with all of them.
+pub fn check(paths: &[PathBuf]) -> Result<(), Failure> {
+    let config = config::load(paths).map_err(Failure::Mistakes)?;
+    print(meaning(&config))
+}
+
+fn meaning(config: &Config) -> String {
+    let Config { id, state_dir, sources, json, warnings } = config;
+    let mut text = format!("receiver {id}, state in {}\n", state_dir.display());
+    for (name, source) in sources {
+        // A string always has room.
+        let _ = match source {
+            SourceConfig::Mqtt(mqtt) => {
+                let (topics, client) = (mqtt.topics.join(", "), &mqtt.client_id);
+                writeln!(text, "source {name}: {topics} of {} as {client}", mqtt.broker)
+            }
+            SourceConfig::Directory { path, follow } => {
+                let then = if *follow { ", and what comes" } else { "" };
+                writeln!(text, "source {name}: the files of {}{then}", path.display())
+            }
+            SourceConfig::Stdin => writeln!(text, "source {name}: standard input"),
+        };
+    }
+    if *json {
+        text.push_str("output: JSON lines on standard output\n");
+    }
+    for warning in warnings {
+        let _ = writeln!(text, "{warning}");
+    }
+    text
+}

@@ -1,0 +1,223 @@
+//! The intake: from messages to records that were not here before, and to the commit that says so.
+
+use std::io::{self, Write};
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use rtlive_core::frame::{self, FrameError, Header};
+use rtlive_core::message::{MAGIC, Message, MessageError};
+
+use crate::complaint::Complaints;
+use crate::counts::Counts;
+use crate::delivery::{Cursor, Delivery, SourceId};
+use crate::intervals::Numbers;
+use crate::new_records::NewRecords;
+use crate::output::Lines;
+use crate::state::{ASSEMBLIES_MAX, ASSEMBLY_BYTES_MAX, Assembled, State, StateError};
+use crate::told::told;
+
+/// Why the intake cannot go on. What it had not committed comes again after the next start.
+#[derive(Debug, thiserror::Error)]
+pub enum IntakeError {
+    /// The state cannot be read or written.
+    #[error(transparent)]
+    State(#[from] StateError),
+    /// Standard output cannot be written.
+    #[error("write to standard output")]
+    Lines(#[source] io::Error),
+}
+
+/// Why a message is no frame.
+#[derive(Debug, thiserror::Error)]
+pub enum Refusal {
+    /// It is neither a message of a frame nor JSON, or its parts make no frame.
+    #[error(transparent)]
+    Message(#[from] MessageError),
+    /// The frame is damaged, or of a version that is not known.
+    #[error(transparent)]
+    Frame(#[from] FrameError),
+    /// It is JSON.
+    #[error("expected a frame, found JSON, which is not yet taken in this version")]
+    Json,
+    /// The parts are longer together than any frame.
+    #[error("expected the parts of a frame, found more bytes than any frame has")]
+    TooLong,
+}
+
+/// What is set up of the intake.
+pub struct Setup {
+    /// The folder of the state.
+    pub state_dir: PathBuf,
+    /// The names of the sources, by their ids.
+    pub sources: Vec<Arc<str>>,
+    /// Where JSON lines go, if they go anywhere.
+    pub lines: Option<Box<dyn Write + Send>>,
+}
+
+/// Takes messages in.
+pub struct Intake {
+    state: State,
+    sources: Vec<Arc<str>>,
+    lines: Option<Lines<Box<dyn Write + Send>>>,
+    counts: Counts,
+    complaints: Complaints,
+}
+
+impl Intake {
+    /// Opens the state.
+    ///
+    /// # Errors
+    /// What the state says.
+    pub fn open(setup: Setup) -> Result<Self, IntakeError> {
+        let Setup { state_dir, sources, lines } = setup;
+        let state = State::open(&state_dir)?;
+        Ok(Self {
+            state,
+            sources,
+            lines: lines.map(Lines::new),
+            counts: Counts::default(),
+            complaints: Complaints::default(),
+        })
+    }
+
+    /// How far the files of a source are read.
+    ///
+    /// # Errors
+    /// What the state says.
+    pub fn cursors(&self, source: SourceId) -> Result<Vec<Cursor>, IntakeError> {
+        Ok(self.state.cursors(self.name_of(source))?)
+    }
+
+    /// Notes the filters that a source subscribes to, and gives those of earlier times that it does not any more.
+    ///
+    /// # Errors
+    /// What the state says.
+    pub fn subscribe(&mut self, source: SourceId, filters: &[String]) -> Result<Vec<String>, IntakeError> {
+        let name = self.name_of(source).to_owned();
+        self.state.begin()?;
+        let obsolete = self.state.subscribe(&name, filters)?;
+        self.state.commit()?;
+        Ok(obsolete)
+    }
+
+    /// What was counted since the start.
+    pub const fn counts(&self) -> &Counts {
+        &self.counts
+    }
+
+    /// Takes a batch of messages, and commits. When it returns, all of them are dealt with for good.
+    ///
+    /// # Errors
+    /// Nothing was committed, and the intake must be dropped.
+    pub fn take<'a>(&mut self, batch: impl IntoIterator<Item = &'a Delivery>) -> Result<(), IntakeError> {
+        self.state.begin()?;
+        let mut parts = false;
+        for delivery in batch {
+            parts |= self.take_one(delivery)?;
+            if let Some(cursor) = &delivery.cursor {
+                let source = self.sources.get(delivery.source.0).map_or("", |name| &**name);
+                self.state.set_cursor(source, cursor)?;
+            }
+        }
+        if parts {
+            let given_up = self.state.trim_assemblies()?;
+            if given_up > 0 {
+                let (mib, bound) = (ASSEMBLY_BYTES_MAX >> 20, ASSEMBLIES_MAX);
+                tracing::warn!("{given_up} frames lack parts, and are given up: more than {bound} or {mib} MiB wait");
+            }
+            self.counts.frames_given_up += given_up;
+        }
+        if let Some(lines) = &mut self.lines {
+            lines.flush().map_err(IntakeError::Lines)?;
+        }
+        self.state.commit()?;
+        self.counts.commits += 1;
+        Ok(())
+    }
+
+    /// Takes one message; says whether it was a part of several.
+    fn take_one(&mut self, delivery: &Delivery) -> Result<bool, IntakeError> {
+        self.counts.messages += 1;
+        self.counts.message_bytes += delivery.payload.len() as u64;
+        let is_json = delivery.payload.first().is_some_and(|first| *first != MAGIC[0] && matches!(first, b'{' | b'['));
+        if is_json {
+            if !is_status(&delivery.payload) {
+                self.refuse(delivery, &Refusal::Json);
+            }
+            return Ok(false);
+        }
+        let message = match Message::parse(&delivery.payload) {
+            Ok(message) => message,
+            Err(error) => {
+                self.refuse(delivery, &error.into());
+                return Ok(false);
+            }
+        };
+        if message.count == 1 {
+            self.take_frame(delivery, message.part, message.historical)?;
+            return Ok(false);
+        }
+        match self.state.put_part(&delivery.topic, &message)? {
+            Assembled::Waits => {}
+            Assembled::Again => self.counts.parts_again += 1,
+            Assembled::Whole { frame, historical } => self.take_frame(delivery, &frame, historical)?,
+            Assembled::TooLong => self.refuse(delivery, &Refusal::TooLong),
+        }
+        Ok(true)
+    }
+
+    fn take_frame(&mut self, delivery: &Delivery, frame: &[u8], historical: bool) -> Result<(), IntakeError> {
+        let (header, contents) = match frame::open(frame) {
+            Ok(opened) => opened,
+            Err(error) => {
+                self.refuse(delivery, &error.into());
+                return Ok(());
+            }
+        };
+        self.counts.frames += 1;
+        let numbers = self.state.receive(&header.origin, numbers_of(&header), header.span.map(|(_, latest)| latest))?;
+        let records = NewRecords { header, contents, historical, numbers };
+        let new = records.count();
+        self.counts.records += new;
+        self.counts.records_again += u64::from(records.header.count) - new;
+        if let Some(lines) = &mut self.lines
+            && new > 0
+        {
+            lines.write(&records).map_err(IntakeError::Lines)?;
+        }
+        Ok(())
+    }
+
+    /// Passes over a message that holds nothing; it is acknowledged, or it would come for ever.
+    fn refuse(&mut self, delivery: &Delivery, refusal: &Refusal) {
+        self.counts.messages_refused += 1;
+        let source = self.name_of(delivery.source).to_owned();
+        let place = match &delivery.cursor {
+            Some(Cursor { name, offset }) => format!(", {name}, before byte {offset}"),
+            None if delivery.topic.is_empty() => String::new(),
+            None => format!(", topic {}", delivery.topic),
+        };
+        self.complaints.tell(format_args!("{source}{place}: {}", told(refusal)));
+    }
+
+    fn name_of(&self, source: SourceId) -> &str {
+        self.sources.get(source.0).map_or("", |name| name)
+    }
+}
+
+/// Whether JSON is the status of an agent (`rtlive/{agent}/status`), which is no record.
+fn is_status(text: &[u8]) -> bool {
+    #[derive(serde::Deserialize)]
+    struct Status {
+        state: Option<serde::de::IgnoredAny>,
+        stream: Option<serde::de::IgnoredAny>,
+    }
+    serde_json::from_slice::<Status>(text).is_ok_and(|status| status.state.is_some() && status.stream.is_none())
+}
+
+const fn numbers_of(header: &Header) -> Numbers {
+    Numbers { from: header.first, to: header.last() }
+}
+
+#[cfg(test)]
+mod tests;

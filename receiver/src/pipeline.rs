@@ -1,0 +1,183 @@
+//! The pipeline: every channel and every task, from the sources to the end.
+//!
+//! ```text
+//! source task × N ──Delivery──▶ intake thread ──▶ outputs
+//!        ◀──────── tokens of what is durable
+//! ```
+//!
+//! Closing the queue is how it ends: when all sources have ended, the intake takes what waits, commits, and ends.
+
+use std::io::{self, Write};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::thread::{self, JoinHandle};
+
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio::task::JoinSet;
+
+use crate::config::{Config, SourceConfig};
+use crate::counts::Counts;
+use crate::delivery::{self, DELIVERIES_MAX, Queue, Queued, SourceId};
+use crate::intake::{Intake, IntakeError, Setup};
+use crate::source::{SourceError, files, mqtt};
+
+/// How many batches of tokens may wait for a source.
+const SETTLED_MAX: usize = 8;
+
+/// Why the pipeline did not come to its end.
+#[derive(Debug, thiserror::Error)]
+pub enum PipelineError {
+    /// The intake cannot go on.
+    #[error(transparent)]
+    Intake(#[from] IntakeError),
+    /// A source cannot be read.
+    #[error("source {name}")]
+    Source {
+        /// Its name.
+        name: Arc<str>,
+        /// Why.
+        source: SourceError,
+    },
+    /// The system has no room for a thread.
+    #[error("start a thread")]
+    Thread(#[source] io::Error),
+    /// The intake's thread ended without a word; always a defect of the program.
+    #[error("the intake ended without a word")]
+    Lost,
+}
+
+/// What is read: by name, in the order of their ids.
+#[derive(Debug)]
+pub enum Reads {
+    /// A configured source.
+    Source(SourceConfig),
+    /// A file, or standard input for `-`.
+    File(PathBuf),
+}
+
+/// The running pipeline.
+pub struct Pipeline {
+    names: Vec<Arc<str>>,
+    sources: JoinSet<(SourceId, Result<(), SourceError>)>,
+    stop: watch::Sender<bool>,
+    intake: JoinHandle<()>,
+    ended: oneshot::Receiver<Result<Counts, IntakeError>>,
+}
+
+impl Pipeline {
+    /// Opens the state and starts everything. To be called within a runtime.
+    ///
+    /// # Errors
+    /// The state cannot be opened, or the system has no room for a thread.
+    pub fn start(config: &Config, reads: Vec<(Arc<str>, Reads)>) -> Result<Self, PipelineError> {
+        let names: Vec<Arc<str>> = reads.iter().map(|(name, _)| Arc::clone(name)).collect();
+        let lines: Option<Box<dyn Write + Send>> = if config.json { Some(Box::new(io::stdout())) } else { None };
+        let setup = Setup { state_dir: config.state_dir.clone(), sources: names.clone(), lines };
+        let mut intake = Intake::open(setup)?;
+        let (queue, deliveries) = delivery::channel();
+        let (stop, stopping) = watch::channel(false);
+        let mut sources = JoinSet::new();
+        let mut settle = Vec::new();
+        for (place, (_, reads)) in reads.into_iter().enumerate() {
+            let id = SourceId(place);
+            settle.push(start_source(&mut sources, &mut intake, id, reads, &queue, &stopping)?);
+        }
+        let (end, ended) = oneshot::channel();
+        let thread = thread::Builder::new().name("intake".into());
+        let intake = thread.spawn(move || {
+            // Whoever waits for the end may have gone.
+            let _ = end.send(serve(intake, deliveries, &settle));
+        });
+        Ok(Self { names, sources, stop, intake: intake.map_err(PipelineError::Thread)?, ended })
+    }
+
+    /// Waits until every source has come to its end, or something fails. May be dropped while it waits.
+    ///
+    /// # Errors
+    /// A source cannot be read.
+    pub async fn sources_ended(&mut self) -> Result<(), PipelineError> {
+        while let Some(ended) = self.sources.join_next().await {
+            match ended {
+                // That the intake has stopped is told by itself.
+                Ok((_, Ok(()) | Err(SourceError::Stopped(_)))) | Err(_) => {}
+                Ok((id, Err(source))) => {
+                    let name = self.names.get(id.0).cloned().unwrap_or_default();
+                    return Err(PipelineError::Source { name, source });
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Tells the sources to end, and waits until all that waits is taken and committed.
+    ///
+    /// # Errors
+    /// What the intake says.
+    pub async fn stop(mut self) -> Result<Counts, PipelineError> {
+        // Nobody listens where all sources have ended.
+        let _ = self.stop.send(true);
+        let ended = self.sources_ended().await;
+        drop(self.sources);
+        let counts = self.ended.await.map_err(|_| PipelineError::Lost)??;
+        // It has sent its last word.
+        let _ = self.intake.join();
+        ended.map(|()| counts)
+    }
+}
+
+/// Starts a source; says where it hears of what is durable, if it does.
+fn start_source(
+    sources: &mut JoinSet<(SourceId, Result<(), SourceError>)>,
+    intake: &mut Intake,
+    id: SourceId,
+    reads: Reads,
+    queue: &Queue,
+    stopping: &watch::Receiver<bool>,
+) -> Result<Option<mpsc::Sender<Vec<u64>>>, PipelineError> {
+    let (queue, stopping) = (queue.clone(), stopping.clone());
+    match reads {
+        Reads::Source(SourceConfig::Mqtt(config)) => {
+            let obsolete = intake.subscribe(id, &config.topics)?;
+            let (settle, settled) = mpsc::channel(SETTLED_MAX);
+            sources.spawn(async move {
+                let ended = mqtt::receive(id, *config, obsolete, queue, settled, stopping).await;
+                (id, ended.map_err(SourceError::Stopped))
+            });
+            return Ok(Some(settle));
+        }
+        Reads::Source(SourceConfig::Directory { path, follow }) => {
+            let cursors = intake.cursors(id)?;
+            sources.spawn(async move { (id, files::read_folder(id, path, follow, cursors, queue, stopping).await) });
+        }
+        Reads::Source(SourceConfig::Stdin) => {
+            sources.spawn(async move { (id, files::read_file(id, "-".into(), queue, stopping).await) });
+        }
+        Reads::File(path) => {
+            sources.spawn(async move { (id, files::read_file(id, path, queue, stopping).await) });
+        }
+    }
+    Ok(None)
+}
+
+/// The intake's thread: takes what waits as one batch, until every source has ended.
+fn serve(
+    mut intake: Intake,
+    mut deliveries: mpsc::Receiver<Queued>,
+    settle: &[Option<mpsc::Sender<Vec<u64>>>],
+) -> Result<Counts, IntakeError> {
+    let mut queued = Vec::with_capacity(DELIVERIES_MAX);
+    while deliveries.blocking_recv_many(&mut queued, DELIVERIES_MAX) > 0 {
+        intake.take(queued.iter().map(|queued| &queued.delivery))?;
+        for (place, settle) in settle.iter().enumerate() {
+            let Some(settle) = settle else { continue };
+            let of_source = queued.iter().filter(|queued| queued.delivery.source == SourceId(place));
+            let tokens: Vec<u64> = of_source.map(|queued| queued.delivery.token).collect();
+            if !tokens.is_empty() {
+                // A source that has ended acknowledges nothing more; its peer sends again.
+                let _ = settle.blocking_send(tokens);
+            }
+        }
+        queued.clear();
+    }
+    Ok(*intake.counts())
+}

@@ -1,0 +1,116 @@
+//! The receiver beside real brokers and real agents.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::path::Path;
+use std::thread;
+use std::time::Duration;
+
+use rtlive_tests::broker::Mosquitto;
+use rtlive_tests::peer::until;
+use rtlive_tests::program::{Agent, Receiver, decode, json_lines};
+use serde_json::Value;
+
+const COUNTER: &str = "[inputs.n]\ndriver = \"simulated\"\nwaveform = \"counter\"\nevery = \"20ms\"\n";
+
+/// A receiver that prints what it hears from a broker.
+fn printer(folder: &Path, broker: &Mosquitto, more: &str) -> Receiver {
+    let source =
+        format!("[sources.centre]\nkind = \"mqtt\"\nbroker = {:?}\ntopics = \"rtlive/#\"\n{more}", broker.url());
+    Receiver::new(&folder.join("receiver"), &format!("{source}\n[outputs.lines]\nkind = \"json\"\n")).unwrap()
+}
+
+/// An agent that sends to a broker.
+fn sender(folder: &Path, broker: &Mosquitto) -> Agent {
+    Agent::new(&folder.join("agent"), &format!("{COUNTER}[uplink]\nbroker = {:?}\n", broker.url())).unwrap()
+}
+
+fn raw(records: &[Value]) -> impl Iterator<Item = &Value> {
+    records.iter().filter(|record| record["stream"] == "raw")
+}
+
+/// How many records of the stream `raw` the broker has acknowledged to the agent.
+fn acknowledged(agent: &Agent) -> Option<u64> {
+    let status = agent.status()?;
+    status["streams"].as_array()?.iter().find(|stream| stream["name"] == "raw")?["acknowledged"].as_u64()
+}
+
+#[test]
+fn records_are_printed_once_while_the_receiver_is_killed() {
+    for protocol in ["5", "3.1.1"] {
+        let folder = tempfile::tempdir().unwrap();
+        let unlimited = "max_queued_messages 0\n";
+        let Some(broker) = Mosquitto::start(&folder.path().join("broker"), unlimited).unwrap() else { return };
+        let mut receiver = printer(folder.path(), &broker, &format!("protocol = {protocol:?}"));
+        receiver.start().unwrap();
+        let mut agent = sender(folder.path(), &broker);
+        agent.start().unwrap();
+        let last_printed = |receiver: &Receiver| {
+            let lines = receiver.lines().unwrap_or_default();
+            raw(&lines).filter_map(|record| record["seq"].as_u64()).max()
+        };
+        for round in 0..3 {
+            until("more is printed", || last_printed(&receiver) > Some(40 * (round + 1)));
+            receiver.kill();
+            thread::sleep(Duration::from_millis(300));
+            receiver.start().unwrap();
+        }
+        let mut sent = None;
+        until("more has gone", || {
+            sent = acknowledged(&agent);
+            sent > Some(200)
+        });
+        until("all of it is printed", || last_printed(&receiver) >= sent);
+        assert_eq!(receiver.stop().unwrap(), Some(0), "{}", receiver.log().unwrap());
+
+        // Lines of the batch that was under way when it was killed may come twice, and nothing else may.
+        let records = receiver.lines().unwrap();
+        let mut numbers: BTreeMap<u64, u32> = BTreeMap::new();
+        for record in raw(&records) {
+            *numbers.entry(record["seq"].as_u64().unwrap()).or_default() += 1;
+        }
+        let all: BTreeSet<u64> = numbers.keys().copied().collect();
+        assert_eq!(all, (1..=all.len() as u64).collect(), "numbers are missing");
+        assert!(numbers.values().all(|count| *count <= 4), "{numbers:?}");
+        agent.kill();
+    }
+}
+
+#[test]
+fn files_are_read_once_however_often_they_are_read() {
+    let folder = tempfile::tempdir().unwrap();
+    let Some(broker) = Mosquitto::start(&folder.path().join("broker"), "").unwrap() else { return };
+    let messages = folder.path().join("in/messages");
+    fs::create_dir(folder.path().join("in")).unwrap();
+    let Some(subscriber) = broker.subscribe("rtlive/#", "judge", &messages).unwrap() else { return };
+    let mut agent = sender(folder.path(), &broker);
+    agent.start().unwrap();
+    until("some records have gone", || acknowledged(&agent) > Some(50));
+    assert_eq!(agent.stop().unwrap(), Some(0), "{}", agent.log().unwrap());
+    drop(subscriber);
+    // The status is in the messages, too, and no record.
+    let expected: Vec<Value> =
+        decode(&messages).unwrap().into_iter().filter(|record| record["stream"].is_string()).collect();
+
+    let configuration = format!(
+        "[sources.folder]\nkind = \"directory\"\npath = {:?}\nfollow = false\n[outputs.lines]\nkind = \"json\"\n",
+        folder.path().join("in")
+    );
+    let receiver = Receiver::new(&folder.path().join("receiver"), &configuration).unwrap();
+    let received = |receiver: &Receiver, arguments: &[&str]| {
+        let output = receiver.run(arguments).unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        json_lines(&output.stdout).unwrap()
+    };
+    let messages_name = messages.to_str().unwrap();
+    // The broker passes on what the agent sent, so that nothing is there twice.
+    assert!(received(&receiver, &["run"]) == expected, "other records than `rtlive decode` finds");
+    assert_eq!(received(&receiver, &["run"]).len(), 0);
+    assert_eq!(received(&receiver, &["read", messages_name]).len(), 0);
+    // Under another name it is another file, of records that are known.
+    fs::copy(&messages, folder.path().join("in/again")).unwrap();
+    assert_eq!(received(&receiver, &["run"]).len(), 0);
+
+    let fresh = Receiver::new(&folder.path().join("fresh"), "[outputs.lines]\nkind = \"json\"\n").unwrap();
+    assert!(received(&fresh, &["read", messages_name]) == expected, "other records than `rtlive decode` finds");
+}
