@@ -106,6 +106,9 @@ impl EngineTask {
         loop {
             self.beat.now();
             rates.look(std::time::Instant::now(), self.stage.engine().ledger());
+            if self.stage.may_be_told() && self.clock.has_slept() {
+                self.stage.wake(self.clock.now());
+            }
             self.stage.tick(self.clock.now());
             self.show(&self.stage.engine().plan().clone());
             let due = inputs_gone

@@ -223,8 +223,17 @@ impl Stage {
         }
     }
 
+    /// The machine slept, or whatever else kept this process from listening: nothing is missed for that.
+    pub fn wake(&mut self, now: Timestamp) {
+        if self.has_started {
+            self.take(now, Event::Start);
+        }
+    }
+
     fn take(&mut self, now: Timestamp, event: Event) {
-        if !std::mem::replace(&mut self.has_started, true) {
+        // Times are by the clock as it stands, so that goes before.
+        let begins = !matches!(event, Event::Clock(_)) && !std::mem::replace(&mut self.has_started, true);
+        if begins {
             self.take(now, Event::Start);
         }
         let emitted = self.open.records.len();
@@ -401,6 +410,18 @@ mod tests {
             urgent: false,
             ahead: 0,
         }
+    }
+
+    #[test]
+    fn what_nobody_listened_to_counts_from_the_clock_as_it_is_now() {
+        let mut stage = Stage::new(Engine::new(plan()), Kept::new(), None);
+        let change = ClockChange { boot: "boot".into(), ahead: 0, is_trusted: true };
+        stage.change_clock(at(100), change.clone());
+        stage.wake(at(100));
+        stage.tick(at(100));
+        stage.wake(at(200));
+        let events: Vec<_> = stage.uncommitted().0.iter().map(|(_, event)| event.clone()).collect();
+        assert_eq!(events, [Event::Clock(change), Event::Start, Event::Tick, Event::Start]);
     }
 
     #[test]

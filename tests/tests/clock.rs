@@ -246,6 +246,9 @@ impl World {
         self.look.slept += span;
         self.look.uptime += span;
         self.utc += span;
+        if let Some(process) = &mut self.process {
+            process.stage.wake(Timestamp::from_nanos(self.look.uptime + process.verdict.ahead));
+        }
         self.look_at_clock();
     }
 

@@ -24,7 +24,7 @@ pub enum Event {
     Reload(Arc<Plan>),
     /// What is known of the clock changes. It comes before the first readings of a process.
     Clock(ClockChange),
-    /// A process begins to take events: nobody listened for a while, or ever before.
+    /// A process begins to take events, or goes on after the machine was suspended: nobody listened for a while, or ever before.
     Start,
 }
 

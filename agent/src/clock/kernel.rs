@@ -40,6 +40,11 @@ pub(super) fn uptime() -> i64 {
     nanos(ClockId::Boottime)
 }
 
+/// How long the machine was suspended since its start, in nanoseconds.
+pub(super) fn slept() -> i64 {
+    uptime().saturating_sub(nanos(ClockId::Monotonic))
+}
+
 /// Looks at all clocks.
 pub(super) fn look(is_configured: bool) -> Look {
     let read = |_| {

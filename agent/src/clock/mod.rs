@@ -45,6 +45,8 @@ pub struct AgentClock {
     ahead: AtomicI64,
     /// The earliest time that it can be; [`i64::MIN`] while the clock is trusted.
     at_least: AtomicI64,
+    /// How long the machine was suspended when that was last asked.
+    slept: AtomicI64,
     /// Whether the configuration says that the machine's clock is right.
     is_configured: AtomicBool,
     told: Mutex<Told>,
@@ -67,6 +69,7 @@ impl AgentClock {
         let clock = Self {
             ahead: AtomicI64::new(0),
             at_least: AtomicI64::new(i64::MIN),
+            slept: AtomicI64::new(kernel::slept()),
             is_configured: AtomicBool::new(is_configured),
             told: Mutex::default(),
         };
@@ -80,6 +83,13 @@ impl AgentClock {
         let at_least = if verdict.is_trusted { i64::MIN } else { verdict.at_least.as_nanos() };
         self.at_least.store(at_least, Ordering::Relaxed);
         self.told.lock().unwrap_or_else(PoisonError::into_inner).source = verdict.source;
+    }
+
+    /// Whether the machine was suspended since this was last asked.
+    pub fn has_slept(&self) -> bool {
+        let slept = kernel::slept();
+        let before = self.slept.swap(slept, Ordering::Relaxed);
+        slept.saturating_sub(before) > STEP_MIN.as_nanos() as i64
     }
 
     /// What makes the clock trusted, or does not, in words.

@@ -18,10 +18,11 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use super::Engine;
+use super::passage::Origin;
 use crate::columns::{decode_readings, encode_readings};
 use crate::event::{Batch, ClockChange, Event};
 use crate::plan::{Plan, StreamId};
-use crate::reading::{ClockState, InputId, Reading, SeriesId, Value};
+use crate::reading::{ClockState, InputId, Reading, Value};
 use crate::record::{Emitted, Record};
 use crate::time::Timestamp;
 
@@ -177,7 +178,7 @@ impl Engine {
     pub(super) fn change_clock(&mut self, now: Timestamp, change: &ClockChange, out: &mut Vec<Emitted>) {
         let is_same_boot = self.clock.boot.as_ref().is_some_and(|boot| *boot == change.boot);
         if !is_same_boot {
-            self.give_up_provisional(now, |_| true, out);
+            self.give_up_provisional(|_| true, out);
         }
         let before = std::mem::replace(&mut self.clock.ahead, change.ahead);
         if self.clock.boot.is_none() || self.clock.is_trusted != change.is_trusted {
@@ -185,34 +186,26 @@ impl Engine {
         }
         self.clock.boot = Some(Arc::clone(&change.boot));
         self.clock.is_trusted = change.is_trusted;
+        // How long ago something was does not depend on what the clock shows. Of another boot that is not known, but that it is past.
+        let step = change.ahead.saturating_sub(before);
+        let shown = |at: Timestamp| if is_same_boot { moved(at, step) } else { at.min(now) };
         for input in &mut self.inputs {
-            // How long an input was silent does not depend on what the clock shows.
-            let heard = input
-                .heard
-                .map(|heard| if is_same_boot { moved(heard, change.ahead.saturating_sub(before)) } else { heard });
-            input.heard = heard.map(|heard| heard.min(now));
+            input.heard = input.heard.map(shown);
         }
-        let is_heard =
-            |heard: Timestamp| if is_same_boot { moved(heard, change.ahead.saturating_sub(before)) } else { heard };
         for source in &mut self.sources {
-            source.heard = source.heard.map(|heard| is_heard(heard).min(now));
+            source.heard = source.heard.map(shown);
         }
-        let step = if is_same_boot { change.ahead.saturating_sub(before) } else { 0 };
-        self.rules.set_clock(&self.plan, |at| moved(at, step).min(now));
+        self.rules.set_clock(&self.plan, &shown);
+        self.derived.set_clock(&shown);
         if change.is_trusted {
-            self.release_provisional(before, out);
+            self.release_provisional(out);
         }
     }
 
-    /// What waits goes its way with its true time; `before` is the `ahead` by which rules have seen it.
-    fn release_provisional(&mut self, before: i64, out: &mut Vec<Emitted>) {
-        for (_, reading) in &self.clock.held {
-            let (seen, time) = (moved(reading.time, before), moved(reading.time, self.clock.ahead));
-            retime((&mut self.rules, &mut self.derived), &self.series, reading.series, seen, time);
-        }
+    /// What waits goes its way with its true time, by which rules know it already.
+    fn release_provisional(&mut self, out: &mut Vec<Emitted>) {
         let mut batch: Option<Batch> = None;
-        while let Some((input, mut reading)) = self.clock.release_oldest() {
-            reading.clock = ClockState::Synced;
+        while let Some((input, reading)) = self.clock.release_oldest() {
             if let Some(account) = self.ledger.inputs.get_mut(usize::from(input.0)) {
                 account.taken -= 1;
                 account.provisional -= 1;
@@ -223,13 +216,13 @@ impl Engine {
                     let arrival = reading.time;
                     let next = Batch { input, arrival, readings: vec![reading], rejected: Vec::new() };
                     if let Some(batch) = batch.replace(next) {
-                        self.take(&batch, out);
+                        self.take(&batch, Origin::Clock, out);
                     }
                 }
             }
         }
         if let Some(batch) = batch {
-            self.take(&batch, out);
+            self.take(&batch, Origin::Clock, out);
         }
     }
 
@@ -242,25 +235,12 @@ impl Engine {
     }
 
     /// What waits of the inputs that are `gone` goes to `unsynced`.
-    pub(super) fn give_up_provisional(
-        &mut self,
-        now: Timestamp,
-        gone: impl Fn(InputId) -> bool,
-        out: &mut Vec<Emitted>,
-    ) {
+    pub(super) fn give_up_provisional(&mut self, gone: impl Fn(InputId) -> bool, out: &mut Vec<Emitted>) {
         for _ in 0..self.clock.held.len() {
             match self.clock.held.pop_front() {
                 Some((input, mut reading)) if gone(input) => {
                     self.clock.text_bytes -= text_bytes(&reading);
                     reading.time = moved(reading.time, self.clock.ahead);
-                    // A rule that has seen a time which was too late would take nothing that comes after it.
-                    retime(
-                        (&mut self.rules, &mut self.derived),
-                        &self.series,
-                        reading.series,
-                        reading.time,
-                        reading.time.min(now),
-                    );
                     self.emit_unsynced(input, reading, out);
                 }
                 Some(stays) => self.clock.held.push_back(stays),
@@ -270,13 +250,13 @@ impl Engine {
     }
 
     /// What waits of inputs that a plan does not have goes to `unsynced`.
-    pub(super) fn give_up_removed(&mut self, now: Timestamp, plan: &Plan, out: &mut Vec<Emitted>) {
+    pub(super) fn give_up_removed(&mut self, plan: &Plan, out: &mut Vec<Emitted>) {
         let before = Arc::clone(&self.plan);
         let gone = |input: InputId| {
             let known = before.inputs.get(usize::from(input.0));
             known.is_none_or(|input| plan.input_named(&input.name).is_none())
         };
-        self.give_up_provisional(now, gone, out);
+        self.give_up_provisional(gone, out);
     }
 
     fn emit_unsynced(&mut self, input: InputId, reading: Reading, out: &mut Vec<Emitted>) {
@@ -315,22 +295,5 @@ impl Engine {
                 alert.clock = ClockState::Unsynced;
             }
         }
-    }
-}
-
-/// Rules that have seen a reading at one time know it by another from now on.
-fn retime(
-    (rules, derived): (&mut super::Rules, &mut super::Derived),
-    table: &super::SeriesTable,
-    series: SeriesId,
-    seen: Timestamp,
-    time: Timestamp,
-) {
-    let Some(route) = table.routes.get(series.index()) else { return };
-    if let Some(place) = route.recent {
-        rules.retime(place, seen, time);
-    }
-    if let Some(place) = route.joined {
-        derived.retime(place, seen, time);
     }
 }

@@ -30,7 +30,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use super::moment::{Moment, reading, value};
-use super::rule::Recent;
+use super::rule::{Recent, Seen};
 use super::series::SeriesTable;
 use super::watermark::Source;
 use crate::expr::Sample;
@@ -77,7 +77,7 @@ pub(super) struct Derived {
     /// Whether rules look at a derived series, so that newest values count.
     is_watched: bool,
     /// Room that is taken and given back, so that no reading asks for any; empty between readings.
-    observed: Vec<(u32, Sample)>,
+    observed: Vec<(u32, Seen)>,
     computed: Vec<Reading>,
 }
 
@@ -442,14 +442,14 @@ impl Derived {
         plan: &Plan,
         table: &SeriesTable,
         place: u32,
-        sample: Sample,
-        mut show: impl FnMut(SeriesId, Sample),
+        seen: Seen,
+        mut show: impl FnMut(SeriesId, Seen),
     ) {
         let mut next = std::mem::take(&mut self.observed);
-        next.push((place, sample));
-        while let Some((place, sample)) = next.pop() {
+        next.push((place, seen));
+        while let Some((place, seen)) = next.pop() {
             let Some(joined) = self.joined.get_mut(place as usize) else { continue };
-            if !joined.newest.observe(sample) {
+            if !joined.newest.observe(seen) {
                 continue;
             }
             for &user in self.joined.get(place as usize).map_or(&[][..], |joined| &joined.users) {
@@ -458,23 +458,24 @@ impl Derived {
                 let (joined, sides) = (&self.joined, &instance.sides);
                 let newest =
                     sides.iter().flatten().filter_map(|&side| joined.get(side as usize)?.newest.newest.as_ref());
-                let Some(at) = newest.map(|sample| sample.time).max() else { continue };
+                let Some((at, is_by_clock)) = newest.map(|seen| (seen.sample.time, seen.is_by_clock)).max() else {
+                    continue;
+                };
                 let moment = Moment { joined, sides, within: definition.within, at, is_newest: true };
-                let sample = Sample { time: at, value: value(definition, &moment) };
+                let seen = Seen { sample: Sample { time: at, value: value(definition, &moment) }, is_by_clock };
                 if let Some(place) = table.routes.get(instance.series.index()).and_then(|route| route.joined) {
-                    next.push((place, sample.clone()));
+                    next.push((place, seen.clone()));
                 }
-                show(instance.series, sample);
+                show(instance.series, seen);
             }
         }
         self.observed = next;
     }
 
-    /// A sample that was seen at one time was of another.
-    pub(super) fn retime(&mut self, place: u32, seen: Timestamp, time: Timestamp) {
-        if let Some(joined) = self.joined.get_mut(place as usize) {
-            joined.newest.retime(seen, time);
-        }
+    /// Changes the newest times that are by the agent's clock to what another would have shown. What waits to be joined keeps its times:
+    /// it is in streams already.
+    pub(super) fn set_clock(&mut self, shown: &dyn Fn(Timestamp) -> Timestamp) {
+        self.joined.iter_mut().for_each(|joined| joined.newest.set_clock(shown));
     }
 
     /// When a source that holds joins back would next count as silent.

@@ -178,7 +178,7 @@ impl Engine {
                 self.declare(declared);
                 self.finish(now, out);
             }
-            Event::Batch(batch) => self.take(batch, out),
+            Event::Batch(batch) => self.take(batch, Origin::Input, out),
             Event::Tick => self.step(now, out),
             Event::Outage(outage) => self.report_outage(outage, out),
             Event::Reload(plan) => self.reload(now, Arc::clone(plan), out),
@@ -257,8 +257,8 @@ impl Engine {
     }
 
     /// Takes the readings of a batch, and what comes of them.
-    fn take(&mut self, batch: &Batch, out: &mut Vec<Emitted>) {
-        self.pass(batch, Origin::Input, out);
+    fn take(&mut self, batch: &Batch, origin: Origin, out: &mut Vec<Emitted>) {
+        self.pass(batch, origin, out);
         self.join(batch.arrival, out);
         self.finish(batch.arrival, out);
         self.bound_provisional(out);
@@ -330,7 +330,7 @@ impl Engine {
             return;
         }
         account.taken += batch.readings.len() as u64;
-        input.heard = Some(batch.arrival);
+        input.heard = input.heard.max(Some(batch.arrival));
         let horizon = batch.arrival.saturating_add(input_plan.max_ahead);
         let out_of_order = nanos(input_plan.out_of_order);
         let (mut unknown, mut dropped, mut provisional) = (0, 0, 0);
@@ -338,6 +338,7 @@ impl Engine {
         let mut passage = Passage {
             plan,
             origin,
+            is_by_clock: false,
             arrival: batch.arrival,
             series,
             sources,
@@ -355,6 +356,7 @@ impl Engine {
                 unknown += 1;
                 continue;
             };
+            passage.is_by_clock = reading.clock == ClockState::Unsynced;
             let stamped;
             let reading = match reading.clock {
                 ClockState::Synced => reading,

@@ -42,7 +42,7 @@ impl Moment<'_> {
 impl Scope for Moment<'_> {
     fn newest(&self, binding: usize) -> Option<&Sample> {
         match self.is_newest {
-            true => self.side(binding)?.newest.newest.as_ref().filter(|sample| self.is_near(sample.time)),
+            true => self.side(binding)?.newest.newest().filter(|sample| self.is_near(sample.time)),
             false => self.point(binding).map(|point| &point.sample),
         }
     }
@@ -50,7 +50,7 @@ impl Scope for Moment<'_> {
     fn previous(&self, binding: usize) -> Option<&Sample> {
         if self.is_newest {
             self.newest(binding)?;
-            return self.side(binding)?.newest.previous.as_ref();
+            return self.side(binding)?.newest.previous();
         }
         let (side, place) = self.place(binding)?;
         side.samples.get(place.checked_sub(1)?).map(|point| &point.sample)

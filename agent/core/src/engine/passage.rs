@@ -8,7 +8,7 @@ use super::WindowAccount;
 use super::derived::Derived;
 use super::ledger::ReportAccount;
 use super::report::Reports;
-use super::rule::Rules;
+use super::rule::{Rules, Seen, Stamp};
 use super::series::{Route, SeriesTable};
 use super::watermark::Source;
 use super::window::Windows;
@@ -22,6 +22,8 @@ use crate::time::Timestamp;
 pub(super) struct Passage<'a> {
     pub(super) plan: &'a Plan,
     pub(super) origin: Origin,
+    /// Whether the reading that is on its way got its time from the agent's clock.
+    pub(super) is_by_clock: bool,
     /// When it arrived, by the wall clock.
     pub(super) arrival: Timestamp,
     pub(super) series: &'a SeriesTable,
@@ -41,6 +43,8 @@ pub(super) struct Passage<'a> {
 pub(super) enum Origin {
     /// An input brought it.
     Input,
+    /// An input brought it, and it waited for the clock: rules have seen it on its arrival.
+    Clock,
     /// It was derived from readings: rules have seen it on their arrival.
     Readings,
     /// It was derived from aggregates.
@@ -102,12 +106,12 @@ impl Passage<'_> {
     /// newest values, and not when it is computed.
     #[inline]
     pub(super) fn show_to_rules(&mut self, reading: &Reading, route: &Route, out: &mut Vec<Emitted>) {
-        if self.origin == Origin::Readings {
+        if matches!(self.origin, Origin::Clock | Origin::Readings) {
             return;
         }
         if let Some(place) = route.recent {
-            let sample = Sample { time: reading.time, value: reading.sound_value() };
-            self.rules.observe(self.plan, place, self.arrival, reading.time, sample, out);
+            let (stamp, seen) = self.seen(reading);
+            self.rules.observe(self.plan, place, self.arrival, stamp, seen, out);
         }
         if let Some(place) = route.joined.filter(|_| self.derived.is_watched()) {
             self.show_derived(place, reading, out);
@@ -116,13 +120,19 @@ impl Passage<'_> {
 
     #[cold]
     fn show_derived(&mut self, place: u32, reading: &Reading, out: &mut Vec<Emitted>) {
-        let sample = Sample { time: reading.time, value: reading.sound_value() };
+        let (stamp, seen) = self.seen(reading);
         let Self { plan, arrival, series: table, rules, .. } = self;
-        self.derived.observe(plan, table, place, sample, |series, sample| {
+        self.derived.observe(plan, table, place, seen, |series, seen| {
             if let Some(place) = table.routes.get(series.index()).and_then(|route| route.recent) {
-                rules.observe(plan, place, *arrival, reading.time, sample, out);
+                rules.observe(plan, place, *arrival, stamp, seen, out);
             }
         });
+    }
+
+    fn seen(&self, reading: &Reading) -> (Stamp, Seen) {
+        let (time, is_by_clock) = (reading.time, self.is_by_clock);
+        let sample = Sample { time, value: reading.sound_value() };
+        (Stamp { time, is_by_clock }, Seen { sample, is_by_clock })
     }
 }
 
@@ -138,7 +148,7 @@ fn hear(
 ) {
     let before = source.watermark;
     source.observe(time, out_of_order);
-    source.heard = Some(arrival);
+    source.heard = source.heard.max(Some(arrival));
     source.is_idle = false;
     if source.watermark > before {
         derived.touch(place);

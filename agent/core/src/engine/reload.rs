@@ -43,7 +43,7 @@ impl Engine {
     /// drivers of the old plan still have under way must not be handed over afterwards, as inputs may have other numbers.
     pub fn reload(&mut self, now: Timestamp, plan: Arc<Plan>, out: &mut Vec<Emitted>) {
         self.windows.merge_all(0..self.windows.slots.len());
-        self.give_up_removed(now, &plan, out);
+        self.give_up_removed(&plan, out);
         self.end_homeless(&plan, out);
         let old = Arc::clone(&self.plan);
         self.rules.clear_removed(&old, now, |rule, instance| still_has(&self.series, &old, &plan, rule, instance), out);

@@ -26,7 +26,7 @@ use crate::time::Timestamp;
 const MAGIC: [u8; 4] = *b"RTES";
 
 /// The version of the snapshot's body; changes whenever what is saved does.
-pub const SNAPSHOT_VERSION: u16 = 2;
+pub const SNAPSHOT_VERSION: u16 = 3;
 
 const HEADER_BYTES: usize = 10;
 

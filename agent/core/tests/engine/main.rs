@@ -15,4 +15,5 @@ mod reference;
 mod reload;
 mod restart;
 mod rules;
+mod steps;
 mod windows;

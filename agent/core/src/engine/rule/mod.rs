@@ -24,11 +24,25 @@ use crate::time::Timestamp;
 
 pub(super) use standing::Standing;
 
+/// A time of an event. One that a reading got from the agent's clock when it arrived is as right as that was, and moves when it is set.
+#[derive(Clone, Copy, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
+pub(super) struct Stamp {
+    pub(super) time: Timestamp,
+    pub(super) is_by_clock: bool,
+}
+
+/// A sample, and whether its time is by the agent's clock.
+#[derive(Clone, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
+pub(super) struct Seen {
+    pub(super) sample: Sample,
+    pub(super) is_by_clock: bool,
+}
+
 /// The newest two samples of a series that a rule looks at.
 #[derive(Clone, Debug, Default, PartialEq, serde::Serialize, serde::Deserialize)]
 pub(super) struct Recent {
-    pub(super) newest: Option<Sample>,
-    pub(super) previous: Option<Sample>,
+    pub(super) newest: Option<Seen>,
+    pub(super) previous: Option<Seen>,
     /// When a reading of it last arrived, good or bad, old or new.
     pub(super) heard: Option<Timestamp>,
 }
@@ -62,7 +76,7 @@ pub(super) struct Instance {
 }
 
 /// All rules.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Rules {
     pub(super) instances: Vec<Instance>,
     watched: Vec<Watched>,
@@ -72,9 +86,9 @@ pub(super) struct Rules {
     wanted: BTreeMap<Arc<str>, Vec<(u32, usize)>>,
     /// Series that came to be watched since [`Rules::newly_watched`] was last asked.
     fresh: Vec<(u32, SeriesId)>,
-    /// Instances whose values changed at `pending_time`.
+    /// Instances whose values changed at `pending_stamp`.
     pending: Vec<u32>,
-    pending_time: Timestamp,
+    pending_stamp: Stamp,
     /// When which instance is to be looked at. It may be sooner than anything is due: an absence is put off by each reading, and that
     /// only counts when its time has come.
     timers: BTreeSet<(Timestamp, u32)>,
@@ -96,38 +110,50 @@ impl InstanceScope<'_> {
 
 impl Scope for InstanceScope<'_> {
     fn newest(&self, binding: usize) -> Option<&Sample> {
-        self.recent(binding)?.newest.as_ref()
+        self.recent(binding)?.newest()
     }
 
     fn previous(&self, binding: usize) -> Option<&Sample> {
-        self.recent(binding)?.previous.as_ref()
+        self.recent(binding)?.previous()
     }
 }
 
 impl Recent {
-    /// What was seen at one time was of another.
-    pub(super) fn retime(&mut self, seen: Timestamp, time: Timestamp) {
+    pub(super) fn newest(&self) -> Option<&Sample> {
+        self.newest.as_ref().map(|seen| &seen.sample)
+    }
+
+    pub(super) fn previous(&self) -> Option<&Sample> {
+        self.previous.as_ref().map(|seen| &seen.sample)
+    }
+
+    /// Changes what was noted by the agent's clock to what another would have shown.
+    pub(super) fn set_clock(&mut self, shown: &dyn Fn(Timestamp) -> Timestamp) {
+        self.heard = self.heard.map(shown);
         let Self { newest, previous, .. } = self;
-        for sample in [newest, previous].into_iter().flatten().filter(|sample| sample.time == seen) {
-            sample.time = time;
+        for seen in [newest, previous].into_iter().flatten().filter(|seen| seen.is_by_clock) {
+            seen.sample.time = shown(seen.sample.time);
         }
+        let newest = self.newest().map(|newest| newest.time);
+        self.previous.take_if(|previous| Some(previous.sample.time) >= newest);
     }
 
     /// Takes a sample, and says whether it is the newest now. One of the same time replaces it: a source that corrects itself.
-    pub(super) fn observe(&mut self, sample: Sample) -> bool {
+    pub(super) fn observe(&mut self, seen: Seen) -> bool {
+        let time = seen.sample.time;
         match &mut self.newest {
-            Some(newest) if sample.time < newest.time => {
-                if self.previous.as_ref().is_none_or(|previous| sample.time >= previous.time) {
-                    self.previous = Some(sample);
+            Some(newest) if time < newest.sample.time => {
+                if self.previous().is_none_or(|previous| time >= previous.time) {
+                    self.previous = Some(seen);
                 }
                 false
             }
-            Some(newest) if sample.time == newest.time => {
-                *newest = sample;
+            Some(newest) if time == newest.sample.time => {
+                *newest = seen;
                 true
             }
             newest => {
-                let before = newest.replace(sample);
+                let before = newest.replace(seen);
                 if before.is_some() {
                     self.previous = before;
                 }
@@ -140,7 +166,17 @@ impl Recent {
 impl Rules {
     /// The rules of a plan, before any series is known.
     pub(super) fn new(plan: &Plan) -> Self {
-        let mut rules = Self { pending_time: Timestamp::MIN, ..Self::default() };
+        let mut rules = Self {
+            instances: Vec::new(),
+            watched: Vec::new(),
+            places: BTreeMap::new(),
+            wanted: BTreeMap::new(),
+            fresh: Vec::new(),
+            pending: Vec::new(),
+            pending_stamp: Stamp { time: Timestamp::MIN, is_by_clock: false },
+            timers: BTreeSet::new(),
+            unarmed: Vec::new(),
+        };
         for (i, rule) in plan.rules.iter().enumerate() {
             match &rule.condition {
                 Condition::Absent { select, .. } => {
@@ -280,24 +316,24 @@ impl Rules {
         }
     }
 
-    /// A sample of a watched series arrives with a reading of this `time`. What earlier times of the batch changed is evaluated first.
+    /// A sample of a watched series arrives with a reading of this stamp. What earlier times of the batch changed is evaluated first.
     pub(super) fn observe(
         &mut self,
         plan: &Plan,
         place: u32,
         arrival: Timestamp,
-        time: Timestamp,
-        sample: Sample,
+        stamp: Stamp,
+        seen: Seen,
         out: &mut Vec<Emitted>,
     ) {
-        if time != self.pending_time {
+        if stamp != self.pending_stamp {
             self.evaluate(plan, arrival, out);
-            self.pending_time = time;
+            self.pending_stamp = stamp;
         }
         let Some(watched) = self.watched.get_mut(place as usize) else { return };
         watched.recent.heard = watched.recent.heard.max(Some(arrival));
         let is_missed = !watched.missed.is_empty();
-        if watched.recent.observe(sample) {
+        if watched.recent.observe(seen) {
             for &instance in &watched.instances {
                 if let Some(entry) = self.instances.get_mut(instance as usize)
                     && !entry.is_pending
@@ -310,12 +346,6 @@ impl Rules {
         if is_missed {
             self.end_absence(plan, place, out);
         }
-    }
-
-    /// A sample of a watched series that was seen at one time was of another.
-    pub(super) fn retime(&mut self, place: u32, seen: Timestamp, time: Timestamp) {
-        let Some(watched) = self.watched.get_mut(place as usize) else { return };
-        watched.recent.retime(seen, time);
     }
 
     /// The alerts that are raised, as rule and instance.

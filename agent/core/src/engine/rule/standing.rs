@@ -3,14 +3,17 @@
 //! - A condition that must hold `for` a span of event time raises with the reading that shows it so long after the first, or on the wall
 //!   clock when so much time has passed since that first one arrived, whichever comes sooner.
 //! - An absence is counted on the wall clock from the last arrival of a reading, good or bad; for a series that was not heard since the
-//!   rule began, or since the process started, from that.
+//!   rule began, or since the process started or the machine woke, from that.
 //! - A raised alert is repeated on the wall clock, at most once in its span.
+//!
+//! The wall clock is that of the engine, which nobody sets. When it comes to be another ([`Rules::set_clock`]) all that was noted by it, or
+//! stamped by it, moves along.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use super::report::report;
-use super::{Instance, InstanceScope, Recent, Rules};
+use super::{Instance, InstanceScope, Recent, Rules, Stamp};
 use crate::plan::{Condition, Plan, RulePlan, StreamId};
 use crate::reading::SeriesId;
 use crate::record::{AlertState, Emitted, Record};
@@ -21,7 +24,7 @@ use crate::time::Timestamp;
 pub(in crate::engine) struct Standing {
     pub(in crate::engine) is_raised: bool,
     /// The event time since which the condition holds, while it has not held for long enough.
-    since: Option<Timestamp>,
+    since: Option<Stamp>,
     /// From when on the wall clock counts: when `since` arrived, or for an absence when its rule, or the process, began.
     /// [`Timestamp::MIN`] before that is known, [`Timestamp::MAX`] once the clock has said all that it can.
     armed: Timestamp,
@@ -75,8 +78,8 @@ impl Rules {
     }
 
     fn evaluate_instance(&mut self, plan: &Plan, place: u32, arrival: Timestamp, out: &mut Vec<Emitted>) {
-        let Self { instances, watched, pending_time, .. } = self;
-        let time = *pending_time;
+        let Self { instances, watched, pending_stamp, .. } = self;
+        let stamp @ Stamp { time, .. } = *pending_stamp;
         let Some(instance) = instances.get_mut(place as usize) else { return };
         instance.is_pending = false;
         let Some(rule) = plan.rules.get(usize::from(instance.rule)) else { return };
@@ -93,10 +96,10 @@ impl Rules {
             match when.holds(&scope) {
                 Some(true) => {
                     if standing.since.is_none() {
-                        (standing.since, standing.armed) = (Some(time), arrival);
+                        (standing.since, standing.armed) = (Some(stamp), arrival);
                     }
-                    let since = standing.since.unwrap_or(time);
-                    (time >= since.saturating_add(*hold)).then_some(AlertState::Raised)
+                    let since = standing.since.unwrap_or(stamp);
+                    (time >= since.time.saturating_add(*hold)).then_some(AlertState::Raised)
                 }
                 Some(false) => {
                     standing.since = None;
@@ -116,7 +119,7 @@ impl Rules {
     /// A series was heard that instances missed.
     pub(super) fn end_absence(&mut self, plan: &Plan, place: u32, out: &mut Vec<Emitted>) {
         let Some(watched) = self.watched.get_mut(place as usize) else { return };
-        let time = self.pending_time;
+        let time = self.pending_stamp.time;
         let mut missed = std::mem::take(&mut watched.missed);
         missed.sort_unstable();
         for place in missed {
@@ -163,7 +166,7 @@ impl Rules {
                 // A value that is missing by now says neither; the next reading does.
                 instance.standing.armed = Timestamp::MAX;
                 if when.holds(&scope) == Some(true) {
-                    let time = instance.standing.since.map_or(now, |since| since.saturating_add(*hold));
+                    let time = instance.standing.since.map_or(now, |since| since.time.saturating_add(*hold));
                     self.tell(plan, place, AlertState::Raised, time, now, out);
                 }
             }
@@ -223,26 +226,28 @@ impl Rules {
         }
     }
 
-    /// The process starts: nobody listened for a while, so that every absence is counted from now on.
+    /// Nobody listened for a while, so that every absence is counted from now on.
     pub(in crate::engine) fn start(&mut self, plan: &Plan, now: Timestamp) {
         for instance in self.instances.iter_mut().filter(|instance| instance.is_absence && !instance.is_mute) {
             instance.standing.armed = now;
         }
-        self.set_clock(plan, |at| at.min(now));
+        self.set_clock(plan, &|at| at.min(now));
     }
 
-    /// Changes what was noted by the wall clock to what another clock would have shown.
-    pub(in crate::engine) fn set_clock(&mut self, plan: &Plan, shown: impl Fn(Timestamp) -> Timestamp) {
-        for Standing { armed, reported, .. } in self.instances.iter_mut().map(|instance| &mut instance.standing) {
+    /// Changes what was noted by the agent's clock to what another would have shown, so that no interval is longer or shorter for that.
+    pub(in crate::engine) fn set_clock(&mut self, plan: &Plan, shown: &dyn Fn(Timestamp) -> Timestamp) {
+        for Standing { since, armed, reported, .. } in self.instances.iter_mut().map(|instance| &mut instance.standing)
+        {
+            if let Some(since) = since.as_mut().filter(|since| since.is_by_clock) {
+                since.time = shown(since.time);
+            }
             for at in [armed, reported] {
                 if *at > Timestamp::MIN && *at < Timestamp::MAX {
                     *at = shown(*at);
                 }
             }
         }
-        for heard in self.watched.iter_mut().filter_map(|watched| watched.recent.heard.as_mut()) {
-            *heard = shown(*heard);
-        }
+        self.watched.iter_mut().for_each(|watched| watched.recent.set_clock(shown));
         self.set_timers(plan);
     }
 
