@@ -120,9 +120,10 @@ impl Last {
 
     /// Whether a reading says something new beside this one.
     fn differs(&self, reading: &Reading, plan: &ReportPlan) -> bool {
-        let age = reading.time.as_nanos().saturating_sub(self.time.as_nanos());
+        // Either way: a clock that was set back would keep a series that does not change silent until it has caught up.
+        let between = reading.time.as_nanos().abs_diff(self.time.as_nanos());
         state(reading) != self.state
-            || plan.heartbeat.is_some_and(|heartbeat| age >= nanos(heartbeat))
+            || plan.heartbeat.is_some_and(|heartbeat| between >= nanos(heartbeat).unsigned_abs())
             || is_beyond(plan.deadband, &self.value, &reading.value)
     }
 }

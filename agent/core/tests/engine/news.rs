@@ -48,8 +48,11 @@ fn only_another_value_is_a_change() {
 
 #[test]
 fn a_heartbeat_is_the_first_reading_after_it() {
-    let steady = [(0, 1.0), (5, 1.0), (9, 1.0), (10, 1.0), (11, 1.0), (31, 1.0), (20, 1.0)];
+    let steady = [(0, 1.0), (5, 1.0), (9, 1.0), (10, 1.0), (11, 1.0), (31, 1.0), (25, 1.0)];
     assert_eq!(news(Deadband::Any, 10, &steady).len(), 3);
+    // A clock that is set back a year silences nothing for a year.
+    let set_back = [(31_557_600, 1.0), (1, 1.0), (10, 1.0), (11, 1.0)];
+    assert_eq!(news(Deadband::Any, 10, &set_back).len(), 3);
     // No record comes by time alone.
     let mut engine = engine(Deadband::Any, 10);
     take(&mut engine, &[(0, 0, 1.0)]);
