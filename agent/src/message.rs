@@ -18,7 +18,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::stage::Kept;
 pub use crate::store::StoreError;
-pub use rtlive_core::uplink::FrameId;
+pub use rtlive_core::uplink::{FrameId, Wanted};
 pub use rtlive_drivers::outlet::Delivery;
 
 /// How many requests may wait for the store: a commit, a take, a few acknowledgements, a status. More would only hide that it is slow.
@@ -203,14 +203,9 @@ pub struct StreamAccount {
 pub enum StoreRequest {
     /// Make an instant durable. From the engine only, one at a time.
     Commit(Box<Commit>, oneshot::Sender<Result<Committed, StoreError>>),
-    /// The next frame to send, the highest priority first; each frame is given out once until [`StoreRequest::Return`] or
-    /// [`StoreRequest::Requeue`].
-    Take {
-        /// Streams, by name, whose frames are not wanted now: the broker refuses them.
-        except: Arc<[Arc<str>]>,
-        /// The answer; `None` when there is nothing to give out.
-        reply: oneshot::Sender<Option<StoredFrame>>,
-    },
+    /// The next frame to send of those that are wanted, the highest priority first; `None` when there is nothing to give out. Each frame is given out
+    /// once until [`StoreRequest::Return`] or [`StoreRequest::Requeue`].
+    Take(Wanted, oneshot::Sender<Option<StoredFrame>>),
     /// These frames were given out and not delivered, and are to be given out again, in order.
     Return(Vec<FrameId>),
     /// These frames were delivered; they are deleted with the next commit, which comes within a second.
@@ -253,8 +248,8 @@ impl StoreHandle {
     ///
     /// # Errors
     /// The store has stopped.
-    pub async fn take(&self, except: Arc<[Arc<str>]>) -> Result<Option<StoredFrame>, StoreError> {
-        self.ask(|reply| StoreRequest::Take { except, reply }).await
+    pub async fn take(&self, wanted: Wanted) -> Result<Option<StoredFrame>, StoreError> {
+        self.ask(|reply| StoreRequest::Take(wanted, reply)).await
     }
 
     /// See [`StoreRequest::Kept`].

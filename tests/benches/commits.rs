@@ -15,7 +15,7 @@ use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::time::Duration;
 
-use rtlive::message::{Bounds, LinkHint};
+use rtlive::message::{Bounds, LinkHint, Wanted};
 use rtlive::recovery;
 use rtlive::store::{Boot, Keeper, Options};
 use rtlive_core::event::{Batch, Declared, Event};
@@ -220,7 +220,7 @@ fn store(folder: &Path, load: Load, is_delivered: bool) {
         let commit = stage.cut(at(second), wants_snapshot).unwrap();
         wants_snapshot = store.commit(commit).unwrap().wants_snapshot;
         stage.committed();
-        while is_delivered && let Some(frame) = store.take(&[]).unwrap() {
+        while is_delivered && let Some(frame) = store.take(&Wanted::default()).unwrap() {
             store.acknowledge(&[frame.id]);
         }
     }

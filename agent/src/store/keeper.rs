@@ -20,7 +20,7 @@ use rtlive_drivers::input::told;
 use super::lock::Lock;
 use super::seal::Sealed;
 use super::{Boot, Look, Options, Recovered, Store, StoreError, reserve};
-use crate::message::{Bounds, Commit, Committed, FrameId, LinkHint, MemoryStatus, Snapshot, StoreStatus};
+use crate::message::{Bounds, Commit, Committed, FrameId, LinkHint, MemoryStatus, Snapshot, StoreStatus, Wanted};
 use crate::recovery;
 use crate::stage::Kept;
 
@@ -173,8 +173,8 @@ impl Keeper {
     ///
     /// # Errors
     /// As [`Keeper::commit`].
-    pub fn look_for(&mut self, except: &[Arc<str>]) -> Result<Look, StoreError> {
-        match self.store.look_for(except) {
+    pub fn look_for(&mut self, wanted: &Wanted) -> Result<Look, StoreError> {
+        match self.store.look_for(wanted) {
             Err(error) => self.or_fail_over(Err(error)).map(|()| Look::Unfinished),
             look => look,
         }
@@ -184,9 +184,9 @@ impl Keeper {
     ///
     /// # Errors
     /// As [`Keeper::commit`].
-    pub fn take(&mut self, except: &[Arc<str>]) -> Result<Option<crate::message::StoredFrame>, StoreError> {
+    pub fn take(&mut self, wanted: &Wanted) -> Result<Option<crate::message::StoredFrame>, StoreError> {
         loop {
-            match self.look_for(except)? {
+            match self.look_for(wanted)? {
                 Look::Frame(frame) => return Ok(Some(frame)),
                 Look::Nothing => return Ok(None),
                 Look::Unfinished => {}

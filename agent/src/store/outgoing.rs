@@ -14,7 +14,7 @@ use super::file;
 use super::frames::Found;
 use super::seal::Sealed;
 use super::{Store, StoreError};
-use crate::message::{FrameId, StoredFrame};
+use crate::message::{FrameId, StoredFrame, Wanted};
 
 /// How many frames are looked at in one go: a few milliseconds, in which a commit has to wait.
 const LOOKED_AT_MAX: usize = 256;
@@ -83,8 +83,9 @@ impl Store {
     /// # Errors
     /// What SQLite said.
     pub fn take(&mut self, except: &[Arc<str>]) -> Result<Option<StoredFrame>, StoreError> {
+        let wanted = Wanted { except: except.into(), ..Wanted::default() };
         loop {
-            match self.look_for(except)? {
+            match self.look_for(&wanted)? {
                 Look::Frame(frame) => return Ok(Some(frame)),
                 Look::Nothing => return Ok(None),
                 Look::Unfinished => {}
@@ -92,14 +93,14 @@ impl Store {
         }
     }
 
-    /// As [`Store::take`], within a bound of time.
+    /// As [`Store::take`], of the frames that are wanted, within a bound of time.
     ///
     /// # Errors
     /// As [`Store::take`].
-    pub fn look_for(&mut self, except: &[Arc<str>]) -> Result<Look, StoreError> {
+    pub fn look_for(&mut self, wanted: &Wanted) -> Result<Look, StoreError> {
         let mut left = LOOKED_AT_MAX;
-        for priority in [Priority::Alert, Priority::Live, Priority::Bulk] {
-            while let Some(found) = self.coarsest_wanted(priority, except, &mut left)? {
+        for priority in file::PRIORITIES.into_iter().filter(|&priority| wanted.takes(priority)) {
+            while let Some(found) = self.coarsest_wanted(priority, &wanted.except, &mut left)? {
                 match found {
                     Found::Whole(frame, sealed) => {
                         self.given.insert(frame.id, sealed);

@@ -72,8 +72,8 @@ async fn serve(
                     return Err(error);
                 }
             }
-            Some(StoreRequest::Take { except, reply }) => {
-                let (frame, unfinished) = match store.look_for(&except)? {
+            Some(StoreRequest::Take(wanted, reply)) => {
+                let (frame, unfinished) = match store.look_for(&wanted)? {
                     Look::Frame(frame) => (Some(frame), false),
                     Look::Nothing => (None, false),
                     Look::Unfinished => (None, true),

@@ -10,6 +10,7 @@ use rtlive_config::uplink::UplinkConfig;
 use rtlive_core::plan::Plan;
 use rtlive_core::time::Timestamp;
 use rtlive_core::uplink::sender::STABLE_AFTER;
+use rtlive_core::uplink::wire::Wire;
 use rtlive_core::uplink::{
     Action, Event, Farewell, FrameId, Loss, Now, Parcel, Refused, Sender, State, Token, Verdict,
 };
@@ -108,6 +109,7 @@ impl Task {
         let tls = TlsFiles { ca: tls.ca, identity };
         let status_topic = status::topic(&plan);
         let peer = Peer { broker, client_id, login, protocol, keep_alive, tls, clock: clock.clone(), status_topic };
+        let wire = Wire { tls: peer.broker.tls };
         Self {
             peer,
             topics: Topics::new(plan.clone(), topic),
@@ -115,7 +117,7 @@ impl Task {
             store,
             clock,
             health,
-            sender: Sender::new(random()),
+            sender: Sender::new(random(), wire),
             started: Instant::now(),
             link: Link::Closed,
             v311_until: None,
@@ -268,10 +270,10 @@ impl Task {
     async fn carry_out(&mut self, action: Action) -> Result<(), StoreError> {
         match action {
             Action::Connect => self.open_link(),
-            Action::Take { except } => {
+            Action::Take(wanted) => {
                 // In this order, so that the store never gives out what was delivered.
                 self.tell_delivered().await?;
-                let event = match self.store.take(except).await? {
+                let event = match self.store.take(wanted).await? {
                     Some(frame) => {
                         self.frame_bytes.insert(frame.id, frame.bytes.len());
                         Event::Offered(Parcel {

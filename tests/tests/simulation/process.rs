@@ -11,6 +11,7 @@ use rtlive_core::engine::Engine;
 use rtlive_core::plan::Plan;
 use rtlive_core::time::Timestamp;
 use rtlive_core::uplink::sender::STOP_WITHIN;
+use rtlive_core::uplink::wire::Wire;
 use rtlive_core::uplink::{Action, Event as Heard, Limits, Loss, Now, Parcel, Sender};
 
 use crate::inputs::Driver;
@@ -99,7 +100,7 @@ impl World {
         };
         let silent_since = INPUTS.iter().enumerate().map(|(place, (_, _, again))| silent(place, *again)).collect();
         let commit_every = *self.random.pick(&[200, 1_000, 3_000]) * MS;
-        let sender = Sender::new(self.random.next());
+        let sender = Sender::new(self.random.next(), Wire { tls: true });
         self.process = Some(Process {
             store,
             stage,
@@ -440,10 +441,10 @@ impl World {
                 let takes = if self.link.weather == Weather::Silent { 10_000 * MS } else { 2 * self.link.latency() };
                 self.at(self.now + takes, Event::Opened { process: process_number, succeeds });
             }
-            Action::Take { except } => {
+            Action::Take(wanted) => {
                 self.tell_delivered()?;
                 let Some(process) = &mut self.process else { return Ok(()) };
-                let taken = process.store.take(&except).map_err(|error| format!("take: {error}"))?;
+                let taken = process.store.take(&wanted).map_err(|error| format!("take: {error}"))?;
                 let heard = match taken {
                     Some(frame) => Heard::Offered(Parcel {
                         id: frame.id,

@@ -4,7 +4,10 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::estimate::{Departure, Estimate};
+use super::wire::Wire;
 use super::{FrameId, Parcel, Publication, Token};
+use crate::message::{HEADER_BYTES_MAX, PART_BYTES_MIN};
 use crate::plan::Priority;
 
 /// The place of a frame in the order of sending: its priority, then the order in which frames were offered.
@@ -28,6 +31,15 @@ struct Held {
 struct Sent {
     place: Place,
     bytes: usize,
+    departure: Departure,
+}
+
+/// The message that goes next.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Next {
+    pub(super) priority: Priority,
+    /// What it takes of the link.
+    pub(super) link_bytes: u64,
 }
 
 /// What an acknowledgement came to.
@@ -41,9 +53,11 @@ pub(super) enum Settled {
     Refused(FrameId, Arc<str>),
 }
 
-/// The account of what is on its way.
+/// The account of what is on its way, and what it tells of the link.
 #[derive(Debug, Default)]
 pub(super) struct Flight {
+    wire: Wire,
+    pub(super) estimate: Estimate,
     frames: BTreeMap<Place, Held>,
     sent: BTreeMap<Token, Sent>,
     unsent_bytes: usize,
@@ -55,6 +69,11 @@ pub(super) struct Flight {
 }
 
 impl Flight {
+    /// Nothing is on its way.
+    pub(super) fn over(wire: Wire) -> Self {
+        Self { wire, ..Self::default() }
+    }
+
     /// Takes a frame in, as the messages that it becomes.
     pub(super) fn hold(&mut self, parcel: Parcel, messages: Vec<Vec<u8>>) {
         self.last_order += 1;
@@ -64,9 +83,11 @@ impl Flight {
         self.frames.insert((priority, self.last_order), held);
     }
 
-    /// The size of the message that goes next.
-    pub(super) fn next_bytes(&self) -> Option<usize> {
-        self.frames.values().find_map(|held| held.unsent.front()).map(Vec::len)
+    /// The message that goes next.
+    pub(super) fn next(&self) -> Option<Next> {
+        let (&(priority, _), held) = self.frames.iter().find(|(_, held)| !held.unsent.is_empty())?;
+        let cost = self.wire.publish(held.topic.len(), held.unsent.front()?.len());
+        Some(Next { priority, link_bytes: cost.up })
     }
 
     /// Sends the next message.
@@ -82,14 +103,17 @@ impl Flight {
         }
         self.unsent_bytes -= payload.len();
         self.sent_bytes += payload.len();
-        self.sent.insert(token, Sent { place, bytes: payload.len() });
+        let link_bytes = self.wire.publish(held.topic.len(), payload.len()).up;
+        let departure = self.estimate.depart(link_bytes, now);
+        self.sent.insert(token, Sent { place, bytes: payload.len(), departure });
         Some(Publication { token, frame: held.id, topic: held.topic.clone(), payload })
     }
 
     /// Takes an acknowledgement in.
     pub(super) fn settle(&mut self, token: Token, taken: bool, now: Duration) -> Settled {
-        let Some(Sent { place, bytes }) = self.sent.remove(&token) else { return Settled::Open };
+        let Some(Sent { place, bytes, departure }) = self.sent.remove(&token) else { return Settled::Open };
         self.sent_bytes -= bytes;
+        self.estimate.arrive(&departure, now);
         self.progress_at = now;
         // The frame may be gone: another message of it was refused.
         let Some(held) = self.frames.get_mut(&place) else { return Settled::Open };
@@ -112,13 +136,14 @@ impl Flight {
         places.into_iter().filter_map(|place| self.remove(place)).map(|held| held.id).collect()
     }
 
-    /// Forgets all; whether there was a frame.
+    /// Forgets all that belongs to a connection; whether there was a frame.
     pub(super) fn clear(&mut self) -> bool {
         let any = !self.frames.is_empty();
         self.frames.clear();
         self.sent.clear();
         self.unsent_bytes = 0;
         self.sent_bytes = 0;
+        self.estimate = Estimate::default();
         any
     }
 
@@ -132,9 +157,15 @@ impl Flight {
         self.sent.len()
     }
 
-    /// The bytes of messages that are sent and not acknowledged.
-    pub(super) fn sent_bytes(&self) -> usize {
-        self.sent_bytes
+    /// Whether everything that was taken is sent.
+    pub(super) fn is_all_sent(&self) -> bool {
+        self.unsent_bytes == 0
+    }
+
+    /// How long the parts of a frame of this topic may be, so that a message does not occupy the link for too long.
+    pub(super) fn part_bytes(&self, topic: &str) -> usize {
+        let around = self.wire.publish(topic.len(), HEADER_BYTES_MAX).up as usize;
+        self.estimate.part_bytes().saturating_sub(around).max(PART_BYTES_MIN)
     }
 
     /// The bytes of all messages that are not acknowledged, sent or not.

@@ -19,11 +19,14 @@
 //!   after any loss of the connection nothing is in flight. Only frames that the broker can never take ([`Sender::set_aside`]) are
 //!   kept out until the connection ends.
 //! - Messages go in the order of their frames' priority, then in the order in which the frames were offered.
-//! - What is in flight stays below the bounds of [`sender`] and of the broker.
+//! - What is unacknowledged stays below what the link holds and one part, by the estimate of [`estimate`], and below the bounds of [`sender`] and of
+//!   the broker. So an alert never waits for long behind what was sent before it.
 
+pub mod estimate;
 mod flight;
 mod refusal;
 pub mod sender;
+pub mod wire;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -124,10 +127,26 @@ pub enum Event {
     FramesAvailable,
     /// The store gave out a frame.
     Offered(Parcel),
-    /// The store has no frame to give out.
+    /// The store has no frame to give out that is wanted.
     NothingOffered,
     /// The program stops: send what is left, say goodbye, within a bound.
     Stop,
+}
+
+/// Which frames are wanted.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Wanted {
+    /// None of these streams, which the broker refused a moment ago.
+    pub except: Arc<[Arc<str>]>,
+    /// Only what goes before frames of this priority: of those there are enough.
+    pub before: Option<Priority>,
+}
+
+impl Wanted {
+    /// Whether frames of a priority are wanted.
+    pub fn takes(&self, priority: Priority) -> bool {
+        self.before.is_none_or(|before| priority < before)
+    }
 }
 
 /// What the sender wants done.
@@ -135,11 +154,8 @@ pub enum Event {
 pub enum Action {
     /// Connect to the broker.
     Connect,
-    /// Ask the store for the next frame of a stream that is not excepted.
-    Take {
-        /// Streams that the broker refused a moment ago.
-        except: Arc<[Arc<str>]>,
-    },
+    /// Ask the store for the next frame.
+    Take(Wanted),
     /// Send a message at QoS 1.
     Publish(Publication),
     /// The store may delete this frame.

@@ -4,20 +4,23 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::estimate::LinkEstimate;
 use super::flight::{Flight, Settled};
 use super::refusal::{Refusals, Refused};
-use super::{Action, Event, Farewell, FrameId, Limits, Loss, Now, Parcel, Token, Verdict};
+use super::wire::Wire;
+use super::{Action, Event, Farewell, FrameId, Limits, Loss, Now, Parcel, Token, Verdict, Wanted};
 use crate::backoff::Backoff;
 use crate::message::{HEADER_BYTES_MAX, PART_BYTES_MIN, split};
+use crate::plan::Priority;
 
 /// How many frames may be on their way: at 100 ms of round trip, 320 frames a second, more than a gateway seals.
 pub const FRAMES_MAX: usize = 32;
 /// How many messages may be unacknowledged, where the broker allows as many. mosquitto allows 20.
 pub const MESSAGES_MAX: u16 = 64;
-/// How many bytes may be taken from the store and not acknowledged; 2.5 MB/s at 100 ms of round trip. One frame may go beyond it,
-/// or a long one could never be sent.
+/// How many bytes may be taken from the store and not acknowledged, however fast the link is; 2.5 MB/s at 100 ms of round trip. One frame may go
+/// beyond it, or a long one could never be sent.
 pub const BYTES_MAX: usize = 256 * 1024;
-/// How long a part of a frame may be; an alert waits behind one part at least.
+/// How long a part of a frame may be, however fast the link is.
 pub const PART_BYTES_MAX: usize = 64 * 1024;
 /// How old a frame's first record may be before the frame is backlog and marked `historical`.
 pub const HISTORICAL_AFTER: Duration = Duration::from_secs(60);
@@ -61,6 +64,16 @@ pub enum State {
     Stopped,
 }
 
+/// Whether a message may be sent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Clearance {
+    Given,
+    /// The link has as much as it holds.
+    LinkIsFull,
+    /// There is none, or something else than the link holds it back.
+    Withheld,
+}
+
 /// Whether the store has frames.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Supply {
@@ -72,6 +85,27 @@ enum Supply {
     Empty,
 }
 
+impl Supply {
+    /// The store answered whoever asked.
+    fn answer(&mut self, has_one: bool) {
+        if let Self::Asked { more } = *self {
+            *self = if has_one || more { Self::Possible } else { Self::Empty };
+        }
+    }
+
+    /// There may be frames that were not there before.
+    fn renew(&mut self) {
+        *self = if let Self::Asked { .. } = self { Self::Asked { more: true } } else { Self::Possible };
+    }
+
+    /// It is worth asking again.
+    fn retry(&mut self) {
+        if *self == Self::Empty {
+            *self = Self::Possible;
+        }
+    }
+}
+
 /// Decides what the uplink does; see the module above for the contract.
 #[derive(Debug)]
 pub struct Sender {
@@ -81,6 +115,8 @@ pub struct Sender {
     refusals: Refusals,
     backoff: Backoff,
     supply: Supply,
+    /// Whether it has frames that go before those that were taken and are not sent.
+    urgent: Supply,
     /// The streams that the store was last asked to leave out.
     excepted: Arc<[Arc<str>]>,
     actions: VecDeque<Action>,
@@ -95,15 +131,16 @@ pub struct Sender {
 }
 
 impl Sender {
-    /// A sender that connects at once. `seed` is different on every device and at every start; see [`Backoff`].
-    pub fn new(seed: u64) -> Self {
+    /// A sender that connects at once, over this. `seed` is different on every device and at every start; see [`Backoff`].
+    pub fn new(seed: u64, wire: Wire) -> Self {
         Self {
             state: State::Waiting { until: Duration::ZERO },
             limits: Limits::NONE,
-            flight: Flight::default(),
+            flight: Flight::over(wire),
             refusals: Refusals::default(),
             backoff: Backoff::new(RECONNECT_WAIT_MIN, RECONNECT_WAIT_MAX, seed),
             supply: Supply::Possible,
+            urgent: Supply::Possible,
             excepted: Arc::default(),
             actions: VecDeque::new(),
             // A sender before this one may have left frames behind.
@@ -123,14 +160,13 @@ impl Sender {
             Event::Disconnected(loss) => self.disconnected(now, loss),
             Event::FramesAvailable => self.ask_again(),
             Event::Offered(parcel) => {
-                self.supply = Supply::Possible;
+                self.supply.answer(true);
+                self.urgent.answer(true);
                 self.offered(now, parcel);
             }
             Event::NothingOffered => {
-                self.supply = match self.supply {
-                    Supply::Asked { more: false } => Supply::Empty,
-                    _ => Supply::Possible,
-                }
+                self.supply.answer(false);
+                self.urgent.answer(false);
             }
             Event::Stop => {
                 // The last commit may have sealed frames that the sender has not heard of yet.
@@ -198,6 +234,11 @@ impl Sender {
         self.flight.bytes()
     }
 
+    /// What is known of the link; `None` without a connection, and before the first acknowledgement.
+    pub fn link(&self) -> Option<LinkEstimate> {
+        self.flight.estimate.shown()
+    }
+
     /// How many frames of this connection are too long for the broker, even in parts. They are offered again at the next one.
     pub fn set_aside(&self) -> u64 {
         self.set_aside
@@ -215,6 +256,7 @@ impl Sender {
         self.state = State::Connected { since: now.steady };
         self.limits = limits;
         self.supply = Supply::Possible;
+        self.urgent = Supply::Possible;
     }
 
     fn disconnected(&mut self, now: Now, loss: Loss) {
@@ -268,17 +310,14 @@ impl Sender {
 
     /// Whatever the store said, or is about to say, there may be more.
     fn ask_again(&mut self) {
-        self.supply = match self.supply {
-            Supply::Asked { .. } => Supply::Asked { more: true },
-            _ => Supply::Possible,
-        };
+        self.supply.renew();
+        self.urgent.renew();
     }
 
     /// What the store said before it had the newest word does not count any more.
     fn retry_supply(&mut self) {
-        if self.supply == Supply::Empty {
-            self.supply = Supply::Possible;
-        }
+        self.supply.retry();
+        self.urgent.retry();
     }
 
     fn offered(&mut self, now: Now, parcel: Parcel) {
@@ -290,7 +329,7 @@ impl Sender {
         let messages = if parcel.json {
             if parcel.bytes.len() > room { Vec::new() } else { vec![parcel.bytes.to_vec()] }
         } else {
-            let part = room.saturating_sub(HEADER_BYTES_MAX).min(PART_BYTES_MAX);
+            let part = room.saturating_sub(HEADER_BYTES_MAX).min(self.flight.part_bytes(&parcel.topic));
             let historical = now.wall.since(parcel.committed_at) > HISTORICAL_AFTER;
             if part < PART_BYTES_MIN { Vec::new() } else { split(&parcel.bytes, historical, part).collect() }
         };
@@ -309,7 +348,8 @@ impl Sender {
             self.disconnected(now, Loss::Broken);
             return Some(Action::Disconnect(Farewell::Stalled));
         }
-        if self.may_send()
+        let clearance = self.may_send(now);
+        if clearance == Clearance::Given
             && let Some(publication) = self.flight.send(now.steady)
         {
             return Some(Action::Publish(publication));
@@ -320,21 +360,50 @@ impl Sender {
         }
         if self.has_room() && self.supply == Supply::Possible {
             self.supply = Supply::Asked { more: false };
-            self.excepted = self.refusals.held(now.steady);
-            return Some(Action::Take { except: self.excepted.clone() });
+            return Some(self.take(now, None));
+        }
+        // What was taken and is not sent may be overtaken. At most one frame of each priority more is out then.
+        if let Some(next) = self.flight.next().filter(|next| next.priority != Priority::Alert)
+            && self.urgent == Supply::Possible
+        {
+            self.urgent = Supply::Asked { more: false };
+            return Some(self.take(now, Some(next.priority)));
+        }
+        if clearance == Clearance::Withheld {
+            self.flight.estimate.note_limit();
         }
         None
     }
 
-    fn may_send(&self) -> bool {
-        let messages = self.flight.messages();
-        let messages_max = usize::from(self.limits.messages_max.clamp(1, MESSAGES_MAX));
-        let fits = |bytes| messages == 0 || self.flight.sent_bytes() + bytes <= BYTES_MAX;
-        messages < messages_max && self.flight.next_bytes().is_some_and(fits)
+    fn take(&mut self, now: Now, before: Option<Priority>) -> Action {
+        self.excepted = self.refusals.held(now.steady);
+        Action::Take(Wanted { except: self.excepted.clone(), before })
     }
 
+    /// Whether the next message may go.
+    fn may_send(&self, now: Now) -> Clearance {
+        let Some(next) = self.flight.next() else { return Clearance::Withheld };
+        let messages = self.flight.messages();
+        if messages >= usize::from(self.limits.messages_max.clamp(1, MESSAGES_MAX)) {
+            return Clearance::Withheld;
+        }
+        let estimate = &self.flight.estimate;
+        let is_alert = next.priority == Priority::Alert;
+        if !is_alert && estimate.wants_quiet(now.steady) {
+            return Clearance::Withheld;
+        }
+        let window = if is_alert { estimate.alert_window_bytes() } else { estimate.window_bytes() };
+        // One message may always go, or a long one could never be sent.
+        let fits = messages == 0 || estimate.in_flight() + next.link_bytes <= window;
+        if fits { Clearance::Given } else { Clearance::LinkIsFull }
+    }
+
+    /// Whether to take another frame: as much as the link takes, and one that is ready when the next acknowledgement comes. What is still in the store
+    /// may yet be overtaken.
     fn has_room(&self) -> bool {
-        self.flight.frames() < FRAMES_MAX && self.flight.bytes() < BYTES_MAX
+        let window = self.flight.estimate.window_bytes() as usize;
+        let wants = self.flight.is_all_sent() || self.flight.bytes() < window;
+        wants && self.flight.frames() < FRAMES_MAX && self.flight.bytes() < BYTES_MAX
     }
 
     /// The hint, where it changed.

@@ -52,7 +52,7 @@ impl Model {
     fn new(parcels: Vec<Parcel>, limits: Limits, seed: u64) -> Self {
         let stored = parcels.into_iter().map(|parcel| ((parcel.priority, parcel.id), parcel)).collect();
         Self {
-            sender: Sender::new(seed),
+            sender: Sender::new(seed, Wire { tls: true }),
             now: Duration::ZERO,
             stored,
             given_out: BTreeSet::new(),
@@ -94,14 +94,16 @@ impl Model {
                 assert!(!self.connected && !self.connecting);
                 self.connecting = true;
             }
-            Action::Take { except } => {
+            Action::Take(wanted) => {
                 assert!(self.connected, "frames are taken for a link");
                 assert!(!self.requeue_due, "a loss is followed by a requeue before the next take");
                 self.takes += 1;
-                let next = self
-                    .stored
-                    .values()
-                    .find(|parcel| !self.given_out.contains(&parcel.id) && !except.contains(&parcel.stream));
+                let is_wanted = |parcel: &&Parcel| {
+                    !self.given_out.contains(&parcel.id)
+                        && !wanted.except.contains(&parcel.stream)
+                        && wanted.takes(parcel.priority)
+                };
+                let next = self.stored.values().find(is_wanted);
                 let event = match next {
                     Some(parcel) => Event::Offered(parcel.clone()),
                     None => Event::NothingOffered,
@@ -298,8 +300,8 @@ fn an_alert_goes_before_the_rest_of_a_long_frame() {
 
 #[test]
 fn a_denied_stream_does_not_hold_up_the_others() {
-    let mut parcels: Vec<Parcel> = (1..200).map(|id| parcel(id, 1, 1000)).collect();
-    parcels.extend((200..300).map(|id| parcel(id, 2, 1000)));
+    let mut parcels: Vec<Parcel> = (1..200).map(|id| parcel(id, 1, 300)).collect();
+    parcels.extend((200..300).map(|id| parcel(id, 2, 300)));
     let mut model = connected(parcels, Limits::NONE);
     for _ in 0..2000 {
         match model.unacknowledged.front() {
@@ -405,7 +407,7 @@ fn a_stop_sends_what_there_is_within_its_bound() {
     }
     assert_eq!((model.sender.state(), model.delivered.len()), (State::Stopped, 99));
 
-    let mut model = connected(vec![parcel(1, 1, 1000)], Limits::NONE);
+    let mut model = connected(vec![parcel(1, 1, 300)], Limits::NONE);
     model.handle(Event::Stop);
     assert!(model.connected);
     model.sleep();
@@ -419,7 +421,7 @@ fn a_stop_sends_what_there_is_within_its_bound() {
 
     // Frames of the last commit, of which the sender was not told before it was told to stop.
     let mut model = connected(Vec::new(), Limits::NONE);
-    model.stored.insert((Priority::Live, FrameId(1)), parcel(1, 1, 1000));
+    model.stored.insert((Priority::Live, FrameId(1)), parcel(1, 1, 300));
     model.handle(Event::Stop);
     model.acknowledge(0, Verdict::Taken);
     assert_eq!((model.sender.state(), model.delivered.len()), (State::Stopped, 1));
@@ -427,28 +429,32 @@ fn a_stop_sends_what_there_is_within_its_bound() {
 
 #[test]
 fn frames_that_wait_for_the_link_are_told_to_the_store() {
-    let mut sender = Sender::new(1);
+    let mut sender = Sender::new(1, Wire { tls: true });
     let at = |ms| Now { steady: Duration::from_millis(ms), wall: Timestamp::EPOCH };
-    let mut hints = Vec::new();
+    let (mut hints, mut sent) = (Vec::new(), Vec::new());
     let mut run = |sender: &mut Sender, now: Now, offers: bool| {
         while let Some(action) = sender.poll(now) {
             match action {
-                Action::Take { .. } if offers => sender.handle(now, Event::Offered(parcel(1, 1, BYTES_MAX))),
-                Action::Take { .. } => sender.handle(now, Event::NothingOffered),
+                Action::Take(wanted) if offers && wanted.takes(Priority::Live) => {
+                    sender.handle(now, Event::Offered(parcel(1, 1, BYTES_MAX)))
+                }
+                Action::Take(_) => sender.handle(now, Event::NothingOffered),
                 Action::Hint { connected, congested } => hints.push((connected, congested)),
+                Action::Publish(publication) => sent.push(publication.token),
                 _ => {}
             }
         }
+        std::mem::take(&mut sent)
     };
     run(&mut sender, at(0), true);
     sender.handle(at(0), Event::Connected(Limits::NONE));
-    run(&mut sender, at(0), true);
+    let mut unacknowledged = run(&mut sender, at(0), true);
     assert_eq!(sender.wake_at(at(0)), Some(CONGESTED_AFTER));
-    run(&mut sender, at(1000), true);
-    for token in 1..=4 {
-        sender.handle(at(1001), Event::Acknowledged { token: Token(token), verdict: Verdict::Taken });
+    unacknowledged.append(&mut run(&mut sender, at(1000), true));
+    while let Some(token) = unacknowledged.pop() {
+        sender.handle(at(1001), Event::Acknowledged { token, verdict: Verdict::Taken });
+        unacknowledged.append(&mut run(&mut sender, at(1001), false));
     }
-    run(&mut sender, at(1001), false);
     sender.handle(at(1002), Event::Disconnected(Loss::Broken));
     run(&mut sender, at(1002), false);
     assert_eq!(hints, [(true, false), (true, true), (true, false), (false, false)]);

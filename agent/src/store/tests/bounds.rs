@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use super::*;
-use crate::message::Bounds;
+use crate::message::{Bounds, Wanted};
 use crate::store::Look;
 
 /// Values that no coding makes small.
@@ -112,7 +112,8 @@ fn a_long_backlog_of_a_stream_that_is_refused_is_passed_over_once() {
     // How many looks, each of which is bounded, find that there is nothing.
     let looks = |store: &mut Store| {
         let mut count = 1;
-        while !matches!(store.look_for(&refused).unwrap(), Look::Nothing) {
+        let wanted = Wanted { except: refused.clone().into(), ..Wanted::default() };
+        while !matches!(store.look_for(&wanted).unwrap(), Look::Nothing) {
             count += 1;
         }
         count

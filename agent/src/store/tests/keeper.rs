@@ -8,7 +8,7 @@ use rtlive_core::record::Epoch;
 use rtlive_drivers::outlet::Delivery;
 
 use super::*;
-use crate::message::FrameId;
+use crate::message::{FrameId, Wanted};
 use crate::recovery;
 use crate::stage::Stage;
 use crate::store::{Fault, Faults, Keeper, RETRY_EVERY};
@@ -157,7 +157,7 @@ impl Rig {
     /// The centre hears what there is; what it heard last is acknowledged only then.
     fn send(&mut self) {
         self.keeper.acknowledge(&std::mem::take(&mut self.flying));
-        while let Some(frame) = self.keeper.take(&[]).unwrap() {
+        while let Some(frame) = self.keeper.take(&Wanted::default()).unwrap() {
             assert!(!self.flying.contains(&frame.id), "a frame is given out twice");
             self.flying.push(frame.id);
             let (first, records, _) = contents(&frame);

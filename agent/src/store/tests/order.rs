@@ -3,7 +3,7 @@
 use rtlive_core::plan::Order;
 
 use super::*;
-use crate::message::FrameId;
+use crate::message::{FrameId, Wanted};
 use crate::store::Look;
 
 /// The plan, with other orders of the stream `live`.
@@ -82,7 +82,10 @@ fn a_long_backlog_between_is_looked_through_within_bounds() {
     assert_eq!(newest, (110..150).collect::<Vec<_>>());
     let rest: Vec<_> = std::iter::from_fn(|| live(&mut store)).map(|(_, value)| value).collect();
     assert_eq!(rest, (10..50).rev().chain((1..6).rev()).collect::<Vec<_>>());
-    assert!(matches!(store.look_for(&["bulk".into()]).unwrap(), Look::Nothing));
+    assert!(matches!(
+        store.look_for(&Wanted { except: ["bulk".into()].into(), ..Wanted::default() }).unwrap(),
+        Look::Nothing
+    ));
 }
 
 #[test]

@@ -1,0 +1,157 @@
+//! The sender over model links: slow, far away, unsteady.
+
+mod world;
+
+use std::time::Duration;
+
+use proptest::prelude::*;
+use rtlive_core::plan::Priority;
+
+use world::{Path, Waited, World};
+
+/// The longest part.
+const PART: Duration = Duration::from_millis(500);
+const FRAME_BYTES: usize = 40_000;
+
+const fn seconds(seconds: u64) -> Duration {
+    Duration::from_secs(seconds)
+}
+
+/// Drains a backlog, with an alert every few seconds.
+fn drain(path: Path, span: Duration, seed: u64) -> World {
+    let mut world = World::new(path, FRAME_BYTES, seed);
+    while world.now < span {
+        let next = world.now + Duration::from_millis(6_789);
+        world.run_to(next);
+        world.alert();
+    }
+    world.run_to(span + path.round_trip * 4 + seconds(2));
+    world
+}
+
+/// The longest that an alert waited for the link.
+fn longest_wait(world: &World) -> Waited {
+    *world.alerts.iter().max_by_key(|alert| alert.took).unwrap()
+}
+
+#[test]
+fn an_alert_passes_a_backlog_that_keeps_the_link_busy() {
+    for kbit in [16.0, 64.0, 256.0] {
+        for round_trip_ms in [20, 100, 300, 600, 1000, 2000] {
+            let path = Path::of(kbit, round_trip_ms);
+            let world = drain(path, seconds(600), 1);
+            let what = format!("{kbit} kbit/s, {round_trip_ms} ms");
+            let busy = world.busy(path.round_trip * 12, seconds(600));
+            assert!(busy >= 0.95, "{what}: the link is busy {busy:.3} of the time");
+            assert!(world.alerts.len() >= 88, "{what}: {} alerts", world.alerts.len());
+            // Messages are not cut where the bound lies.
+            let longest = longest_wait(&world);
+            assert!(longest.took <= path.round_trip + PART + PART / 2, "{what}: an alert waited for {longest:?}");
+            let rate = world.sender.link().unwrap().rate / path.rate;
+            assert!((0.95..=1.01).contains(&rate), "{what}: the estimate is {rate:.3} of the rate");
+        }
+    }
+}
+
+#[test]
+fn an_unsteady_link_is_used_as_well() {
+    for kbit in [16.0, 256.0] {
+        for round_trip_ms in [20, 300, 1000] {
+            for (jitter, loss) in [(0.3, 0.0), (1.0, 0.0), (0.0, 0.02), (0.3, 0.02)] {
+                let path = Path { jitter, loss, ..Path::of(kbit, round_trip_ms) };
+                let world = drain(path, seconds(600), 1);
+                let what = format!("{kbit} kbit/s, {round_trip_ms} ms, jitter {jitter}, loss {loss}");
+                let busy = world.busy(path.round_trip * 12, seconds(600));
+                assert!(busy >= 0.85, "{what}: the link is busy {busy:.3} of the time");
+                let longest = longest_wait(&world);
+                assert!(longest.took <= path.round_trip * 2 + PART * 2, "{what}: an alert waited for {longest:?}");
+            }
+        }
+    }
+}
+
+#[test]
+fn the_estimate_follows_the_link() {
+    for (round_trip_ms, within) in [(20, 30), (300, 40), (2000, 60)] {
+        let mut world = World::new(Path::of(256.0, round_trip_ms), FRAME_BYTES, 1);
+        for (kbit, lasts) in [(256.0, 60), (64.0, 120), (16.0, 120), (64.0, 120), (256.0, 120)] {
+            world.path.rate = Path::of(kbit, 0).rate;
+            world.run_to(world.now + seconds(within));
+            let rate = world.sender.link().unwrap().rate / world.path.rate;
+            assert!((0.8..=1.25).contains(&rate), "{round_trip_ms} ms, {kbit} kbit/s: {rate:.3} of the rate");
+            world.run_to(world.now + seconds(lasts - within));
+        }
+    }
+}
+
+#[test]
+fn a_link_that_has_nothing_to_do_is_not_believed_to_be_slow() {
+    let mut world = World::new(Path::of(256.0, 300), FRAME_BYTES, 1);
+    world.run_to(seconds(60));
+    world.has_backlog = false;
+    let before = world.sender.link().unwrap().rate;
+    for _ in 0..600 {
+        world.run_to(world.now + seconds(1));
+        let frame = world.parcel(Priority::Live, 300);
+        world.put(frame);
+    }
+    let after = world.sender.link().unwrap();
+    assert!(after.rate >= before, "{before} before, {after:?}");
+    assert!(after.round_trip_min < Duration::from_millis(330), "{after:?}");
+    // What comes then at once is sent at once.
+    let frame = world.parcel(Priority::Live, 8_000);
+    let sent = world.sent.len();
+    world.put(frame);
+    assert_eq!(world.sent.len(), sent + 2);
+}
+
+#[test]
+fn small_messages_alone_raise_the_estimate() {
+    let mut world = World::new(Path::of(256.0, 20), FRAME_BYTES, 1);
+    world.has_backlog = false;
+    for size in 1..=40 {
+        let frame = world.parcel(Priority::Live, size * 100);
+        world.put(frame);
+        world.run_to(world.now + seconds(1));
+    }
+    let rate = world.sender.link().unwrap().rate;
+    assert!(rate > 20_000.0, "{rate}");
+}
+
+/// How the link is for a while.
+fn path() -> impl Strategy<Value = (Path, Duration)> {
+    let rate = prop::sample::select(&[9.6, 16.0, 64.0, 1000.0, 100_000.0][..]);
+    (rate, 1_u64..3000, 0.0..1.0, 0.0..0.2, 1_u64..60).prop_map(|(kbit, round_trip_ms, jitter, loss, lasts)| {
+        (Path { jitter, loss, ..Path::of(kbit, round_trip_ms) }, seconds(lasts))
+    })
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+
+    /// The world checks the bound of what is unacknowledged with each message.
+    #[test]
+    fn everything_arrives_over_any_link(
+        phases in prop::collection::vec(path(), 1..6),
+        frames in prop::collection::vec((1_usize..60_000, any::<bool>()), 1..20),
+        seed: u64,
+    ) {
+        let mut world = World::new(phases[0].0, FRAME_BYTES, seed);
+        world.has_backlog = false;
+        let count = frames.len();
+        for (place, (bytes, is_alert)) in frames.into_iter().enumerate() {
+            let (path, lasts) = phases[place % phases.len()];
+            world.path = path;
+            if is_alert {
+                world.alert();
+            } else {
+                let frame = world.parcel(Priority::Live, bytes);
+                world.put(frame);
+            }
+            world.run_to(world.now + lasts);
+        }
+        world.path = Path::of(1000.0, 20);
+        world.run_to(world.now + seconds(600));
+        prop_assert_eq!(world.delivered_frames, count);
+    }
+}

@@ -1,0 +1,265 @@
+//! A store and a link on a clock that moves from event to event, with the real sender between them.
+//!
+//! The link is a queue that is served at its rate, then a delay with jitter; what is lost is sent again by the transport, so that it arrives late and
+//! in order, as over TCP. The broker acknowledges at once.
+
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, BinaryHeap, VecDeque};
+use std::time::Duration;
+
+use rtlive_core::plan::Priority;
+use rtlive_core::time::Timestamp;
+use rtlive_core::uplink::estimate::LinkEstimate;
+use rtlive_core::uplink::wire::Wire;
+use rtlive_core::uplink::{Action, Event, FrameId, Limits, Now, Parcel, Publication, Sender, Token, Verdict, Wanted};
+
+pub(crate) const WIRE: Wire = Wire { tls: true };
+/// How long the transport takes to notice a loss, beside a round trip (RFC 6298, section 2, and what Linux makes of it).
+const LOSS_NOTICED_AFTER: Duration = Duration::from_millis(200);
+
+/// How the link is at present.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Path {
+    /// In bytes a second.
+    pub(crate) rate: f64,
+    /// Both ways together.
+    pub(crate) round_trip: Duration,
+    /// How much longer a way may take, as a part of itself.
+    pub(crate) jitter: f64,
+    /// Which part of the messages is lost and sent again.
+    pub(crate) loss: f64,
+}
+
+impl Path {
+    pub(crate) fn of(kbit: f64, round_trip_ms: u64) -> Self {
+        let round_trip = Duration::from_millis(round_trip_ms);
+        Self { rate: kbit * 1000.0 / 8.0, round_trip, jitter: 0.0, loss: 0.0 }
+    }
+}
+
+/// What happens at an instant.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Happening {
+    Connected,
+    /// The link has carried the message at the head of its queue.
+    Carried,
+    Acknowledged(Token),
+}
+
+/// A frame whose first message waits to be put on the wire.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Waited {
+    pub(crate) from: Duration,
+    /// Until the link began to carry it.
+    pub(crate) took: Duration,
+    /// What was known of the link then.
+    pub(crate) link: Option<LinkEstimate>,
+}
+
+pub(crate) struct World {
+    pub(crate) sender: Sender,
+    pub(crate) now: Duration,
+    pub(crate) path: Path,
+    store: BTreeMap<Priority, VecDeque<Parcel>>,
+    /// Whether there is always another frame of bulk.
+    pub(crate) has_backlog: bool,
+    frame_bytes: usize,
+    last_frame: i64,
+    happenings: BinaryHeap<Reverse<(Duration, u64, Happening)>>,
+    last_happening: u64,
+    queue: VecDeque<Publication>,
+    is_carrying: bool,
+    arrived_at: Duration,
+    acknowledged_at: Duration,
+    random: u64,
+    arose: BTreeMap<FrameId, Duration>,
+    /// Alerts, in the order in which they arose.
+    pub(crate) alerts: Vec<Waited>,
+    /// From when to when the link carried something.
+    busy: Vec<(Duration, Duration)>,
+    /// What was put on the link, and when.
+    pub(crate) sent: Vec<(Duration, u64)>,
+    pub(crate) delivered_frames: usize,
+}
+
+impl World {
+    pub(crate) fn new(path: Path, frame_bytes: usize, seed: u64) -> Self {
+        Self {
+            sender: Sender::new(seed, WIRE),
+            now: Duration::ZERO,
+            path,
+            store: BTreeMap::new(),
+            has_backlog: true,
+            frame_bytes,
+            last_frame: 0,
+            happenings: BinaryHeap::new(),
+            last_happening: 0,
+            queue: VecDeque::new(),
+            is_carrying: false,
+            arrived_at: Duration::ZERO,
+            acknowledged_at: Duration::ZERO,
+            random: seed,
+            arose: BTreeMap::new(),
+            alerts: Vec::new(),
+            busy: Vec::new(),
+            sent: Vec::new(),
+            delivered_frames: 0,
+        }
+    }
+
+    /// Lets the time pass.
+    pub(crate) fn run_to(&mut self, end: Duration) {
+        self.settle();
+        loop {
+            let next = self.happenings.peek().map(|Reverse((at, ..))| *at);
+            let wake = self.sender.wake_at(self.now()).map(|at| at.max(self.now));
+            let at = next.into_iter().chain(wake).min().unwrap_or(end);
+            if at > end {
+                break;
+            }
+            self.now = at;
+            if next == Some(at) {
+                self.happen();
+            } else if at == end {
+                break;
+            }
+            self.settle();
+        }
+        self.now = end;
+    }
+
+    /// An alert arises.
+    pub(crate) fn alert(&mut self) {
+        let parcel = self.parcel(Priority::Alert, 200);
+        self.arose.insert(parcel.id, self.now);
+        self.put(parcel);
+    }
+
+    /// A frame is sealed.
+    pub(crate) fn put(&mut self, parcel: Parcel) {
+        self.store.entry(parcel.priority).or_default().push_back(parcel);
+        self.sender.handle(self.now(), Event::FramesAvailable);
+        self.settle();
+    }
+
+    pub(crate) fn parcel(&mut self, priority: Priority, bytes: usize) -> Parcel {
+        self.last_frame += 1;
+        let stream = format!("{priority:?}").to_lowercase();
+        Parcel {
+            id: FrameId(self.last_frame),
+            topic: format!("rtlive/gw-042/{stream}").into(),
+            stream: stream.into(),
+            priority,
+            committed_at: Timestamp::EPOCH,
+            json: false,
+            bytes: vec![0; bytes].into(),
+        }
+    }
+
+    /// Which part of a time the link was carrying.
+    pub(crate) fn busy(&self, from: Duration, to: Duration) -> f64 {
+        let within = |&(start, end): &(Duration, Duration)| end.min(to).saturating_sub(start.max(from));
+        self.busy.iter().map(within).sum::<Duration>().as_secs_f64() / (to - from).as_secs_f64()
+    }
+
+    fn now(&self) -> Now {
+        Now { steady: self.now, wall: Timestamp::EPOCH.saturating_add(self.now) }
+    }
+
+    fn settle(&mut self) {
+        for _ in 0..100_000 {
+            let Some(action) = self.sender.poll(self.now()) else { return };
+            match action {
+                Action::Connect => self.plan(self.now + self.path.round_trip, Happening::Connected),
+                Action::Take(wanted) => {
+                    let event = self.take(&wanted).map_or(Event::NothingOffered, Event::Offered);
+                    self.sender.handle(self.now(), event);
+                }
+                Action::Publish(publication) => {
+                    let link = self.sender.link();
+                    let is_alert = publication.topic.ends_with("alert");
+                    let fits = |link: LinkEstimate| {
+                        let beyond = if is_alert { (link.rate / 2.0).max(512.0) as u64 } else { 0 };
+                        link.unacknowledged_bytes <= link.window_bytes + beyond
+                    };
+                    assert!(self.sender.messages_in_flight() == 1 || link.is_none_or(fits), "{link:?}");
+                    self.sent.push((self.now, link_bytes(&publication)));
+                    self.queue.push_back(publication);
+                    self.carry();
+                }
+                Action::Delivered(_) => self.delivered_frames += 1,
+                Action::Disconnect(_) | Action::Return(_) => panic!("{action:?} at {:?}", self.now),
+                Action::Requeue | Action::Hint { .. } => {}
+            }
+        }
+        panic!("the sender never rests");
+    }
+
+    fn take(&mut self, wanted: &Wanted) -> Option<Parcel> {
+        let lanes = self.store.iter_mut().filter(|(priority, _)| wanted.takes(**priority));
+        if let Some(parcel) = lanes.map(|(_, lane)| lane).find_map(VecDeque::pop_front) {
+            return Some(parcel);
+        }
+        (self.has_backlog && wanted.takes(Priority::Bulk)).then(|| self.parcel(Priority::Bulk, self.frame_bytes))
+    }
+
+    fn carry(&mut self) {
+        let Some(publication) = self.queue.front().filter(|_| !self.is_carrying) else { return };
+        if let Some(from) = self.arose.remove(&publication.frame) {
+            self.alerts.push(Waited { from, took: self.now - from, link: self.sender.link() });
+        }
+        self.is_carrying = true;
+        let takes = Duration::from_secs_f64(link_bytes(publication) as f64 / self.path.rate);
+        match self.busy.last_mut() {
+            Some((_, end)) if *end == self.now => *end += takes,
+            _ => self.busy.push((self.now, self.now + takes)),
+        }
+        self.plan(self.now + takes, Happening::Carried);
+    }
+
+    fn happen(&mut self) {
+        let Some(Reverse((_, _, happening))) = self.happenings.pop() else { return };
+        match happening {
+            Happening::Connected => self.sender.handle(self.now(), Event::Connected(Limits::NONE)),
+            Happening::Carried => {
+                self.is_carrying = false;
+                let publication = self.queue.pop_front().unwrap();
+                let resent = if self.random() < self.path.loss {
+                    self.path.round_trip + LOSS_NOTICED_AFTER
+                } else {
+                    Duration::ZERO
+                };
+                self.arrived_at = self.arrived_at.max(self.now + self.way() + resent);
+                self.acknowledged_at = self.acknowledged_at.max(self.arrived_at + self.way());
+                self.plan(self.acknowledged_at, Happening::Acknowledged(publication.token));
+                self.carry();
+            }
+            Happening::Acknowledged(token) => {
+                self.sender.handle(self.now(), Event::Acknowledged { token, verdict: Verdict::Taken });
+            }
+        }
+    }
+
+    fn way(&mut self) -> Duration {
+        let longer = 1.0 + self.path.jitter * self.random();
+        (self.path.round_trip / 2).mul_f64(longer)
+    }
+
+    fn plan(&mut self, at: Duration, happening: Happening) {
+        self.last_happening += 1;
+        self.happenings.push(Reverse((at, self.last_happening, happening)));
+    }
+
+    /// A number of [0, 1) (Steele, Lea, Flood: SplitMix64).
+    fn random(&mut self) -> f64 {
+        self.random = self.random.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = self.random;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        ((z ^ (z >> 31)) >> 11) as f64 / (1_u64 << 53) as f64
+    }
+}
+
+pub(crate) fn link_bytes(publication: &Publication) -> u64 {
+    WIRE.publish(publication.topic.len(), publication.payload.len()).up
+}
