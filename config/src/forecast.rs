@@ -78,6 +78,8 @@ pub struct Forecast {
     pub uplink: Option<String>,
     /// Bytes a day on the link, without the inputs of `rate_unknown`; `None` without an uplink.
     pub link_bytes_per_day: Option<u64>,
+    /// What `rate` lets pass in a day, in bytes; `None` where nothing bounds it.
+    pub link_bytes_per_day_max: Option<u64>,
     /// Bytes a day that the device of the store is asked to write, without the inputs of `rate_unknown`.
     pub flash_bytes_per_day: u64,
     /// For how many years the flash of `[store]` lasts under that; `None` where it is not told, or nothing is known to be written.
@@ -197,6 +199,10 @@ impl Forecast {
             rules: config.plan.rules.iter().map(|rule| rule.name.to_string()).collect(),
             uplink: config.uplink.as_ref().map(|uplink| uplink.broker.to_string()),
             link_bytes_per_day: config.uplink.is_some().then_some(sent),
+            link_bytes_per_day_max: config.uplink.as_ref().and_then(|uplink| {
+                let bytes_per_second = uplink.rate?.bits_per_second / 8;
+                Some(bytes_per_second.saturating_mul(SECONDS_PER_DAY as u64))
+            }),
             flash_bytes_per_day,
             flash_years: flash.map(|flash| flash.years(flash_bytes_per_day as f64)),
             flash,
@@ -406,7 +412,20 @@ impl fmt::Display for Forecast {
             writeln!(f, "rules: {}", self.rules.join(", "))?;
         }
         match (&self.uplink, self.link_bytes_per_day) {
-            (Some(broker), Some(bytes)) => writeln!(f, "link: {} to {broker}", self.a_day(bytes))?,
+            (Some(broker), Some(bytes)) => {
+                write!(f, "link: {} to {broker}", self.a_day(bytes))?;
+                match self.link_bytes_per_day_max {
+                    None => writeln!(f)?,
+                    Some(most) if most >= bytes => writeln!(f, "; `rate` lets {} pass", write_bytes(most))?,
+                    Some(most) => {
+                        let most = write_bytes(most);
+                        writeln!(
+                            f,
+                            "; `rate` lets only {most} pass: the rest waits in the store, and goes when that is full"
+                        )?;
+                    }
+                }
+            }
             _ => writeln!(f, "link: none; what is read is stored on this machine")?,
         }
         let reach = |stream: &StreamForecast| Some(format!("{} {}", stream.name, write_reach(stream.reach_seconds?)));

@@ -7,7 +7,7 @@ use std::time::Duration;
 use rtlive_core::template::Template;
 
 use crate::endpoint::Broker;
-use crate::quantity::Span;
+use crate::quantity::{Rate, Span};
 use crate::secret::Secret;
 use crate::table::{Table, Value};
 use crate::topic;
@@ -17,6 +17,9 @@ use crate::{choices, options};
 /// The bounds of `keep_alive`: whole seconds in 16 bits on the wire, and 0 would switch it off (MQTT 5.0, section 3.1.2.10).
 const KEEP_ALIVE_MIN: Duration = Duration::from_secs(1);
 const KEEP_ALIVE_MAX: Duration = Duration::from_secs(65_535);
+
+/// The least rate: it takes a minute to connect over TLS.
+const RATE_MIN: Rate = Rate { bits_per_second: 1_000 };
 
 /// The longest client id, in bytes; brokers must take 23 and all known ones take this.
 const CLIENT_ID_BYTES_MAX: usize = 128;
@@ -61,9 +64,12 @@ options! {
         pub client_id: Option<ClientId>,
         /// What must be known of a frame before it is deleted.
         pub delivery: Delivery = "broker",
+        /// The most that is sent, such as `"64 kbit/s"`: over any time no more than that and half a second of it (4 KiB at least). Counts an estimate of what
+        /// the link carries: MQTT, TLS, the headers of TCP and IP, keep-alives, connections. Absent: as much as the link carries.
+        pub rate: Option<RateMax>,
         /// The keys of TLS, with `mqtts://`.
         pub tls: Option<TlsOptions>,
-        later: ["rate", "budget", "schedule", "links", "schema"],
+        later: ["budget", "schedule", "links", "schema"],
     }
 }
 
@@ -94,6 +100,21 @@ impl Setting for OneBroker {
             return None;
         }
         Broker::read(value).map(Self)
+    }
+}
+
+/// A bound of the rate.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RateMax(pub Rate);
+
+impl Setting for RateMax {
+    fn expected() -> String {
+        format!("a rate such as \"64 kbit/s\", at least {} bit/s", RATE_MIN.bits_per_second)
+    }
+
+    fn read(value: &Value<'_>) -> Option<Self> {
+        let rate = Rate::read(value)?;
+        or_wrong(value, (rate >= RATE_MIN).then_some(Self(rate)))
     }
 }
 
@@ -143,6 +164,8 @@ pub struct UplinkConfig {
     pub keep_alive: Duration,
     /// The client id.
     pub client_id: String,
+    /// The most that is sent.
+    pub rate: Option<Rate>,
     /// The keys of TLS; all `None` where the broker is reached without.
     pub tls: TlsConfig,
 }
@@ -181,18 +204,19 @@ pub(crate) fn check(
     labels: Option<&BTreeMap<String, String>>,
 ) -> Option<UplinkConfig> {
     let options = UplinkOptions::read(table)?;
-    let UplinkOptions { broker, username, password, topic, protocol, keep_alive, client_id, delivery, tls } = options;
+    let UplinkOptions { broker, username, password, topic, protocol, keep_alive, client_id, delivery, rate, tls } =
+        options;
     let Delivery::Broker = delivery;
     let broker = broker.0;
     let topic_is_right = topic::check(table, "topic", &topic, labels);
     let client_id = client_id.map(|id| id.0).or_else(|| agent.map(|agent| format!("rtlive-{agent}")));
     let login = login(table, username, password, &broker);
     let tls = tls_config(table, tls, &broker);
-    let keep_alive = keep_alive.0;
+    let (keep_alive, rate) = (keep_alive.0, rate.map(|rate| rate.0));
     if !topic_is_right {
         return None;
     }
-    Some(UplinkConfig { broker, login: login?, topic, protocol, keep_alive, client_id: client_id?, tls: tls? })
+    Some(UplinkConfig { broker, login: login?, topic, protocol, keep_alive, client_id: client_id?, rate, tls: tls? })
 }
 
 /// The login at a broker from the keys `username` and `password`; `None` after a mistake.

@@ -12,7 +12,7 @@ use rtlive_core::time::Timestamp;
 use rtlive_core::uplink::sender::STABLE_AFTER;
 use rtlive_core::uplink::wire::Wire;
 use rtlive_core::uplink::{
-    Action, Event, Farewell, FrameId, Loss, Now, Parcel, Refused, Sender, State, Token, Verdict,
+    Action, Event, Farewell, FrameId, Loss, Now, Parcel, Refused, Sender, State, Terms, Token, Verdict,
 };
 use rtlive_drivers::outlet::Clock;
 use rtlive_drivers::tls::{Identity, TlsFiles};
@@ -104,12 +104,14 @@ impl Task {
         clock: Arc<dyn Clock>,
         health: SharedHealth,
     ) -> Self {
-        let UplinkConfig { broker, login, topic, protocol, keep_alive, client_id, tls, .. } = config;
+        let UplinkConfig { broker, login, topic, protocol, keep_alive, client_id, rate, tls, .. } = config;
         let identity = tls.identity.map(|identity| Identity { cert: identity.cert, key: identity.key });
         let tls = TlsFiles { ca: tls.ca, identity };
         let status_topic = status::topic(&plan);
         let peer = Peer { broker, client_id, login, protocol, keep_alive, tls, clock: clock.clone(), status_topic };
-        let wire = Wire { tls: peer.broker.tls };
+        let wire = Wire { tls: peer.broker.tls, identity: peer.tls.identity.is_some() };
+        let rate_max = rate.map(|rate| rate.bits_per_second / 8);
+        let terms = Terms { wire, keep_alive, rate_max };
         Self {
             peer,
             topics: Topics::new(plan.clone(), topic),
@@ -117,7 +119,7 @@ impl Task {
             store,
             clock,
             health,
-            sender: Sender::new(random(), wire),
+            sender: Sender::new(random(), terms),
             started: Instant::now(),
             link: Link::Closed,
             v311_until: None,

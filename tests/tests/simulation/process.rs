@@ -12,13 +12,17 @@ use rtlive_core::plan::Plan;
 use rtlive_core::time::Timestamp;
 use rtlive_core::uplink::sender::STOP_WITHIN;
 use rtlive_core::uplink::wire::Wire;
-use rtlive_core::uplink::{Action, Event as Heard, Limits, Loss, Now, Parcel, Sender};
+use rtlive_core::uplink::{Action, Event as Heard, Limits, Loss, Now, Parcel, Sender, Terms};
 
 use crate::inputs::Driver;
 use crate::link::{Link, Weather};
 use crate::plans::{INPUTS, PLANS, plan};
 use crate::reference::Taken;
 use crate::world::{End, Event, MS, Step, World};
+
+/// What the sender is told of the link.
+const TERMS: Terms =
+    Terms { wire: Wire { tls: true, identity: false }, keep_alive: std::time::Duration::from_secs(60), rate_max: None };
 
 /// How often the store's thread looks for what waits, in milliseconds.
 const LOOK_EVERY: i64 = 500;
@@ -100,7 +104,7 @@ impl World {
         };
         let silent_since = INPUTS.iter().enumerate().map(|(place, (_, _, again))| silent(place, *again)).collect();
         let commit_every = *self.random.pick(&[200, 1_000, 3_000]) * MS;
-        let sender = Sender::new(self.random.next(), Wire { tls: true });
+        let sender = Sender::new(self.random.next(), TERMS);
         self.process = Some(Process {
             store,
             stage,

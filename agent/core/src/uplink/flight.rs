@@ -90,8 +90,8 @@ impl Flight {
         Some(Next { priority, link_bytes: cost.up })
     }
 
-    /// Sends the next message.
-    pub(super) fn send(&mut self, now: Duration) -> Option<Publication> {
+    /// Sends the next message; with it what it takes of the link.
+    pub(super) fn send(&mut self, now: Duration) -> Option<(Publication, u64)> {
         let (&place, held) = self.frames.iter_mut().find(|(_, held)| !held.unsent.is_empty())?;
         let payload = held.unsent.pop_front()?;
         held.awaited += 1;
@@ -106,7 +106,7 @@ impl Flight {
         let link_bytes = self.wire.publish(held.topic.len(), payload.len()).up;
         let departure = self.estimate.depart(link_bytes, now);
         self.sent.insert(token, Sent { place, bytes: payload.len(), departure });
-        Some(Publication { token, frame: held.id, topic: held.topic.clone(), payload })
+        Some((Publication { token, frame: held.id, topic: held.topic.clone(), payload }, link_bytes))
     }
 
     /// Takes an acknowledgement in.
@@ -162,10 +162,11 @@ impl Flight {
         self.unsent_bytes == 0
     }
 
-    /// How long the parts of a frame of this topic may be, so that a message does not occupy the link for too long.
-    pub(super) fn part_bytes(&self, topic: &str) -> usize {
-        let around = self.wire.publish(topic.len(), HEADER_BYTES_MAX).up as usize;
-        self.estimate.part_bytes().saturating_sub(around).max(PART_BYTES_MIN)
+    /// How long the parts of a frame of this topic may be, so that a message does not occupy the link for too long, nor takes more of it than this.
+    pub(super) fn part_bytes(&self, topic: &str, link_bytes_max: u64) -> usize {
+        let around = self.wire.publish(topic.len(), HEADER_BYTES_MAX).up;
+        let whole = (self.estimate.part_bytes() as u64).min(link_bytes_max);
+        (whole.saturating_sub(around) as usize).max(PART_BYTES_MIN)
     }
 
     /// The bytes of all messages that are not acknowledged, sent or not.

@@ -21,7 +21,9 @@
 //! - Messages go in the order of their frames' priority, then in the order in which the frames were offered.
 //! - What is unacknowledged stays below what the link holds and one part, by the estimate of [`estimate`], and below the bounds of [`sender`] and of
 //!   the broker. So an alert never waits for long behind what was sent before it.
+//! - Where there is a bound of the rate, over any time no more is sent than it and one burst ([`Terms::rate_max`]), by the costs of [`wire`].
 
+mod bucket;
 pub mod estimate;
 mod flight;
 mod refusal;
@@ -33,6 +35,8 @@ use std::time::Duration;
 
 use crate::plan::Priority;
 use crate::time::Timestamp;
+
+use wire::Wire;
 
 pub use refusal::{Refusal, Refused};
 pub use sender::{Sender, State};
@@ -71,6 +75,17 @@ pub struct Parcel {
     pub json: bool,
     /// The sealed bytes.
     pub bytes: Arc<[u8]>,
+}
+
+/// What was agreed about the link.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Terms {
+    /// What carries the messages, and with that what they cost.
+    pub wire: Wire,
+    /// How often the connection shows that it lives.
+    pub keep_alive: Duration,
+    /// The most that is sent, in bytes a second; `None` for what the link carries.
+    pub rate_max: Option<u64>,
 }
 
 /// What the broker takes.

@@ -4,11 +4,11 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::estimate::LinkEstimate;
+use super::bucket::Bucket;
+use super::estimate::{LinkEstimate, PART_TIME};
 use super::flight::{Flight, Settled};
 use super::refusal::{Refusals, Refused};
-use super::wire::Wire;
-use super::{Action, Event, Farewell, FrameId, Limits, Loss, Now, Parcel, Token, Verdict, Wanted};
+use super::{Action, Event, Farewell, FrameId, Limits, Loss, Now, Parcel, Terms, Token, Verdict, Wanted};
 use crate::backoff::Backoff;
 use crate::message::{HEADER_BYTES_MAX, PART_BYTES_MIN, split};
 use crate::plan::Priority;
@@ -72,6 +72,8 @@ enum Clearance {
     LinkIsFull,
     /// There is none, or something else than the link holds it back.
     Withheld,
+    /// The bound of the rate holds it back until then.
+    NotBefore(Duration),
 }
 
 /// Whether the store has frames.
@@ -109,6 +111,11 @@ impl Supply {
 /// Decides what the uplink does; see the module above for the contract.
 #[derive(Debug)]
 pub struct Sender {
+    terms: Terms,
+    /// The bound of the rate.
+    bucket: Option<Bucket>,
+    /// Up to when the keep-alives of this connection are counted.
+    kept_alive_to: Duration,
     state: State,
     limits: Limits,
     flight: Flight,
@@ -131,12 +138,15 @@ pub struct Sender {
 }
 
 impl Sender {
-    /// A sender that connects at once, over this. `seed` is different on every device and at every start; see [`Backoff`].
-    pub fn new(seed: u64, wire: Wire) -> Self {
+    /// A sender that connects at once. `seed` is different on every device and at every start; see [`Backoff`].
+    pub fn new(seed: u64, terms: Terms) -> Self {
         Self {
+            terms,
+            bucket: terms.rate_max.map(Bucket::new),
+            kept_alive_to: Duration::ZERO,
             state: State::Waiting { until: Duration::ZERO },
             limits: Limits::NONE,
-            flight: Flight::over(wire),
+            flight: Flight::over(terms.wire),
             refusals: Refusals::default(),
             backoff: Backoff::new(RECONNECT_WAIT_MIN, RECONNECT_WAIT_MAX, seed),
             supply: Supply::Possible,
@@ -191,8 +201,9 @@ impl Sender {
             return Some(Action::Requeue);
         }
         match self.state {
-            State::Waiting { until } if until <= now.steady => {
+            State::Waiting { .. } if self.connect_at().is_some_and(|at| at <= now.steady) => {
                 self.state = State::Connecting;
+                self.charge(self.terms.wire.connect().up, now);
                 Some(Action::Connect)
             }
             State::Connected { .. } => self.poll_connected(now),
@@ -207,14 +218,18 @@ impl Sender {
             return Some(now.steady);
         }
         match self.state {
-            State::Waiting { until } => Some(until),
+            State::Waiting { .. } => self.connect_at(),
             State::Connecting | State::Stopped => None,
             State::Connected { .. } => {
                 let stalled = self.flight.silent_since().map(|since| since.saturating_add(ACKNOWLEDGEMENT_WAIT_MAX));
                 let congested = self.full_since.filter(|_| !self.hinted.1);
                 let congested = congested.map(|since| since.saturating_add(CONGESTED_AFTER));
                 let trial = self.refusals.next_trial(now.steady);
-                [stalled, congested, trial, self.stop_at].into_iter().flatten().min()
+                let cleared = match self.may_send(now) {
+                    Clearance::NotBefore(at) => Some(at),
+                    _ => None,
+                };
+                [stalled, congested, trial, cleared, self.stop_at].into_iter().flatten().min()
             }
         }
     }
@@ -254,9 +269,33 @@ impl Sender {
             return;
         }
         self.state = State::Connected { since: now.steady };
+        self.kept_alive_to = now.steady;
         self.limits = limits;
         self.supply = Supply::Possible;
         self.urgent = Supply::Possible;
+    }
+
+    /// When to connect; the rate may put it off.
+    fn connect_at(&self) -> Option<Duration> {
+        let State::Waiting { until } = self.state else { return None };
+        let cost = self.terms.wire.connect().up;
+        Some(self.bucket.map_or(until, |bucket| bucket.ready_at(cost).max(until)))
+    }
+
+    /// Counts what is sent.
+    fn charge(&mut self, bytes: u64, now: Now) {
+        if let Some(bucket) = &mut self.bucket {
+            bucket.take(bytes, now.steady);
+        }
+    }
+
+    /// Counts the keep-alives since the last time.
+    fn charge_keep_alives(&mut self, now: Now) {
+        let every = self.terms.keep_alive;
+        while !every.is_zero() && now.steady.saturating_sub(self.kept_alive_to) >= every {
+            self.kept_alive_to += every;
+            self.charge(self.terms.wire.ping().up, now);
+        }
     }
 
     fn disconnected(&mut self, now: Now, loss: Loss) {
@@ -329,7 +368,8 @@ impl Sender {
         let messages = if parcel.json {
             if parcel.bytes.len() > room { Vec::new() } else { vec![parcel.bytes.to_vec()] }
         } else {
-            let part = room.saturating_sub(HEADER_BYTES_MAX).min(self.flight.part_bytes(&parcel.topic));
+            let part_max = self.bucket.map_or(u64::MAX, |bucket| bucket.bytes_in(PART_TIME));
+            let part = room.saturating_sub(HEADER_BYTES_MAX).min(self.flight.part_bytes(&parcel.topic, part_max));
             let historical = now.wall.since(parcel.committed_at) > HISTORICAL_AFTER;
             if part < PART_BYTES_MIN { Vec::new() } else { split(&parcel.bytes, historical, part).collect() }
         };
@@ -348,10 +388,12 @@ impl Sender {
             self.disconnected(now, Loss::Broken);
             return Some(Action::Disconnect(Farewell::Stalled));
         }
+        self.charge_keep_alives(now);
         let clearance = self.may_send(now);
         if clearance == Clearance::Given
-            && let Some(publication) = self.flight.send(now.steady)
+            && let Some((publication, link_bytes)) = self.flight.send(now.steady)
         {
+            self.charge(link_bytes, now);
             return Some(Action::Publish(publication));
         }
         if self.excepted.iter().any(|stream| !self.refusals.holds(stream, now.steady)) {
@@ -369,7 +411,7 @@ impl Sender {
             self.urgent = Supply::Asked { more: false };
             return Some(self.take(now, Some(next.priority)));
         }
-        if clearance == Clearance::Withheld {
+        if clearance != Clearance::LinkIsFull {
             self.flight.estimate.note_limit();
         }
         None
@@ -395,7 +437,13 @@ impl Sender {
         let window = if is_alert { estimate.alert_window_bytes() } else { estimate.window_bytes() };
         // One message may always go, or a long one could never be sent.
         let fits = messages == 0 || estimate.in_flight() + next.link_bytes <= window;
-        if fits { Clearance::Given } else { Clearance::LinkIsFull }
+        if !fits {
+            return Clearance::LinkIsFull;
+        }
+        match self.bucket.map(|bucket| bucket.ready_at(next.link_bytes)) {
+            Some(at) if at > now.steady => Clearance::NotBefore(at),
+            _ => Clearance::Given,
+        }
     }
 
     /// Whether to take another frame: as much as the link takes, and one that is ready when the next acknowledgement comes. What is still in the store

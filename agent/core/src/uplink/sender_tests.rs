@@ -6,8 +6,11 @@ use super::*;
 use crate::message::Message;
 use crate::plan::Priority;
 use crate::time::Timestamp;
+use crate::uplink::wire::Wire;
 use crate::uplink::{Publication, Refusal};
 
+const TERMS: Terms =
+    Terms { wire: Wire { tls: true, identity: false }, keep_alive: Duration::from_secs(60), rate_max: None };
 const STREAMS: [&str; 3] = ["alerts", "raw", "minute"];
 
 fn parcel(id: i64, stream: usize, bytes: usize) -> Parcel {
@@ -52,7 +55,7 @@ impl Model {
     fn new(parcels: Vec<Parcel>, limits: Limits, seed: u64) -> Self {
         let stored = parcels.into_iter().map(|parcel| ((parcel.priority, parcel.id), parcel)).collect();
         Self {
-            sender: Sender::new(seed, Wire { tls: true }),
+            sender: Sender::new(seed, TERMS),
             now: Duration::ZERO,
             stored,
             given_out: BTreeSet::new(),
@@ -429,7 +432,7 @@ fn a_stop_sends_what_there_is_within_its_bound() {
 
 #[test]
 fn frames_that_wait_for_the_link_are_told_to_the_store() {
-    let mut sender = Sender::new(1, Wire { tls: true });
+    let mut sender = Sender::new(1, TERMS);
     let at = |ms| Now { steady: Duration::from_millis(ms), wall: Timestamp::EPOCH };
     let (mut hints, mut sent) = (Vec::new(), Vec::new());
     let mut run = |sender: &mut Sender, now: Now, offers: bool| {

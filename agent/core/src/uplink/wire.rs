@@ -19,6 +19,14 @@ const PUBLISH_HEADER_BYTES: u64 = 2 + 2 + 1;
 /// PUBACK with a packet id and, unlike success, a reason (section 3.4); PINGREQ and PINGRESP have 2 bytes.
 const PUBACK_BYTES: u64 = 4;
 const PING_BYTES: u64 = 2;
+/// CONNECT with login and last will, and the status that is published first; CONNACK, and the status's PUBACK. They depend on names and labels.
+const CONNECT_BYTES: Cost = Cost { up: 700, down: 100 };
+/// Four segments each way without content: both ends of TCP's three-way handshake and of its end.
+const TCP_BYTES: Cost = Cost { up: 4 * SEGMENT_OVERHEAD_BYTES + 8, down: 3 * SEGMENT_OVERHEAD_BYTES + 8 };
+/// The handshake of TLS 1.3 (RFC 8446, section 2) with a chain of two certificates of the broker: ClientHello and Finished; from the broker its part of
+/// the keys, the chain and two tickets. And a certificate of our own with its proof.
+const TLS_BYTES: Cost = Cost { up: 600, down: 3_500 };
+const IDENTITY_BYTES: Cost = Cost { up: 1_500, down: 200 };
 
 /// Bytes on the link in each direction.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -34,6 +42,8 @@ pub struct Cost {
 pub struct Wire {
     /// Whether TLS lies between MQTT and TCP.
     pub tls: bool,
+    /// Whether a certificate of our own is shown.
+    pub identity: bool,
 }
 
 impl Wire {
@@ -50,6 +60,18 @@ impl Wire {
         let (bytes, _) = self.packet(PING_BYTES);
         // Its answer acknowledges it; the answer is acknowledged by itself.
         Cost { up: bytes + SEGMENT_OVERHEAD_BYTES, down: bytes }
+    }
+
+    /// A connection that is made, used for nothing, and closed.
+    pub fn connect(self) -> Cost {
+        let mut cost = TCP_BYTES + CONNECT_BYTES;
+        if self.tls {
+            cost += TLS_BYTES;
+        }
+        if self.identity {
+            cost += IDENTITY_BYTES;
+        }
+        cost
     }
 
     /// A packet of MQTT with what is around it, and its segments.
@@ -91,14 +113,14 @@ mod tests {
 
     #[test]
     fn a_message_costs_what_lies_around_it() {
-        let plain = Wire { tls: false }.publish(20, 100);
+        let plain = Wire::default().publish(20, 100);
         // 1 + 1 + 5 + 20 + 100 in one segment, and the acknowledgement of the PUBACK; 4 in one segment, and one of TCP.
         assert_eq!(plain, Cost { up: 127 + 52 + 52, down: 4 + 52 + 52 });
-        let tls = Wire { tls: true }.publish(20, 100);
+        let tls = Wire { tls: true, identity: false }.publish(20, 100);
         assert_eq!(tls, Cost { up: plain.up + 22, down: plain.down + 22 });
-        let long = Wire { tls: true }.publish(20, 40_000);
+        let long = Wire { tls: true, identity: false }.publish(20, 40_000);
         let (packet, records, segments) = (1 + 3 + 5 + 20 + 40_000, 3, 28);
         assert_eq!(long.up, packet + records * 22 + segments * 52 + 52);
-        assert_eq!(Wire { tls: false }.ping(), Cost { up: 2 + 52 + 52, down: 2 + 52 });
+        assert_eq!(Wire::default().ping(), Cost { up: 2 + 52 + 52, down: 2 + 52 });
     }
 }

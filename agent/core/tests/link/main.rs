@@ -6,12 +6,15 @@ use std::time::Duration;
 
 use proptest::prelude::*;
 use rtlive_core::plan::Priority;
+use rtlive_core::uplink::Terms;
 
-use world::{Path, Waited, World};
+use world::{Path, TERMS, Waited, World};
 
 /// The longest part.
 const PART: Duration = Duration::from_millis(500);
 const FRAME_BYTES: usize = 40_000;
+/// The least burst of a bound of the rate.
+const BURST_BYTES: u64 = 4 << 10;
 
 const fn seconds(seconds: u64) -> Duration {
     Duration::from_secs(seconds)
@@ -118,6 +121,21 @@ fn small_messages_alone_raise_the_estimate() {
     assert!(rate > 20_000.0, "{rate}");
 }
 
+#[test]
+fn an_alert_passes_a_backlog_within_the_rate_that_is_allowed() {
+    let terms = Terms { rate_max: Some(2_000), ..TERMS };
+    let mut world = World::under(terms, Path::of(256.0, 300), FRAME_BYTES, 1);
+    while world.now < seconds(600) {
+        world.run_to(world.now + Duration::from_millis(6_789));
+        world.alert();
+    }
+    world.run_to(seconds(610));
+    let sent: u64 = world.sent.iter().map(|(_, bytes)| bytes).sum();
+    assert!((590 * 2_000..=610 * 2_000 + BURST_BYTES).contains(&sent), "{sent} bytes");
+    let longest = longest_wait(&world);
+    assert!(world.alerts.len() >= 88 && longest.took <= PART + PART, "an alert waited for {longest:?}");
+}
+
 /// How the link is for a while.
 fn path() -> impl Strategy<Value = (Path, Duration)> {
     let rate = prop::sample::select(&[9.6, 16.0, 64.0, 1000.0, 100_000.0][..]);
@@ -153,5 +171,37 @@ proptest! {
         world.path = Path::of(1000.0, 20);
         world.run_to(world.now + seconds(600));
         prop_assert_eq!(world.delivered_frames, count);
+    }
+
+    /// Connections and keep-alives count as well.
+    #[test]
+    fn over_any_time_no_more_is_sent_than_the_rate_and_a_burst(
+        bytes_per_second in 500_u64..50_000,
+        phases in prop::collection::vec(path(), 1..4),
+        frames in prop::collection::vec((1_usize..60_000, any::<bool>(), 0_u64..60), 1..20),
+        seed: u64,
+    ) {
+        let terms = Terms { rate_max: Some(bytes_per_second), keep_alive: seconds(10), ..TERMS };
+        let mut world = World::under(terms, phases[0].0, FRAME_BYTES, seed);
+        world.has_backlog = false;
+        for (place, (bytes, is_alert, pause)) in frames.into_iter().enumerate() {
+            world.path = phases[place % phases.len()].0;
+            if is_alert {
+                world.alert();
+            } else {
+                let frame = world.parcel(Priority::Live, bytes);
+                world.put(frame);
+            }
+            world.run_to(world.now + seconds(pause));
+        }
+        let burst = (bytes_per_second / 2).max(BURST_BYTES);
+        for (place, &(from, _)) in world.sent.iter().enumerate() {
+            let mut sum = 0;
+            for &(to, bytes) in &world.sent[place..] {
+                sum += bytes;
+                let allowed = (to - from).as_nanos() * u128::from(bytes_per_second) / 1_000_000_000;
+                prop_assert!(u128::from(sum) <= allowed + u128::from(burst), "{sum} from {from:?} to {to:?}");
+            }
+        }
     }
 }

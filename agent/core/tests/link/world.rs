@@ -11,9 +11,12 @@ use rtlive_core::plan::Priority;
 use rtlive_core::time::Timestamp;
 use rtlive_core::uplink::estimate::LinkEstimate;
 use rtlive_core::uplink::wire::Wire;
-use rtlive_core::uplink::{Action, Event, FrameId, Limits, Now, Parcel, Publication, Sender, Token, Verdict, Wanted};
+use rtlive_core::uplink::{
+    Action, Event, FrameId, Limits, Now, Parcel, Publication, Sender, Terms, Token, Verdict, Wanted,
+};
 
-pub(crate) const WIRE: Wire = Wire { tls: true };
+pub(crate) const TERMS: Terms =
+    Terms { wire: Wire { tls: true, identity: false }, keep_alive: Duration::from_secs(60), rate_max: None };
 /// How long the transport takes to notice a loss, beside a round trip (RFC 6298, section 2, and what Linux makes of it).
 const LOSS_NOTICED_AFTER: Duration = Duration::from_millis(200);
 
@@ -44,6 +47,8 @@ enum Happening {
     /// The link has carried the message at the head of its queue.
     Carried,
     Acknowledged(Token),
+    /// The client shows that it lives.
+    KeptAlive,
 }
 
 /// A frame whose first message waits to be put on the wire.
@@ -58,6 +63,7 @@ pub(crate) struct Waited {
 
 pub(crate) struct World {
     pub(crate) sender: Sender,
+    terms: Terms,
     pub(crate) now: Duration,
     pub(crate) path: Path,
     store: BTreeMap<Priority, VecDeque<Parcel>>,
@@ -84,8 +90,13 @@ pub(crate) struct World {
 
 impl World {
     pub(crate) fn new(path: Path, frame_bytes: usize, seed: u64) -> Self {
+        Self::under(TERMS, path, frame_bytes, seed)
+    }
+
+    pub(crate) fn under(terms: Terms, path: Path, frame_bytes: usize, seed: u64) -> Self {
         Self {
-            sender: Sender::new(seed, WIRE),
+            sender: Sender::new(seed, terms),
+            terms,
             now: Duration::ZERO,
             path,
             store: BTreeMap::new(),
@@ -170,7 +181,11 @@ impl World {
         for _ in 0..100_000 {
             let Some(action) = self.sender.poll(self.now()) else { return };
             match action {
-                Action::Connect => self.plan(self.now + self.path.round_trip, Happening::Connected),
+                Action::Connect => {
+                    self.sent.push((self.now, self.terms.wire.connect().up));
+                    self.plan(self.now + self.path.round_trip, Happening::Connected);
+                    self.plan(self.now + self.path.round_trip + self.terms.keep_alive, Happening::KeptAlive);
+                }
                 Action::Take(wanted) => {
                     let event = self.take(&wanted).map_or(Event::NothingOffered, Event::Offered);
                     self.sender.handle(self.now(), event);
@@ -234,6 +249,10 @@ impl World {
                 self.plan(self.acknowledged_at, Happening::Acknowledged(publication.token));
                 self.carry();
             }
+            Happening::KeptAlive => {
+                self.sent.push((self.now, self.terms.wire.ping().up));
+                self.plan(self.now + self.terms.keep_alive, Happening::KeptAlive);
+            }
             Happening::Acknowledged(token) => {
                 self.sender.handle(self.now(), Event::Acknowledged { token, verdict: Verdict::Taken });
             }
@@ -261,5 +280,5 @@ impl World {
 }
 
 pub(crate) fn link_bytes(publication: &Publication) -> u64 {
-    WIRE.publish(publication.topic.len(), publication.payload.len()).up
+    TERMS.wire.publish(publication.topic.len(), publication.payload.len()).up
 }
