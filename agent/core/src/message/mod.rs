@@ -154,9 +154,13 @@ impl From<CborFault> for Fault {
 
 /// The messages that carry a frame: one, or as many parts of at most `part_bytes_max` bytes as it takes, in order.
 ///
+/// The number of parts alone decides where they end: a frame that is sent again in other parts is never put together from parts of both attempts
+/// that do not fit.
+///
 /// `historical` marks backlog. The frame is what [`crate::frame::seal`] gave, or read back from a store; its last four bytes name it.
 pub fn split(frame: &[u8], historical: bool, part_bytes_max: usize) -> impl ExactSizeIterator<Item = Vec<u8>> {
-    let parts = frame.chunks(part_bytes_max.max(PART_BYTES_MIN));
+    let least = frame.len().div_ceil(part_bytes_max.max(PART_BYTES_MIN)).max(1);
+    let parts = frame.chunks(frame.len().div_ceil(least).max(1));
     let count = parts.len() as u64;
     let checksum = checksum_of(frame);
     parts.enumerate().map(move |(index, part)| {
@@ -209,6 +213,21 @@ mod tests {
             again.extend_from_slice(parsed.part);
         }
         assert_eq!(again, frame);
+    }
+
+    #[test]
+    fn as_many_parts_are_the_same_parts() {
+        let frame: Vec<u8> = (0..10_000).map(|i| i as u8).collect();
+        let mut known: Vec<Vec<Vec<u8>>> = Vec::new();
+        for part_bytes_max in (PART_BYTES_MIN..11_000).step_by(7) {
+            let messages: Vec<Vec<u8>> = split(&frame, false, part_bytes_max).collect();
+            assert_eq!(messages.len(), frame.len().div_ceil(part_bytes_max));
+            match known.iter().find(|known| known.len() == messages.len()) {
+                Some(known) => assert_eq!(*known, messages),
+                None => known.push(messages),
+            }
+        }
+        assert!(known.len() > 20);
     }
 
     #[test]

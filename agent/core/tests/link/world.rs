@@ -53,6 +53,7 @@ enum Happening {
 
 /// A frame whose first message waits to be put on the wire.
 #[derive(Clone, Copy, Debug)]
+#[expect(dead_code, reason = "told where an assertion fails")]
 pub(crate) struct Waited {
     pub(crate) from: Duration,
     /// Until the link began to carry it.
