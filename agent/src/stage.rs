@@ -415,6 +415,8 @@ mod tests {
     #[test]
     fn what_nobody_listened_to_counts_from_the_clock_as_it_is_now() {
         let mut stage = Stage::new(Engine::new(plan()), Kept::new(), None);
+        assert!(stage.cut(at(0), false).is_some());
+        stage.committed();
         let change = ClockChange { boot: "boot".into(), ahead: 0, is_trusted: true };
         stage.change_clock(at(100), change.clone());
         stage.wake(at(100));
