@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use rtlive_core::engine::Ledger;
+use rtlive_core::sorted;
 
 /// Over how long the rate is told: long enough for inputs that are polled every few seconds, short enough to show what happens now.
 const OVER: Duration = Duration::from_secs(10);
@@ -28,8 +29,8 @@ impl Rates {
         while self.looks.get(1).is_some_and(|(at, _)| now.saturating_duration_since(*at) >= OVER) {
             self.looks.pop_front();
         }
-        self.looks
-            .push_back((now, ledger.inputs.iter().map(|account| (account.input.clone(), account.taken)).collect()));
+        let taken = ledger.inputs.iter().map(|account| (account.input.clone(), account.taken));
+        self.looks.push_back((now, sorted::map(taken)));
     }
 
     /// What each input of the ledger took a second, in its order; `None` where too little time has passed to tell.

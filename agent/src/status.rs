@@ -391,7 +391,7 @@ impl QualityStatus {
     fn of(engine: &Engine) -> Self {
         let counts = engine.quality_counts();
         let mut pairs: Vec<_> = counts.series.iter().collect();
-        pairs.sort_by_key(|(_, count)| std::cmp::Reverse(**count));
+        sorted::by_key(&mut pairs, |(_, count)| std::cmp::Reverse(**count));
         let objection = |(&(series, check), &count): (&(SeriesId, Check), &u64)| {
             let series = engine.series().get(SeriesId::index(series))?.name.to_string();
             Some(ObjectionStatus { series, check: check.name().into(), count })

@@ -9,6 +9,7 @@ use rtlive_core::plan::{
 };
 use rtlive_core::reading::{InputId, is_series_name};
 use rtlive_core::selector::Selector;
+use rtlive_core::sorted;
 use rtlive_core::template::{Piece, Template};
 
 use crate::binding::{Source, check_bindings, instance_levels, looked_at, wrong_level};
@@ -91,7 +92,7 @@ pub(crate) fn check(
         derived.mistake("", format!("at most {DERIVED_MAX} derived series"), tables.len());
         return (Vec::new(), kinds);
     }
-    tables.sort_unstable_by_key(|(name, _)| *name);
+    sorted::by_key(&mut tables, |(name, _)| *name);
     let drafts: Vec<Draft<'_>> = tables.into_iter().filter_map(|(name, table)| draft(name, table, streams)).collect();
     for (i, one) in drafts.iter().enumerate() {
         if let Some(other) = drafts.iter().take(i).find(|other| other.makes.overlaps(&one.makes)) {

@@ -213,7 +213,7 @@ fn entries(table: DeTable<'_>, file: usize) -> Vec<Entry> {
             read: Cell::new(false),
         })
         .collect();
-    entries.sort_by_key(|entry| entry.spot);
+    sorted::by_key(&mut entries, |entry| entry.spot);
     entries
 }
 

@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use rtlive_core::sorted;
 use sha2::{Digest, Sha256};
 
 use crate::document::{Entry, Kind, Node};
@@ -27,7 +28,7 @@ impl Fingerprint {
 
 /// Keys by name: their order says nothing, and that of several files less.
 fn table(hash: &mut Sha256, mut entries: Vec<&Entry>) {
-    entries.sort_unstable_by(|a, b| a.key.cmp(&b.key));
+    sorted::by(&mut entries, |a, b| a.key.cmp(&b.key));
     hash.update(b"{");
     for entry in entries {
         text(hash, &entry.key);

@@ -4,6 +4,8 @@ use std::fs::File;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
+use rtlive_core::sorted;
+
 use crate::agent::{MACHINE_ID_FILE, STATE_DIR};
 use crate::catalogue::Catalogue;
 use crate::check::{Config, check};
@@ -122,7 +124,7 @@ fn toml_files(folder: &Path) -> io::Result<Vec<PathBuf>> {
             files.push(path);
         }
     }
-    files.sort_unstable();
+    sorted::by(&mut files, Ord::cmp);
     Ok(files)
 }
 

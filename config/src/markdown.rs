@@ -2,6 +2,8 @@
 
 use std::fmt::Write;
 
+use rtlive_core::sorted;
+
 use crate::agent::AgentOptions;
 use crate::catalogue::Catalogue;
 use crate::deadband::ReportOptions;
@@ -64,7 +66,7 @@ pub fn reference_markdown<I>(catalogue: &dyn Catalogue<I>) -> String {
     section(&mut text, "## `[store]`", &StoreOptions::reference());
     section(&mut text, "## `[uplink]`", &UplinkOptions::reference());
     let mut names = catalogue.names();
-    names.sort_unstable();
+    sorted::by(&mut names, Ord::cmp);
     if !names.is_empty() {
         let _ = writeln!(text, "\n{DRIVERS_HEADING}");
     }

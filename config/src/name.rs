@@ -1,5 +1,7 @@
 //! Names: how inputs, streams, windows, rules, maps and the agent itself may be called.
 
+use rtlive_core::sorted;
+
 use crate::table::Table;
 
 /// The longest name, in characters. Names are levels of topics and series, and headings in status.
@@ -23,7 +25,7 @@ pub fn named_tables<'a>(parent: &Table<'a>, what: &str) -> Vec<(&'a str, Table<'
         is_name(name)
     });
     // By name, so that the order of files and tables changes nothing.
-    tables.sort_unstable_by_key(|(name, _)| *name);
+    sorted::by_key(&mut tables, |(name, _)| *name);
     tables
 }
 

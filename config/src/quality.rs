@@ -3,6 +3,7 @@
 use rtlive_core::plan::{Mark, Plan, QualityPlan, Switch, ValueType};
 use rtlive_core::reading::Check;
 use rtlive_core::selector::Selector;
+use rtlive_core::sorted;
 
 use crate::quantity::{Period, parse_per_second};
 use crate::table::{Table, Value};
@@ -194,7 +195,7 @@ pub(crate) fn check(root: &Table<'_>) -> Vec<QualityPlan> {
         return Vec::new();
     }
     let mut plans: Vec<QualityPlan> = tables.iter().filter_map(|(filter, table)| self::table(filter, table)).collect();
-    plans.sort_by(|a, b| a.select.cmp(&b.select));
+    sorted::by(&mut plans, |a, b| a.select.cmp(&b.select));
     plans
 }
 

@@ -6,6 +6,7 @@
 use std::time::Duration;
 
 use rtlive_core::plan::{Format, Plan, Priority, StreamPlan};
+use rtlive_core::sorted;
 
 use crate::forecast::{JSON_BYTES_PER_RECORD, JSON_BYTES_PER_VALUE, StreamForecast};
 use crate::store::StoreConfig;
@@ -54,11 +55,11 @@ pub(crate) fn reaches(plan: &Plan, forecasts: &[StreamForecast], store: &StoreCo
             None => groups.push((key, vec![taker])),
         }
     }
-    groups.sort_by_key(|(key, _)| *key);
+    sorted::by_key(&mut groups, |(key, _)| *key);
     let mut reaches = vec![None; plan.streams.len()];
     for (_, mut takers) in groups {
         // All reach equally far, but for those that may not.
-        takers.sort_by(|a, b| a.cap.total_cmp(&b.cap));
+        sorted::by(&mut takers, |a, b| a.cap.total_cmp(&b.cap));
         let mut rate: f64 = takers.iter().map(|taker| taker.bytes_per_second).sum();
         for taker in takers {
             let reach = taker.cap.min(room.max(0.0) / rate);

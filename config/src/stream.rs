@@ -9,6 +9,7 @@ use rtlive_core::plan::{
     BatchLimit, Buckets, Format, Function, Order, Priority, StreamId, StreamKind, StreamPlan, WindowPlan,
 };
 use rtlive_core::selector::Selector;
+use rtlive_core::sorted;
 use rtlive_core::template::Template;
 
 use crate::deadband;
@@ -282,7 +283,7 @@ pub(crate) fn check<'a>(root: &Table<'a>, labels: Option<&BTreeMap<String, Strin
             configured.extend(window_stream(name, table, labels));
         }
     }
-    configured.sort_by(|a, b| a.name.cmp(&b.name));
+    sorted::by(&mut configured, |a, b| a.name.cmp(&b.name));
     reserved.append(&mut configured);
     reserved
 }

@@ -6,6 +6,8 @@
 use std::cell::RefCell;
 use std::fmt::Display;
 
+use rtlive_core::sorted;
+
 use crate::document::{Document, Entry, Kind, Node, Spot, built_in, join};
 use crate::mistake::{Problem, nearest};
 use crate::value::Setting;
@@ -120,7 +122,7 @@ impl<'a> Table<'a> {
     /// Notes every key that nobody asked for as unknown. Calling it again does nothing.
     pub fn close(&self) {
         let mut known = self.known.borrow().clone();
-        known.sort_unstable();
+        sorted::by(&mut known, Ord::cmp);
         known.dedup();
         for entry in self.entries.iter().filter(|entry| !entry.read.replace(true)) {
             let nearest = nearest(&entry.key, known.iter().copied()).map(Into::into);

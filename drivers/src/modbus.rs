@@ -18,6 +18,7 @@ use rtlive_config::table::Table as Written;
 use rtlive_config::value::{Bounded, NonEmpty, OneOrMany};
 use rtlive_config::{choices, options};
 use rtlive_core::reading::{SERIES_NAME_BYTES_MAX, is_series_name, series_level};
+use rtlive_core::sorted;
 use rtlive_core::template::{Piece, Template};
 
 use crate::input::{CheckedInput, Driver};
@@ -221,7 +222,7 @@ fn check(table: &Written<'_>) -> Option<CheckedInput> {
 /// For how much of the time the line carries bytes, or the silence between frames.
 fn load(devices: &[Device], limits: Limits, character: Duration) -> f64 {
     let device = |device: &Device| {
-        let intervals: BTreeSet<Duration> = device.registers.iter().map(|register| register.every).collect();
+        let intervals = sorted::set(device.registers.iter().map(|register| register.every));
         let interval = |every: Duration| {
             let blocks = device.blocks(&[every], &BTreeSet::new(), limits);
             let bytes: usize = blocks.iter().map(|block| block.request.rtu_bytes()).sum();
@@ -269,7 +270,7 @@ fn check_devices(
         if written.map.is_none() && registers.is_empty() {
             mistake(table, &at, "`map` or `registers`", "neither");
         }
-        registers.sort_by_key(|(_, _, register)| (register.table, register.address));
+        sorted::by_key(&mut registers, |(_, _, register)| (register.table, register.address));
         for unit in written.unit_id.iter().map(|unit| unit.get()) {
             if framing == Framing::Rtu && !UNITS_RTU.contains(&unit) {
                 mistake(table, &format!("{at}.unit_id"), "a unit id from 1 to 247 on a serial line", &unit.to_string());

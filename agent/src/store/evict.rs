@@ -94,7 +94,7 @@ impl Store {
         let at_once = self.removed_at_once_max();
         self.expire(plan, at, &mut removed, touched)?;
         let newest = plan.streams.iter().filter(|stream| stream.evict == Order::Newest);
-        let newest: BTreeSet<Arc<str>> = newest.map(|stream| stream.name.clone()).collect();
+        let newest = sorted::set(newest.map(|stream| stream.name.clone()));
         let of = |priority| Removing { plan, priority, newest: &newest, reason: "evicted", only_covered: false };
         for stream in &plan.streams {
             let Some(max) = stream.bytes_max else { continue };
@@ -160,6 +160,8 @@ impl Store {
             _ => self.steady_since = at,
         }
         self.looked_for_expired_at = Some(at);
+        // Someone may have taken away what was set aside.
+        self.file.look_beside();
         if at.since(self.steady_since) < STEADY_FOR {
             return Ok(());
         }

@@ -8,7 +8,7 @@
 //!
 //! All calls block on the file system.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::{FileExt, MetadataExt};
@@ -183,7 +183,7 @@ impl Follower {
         }
         let mut unread: Vec<(u64, Identity)> =
             self.files.iter().map(|(identity, followed)| (followed.order, *identity)).collect();
-        unread.sort_unstable();
+        sorted::by(&mut unread, Ord::cmp);
         self.unread = unread.into_iter().map(|(_, identity)| identity).collect();
         if !std::mem::replace(&mut self.scanned, true) {
             scan.state.push((SCANNED_KEY.into(), Some(vec![1])));
@@ -261,8 +261,7 @@ impl Follower {
 
     /// Finds files that were renamed to a name that is not followed, before this process: their end is still to be read.
     fn search_renamed(&mut self, now: u64, scan: &mut Scan) {
-        let folders: BTreeSet<PathBuf> =
-            self.marks.values().filter_map(|mark| mark.path.parent().map(Path::to_owned)).collect();
+        let folders = sorted::set(self.marks.values().filter_map(|mark| mark.path.parent().map(Path::to_owned)));
         for folder in folders {
             let Ok(entries) = std::fs::read_dir(&folder) else { continue };
             for entry in entries.take(ENTRIES_MAX).flatten() {

@@ -6,6 +6,7 @@ use std::sync::{Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
 use rtlive_config::quantity::write_span;
+use rtlive_core::sorted;
 use tokio::time::{Instant, sleep};
 use tracing::{info, warn};
 
@@ -83,9 +84,8 @@ impl Bus {
     fn remember(&self, session: &Session) -> Memory {
         let kept = self.memory.lock().unwrap_or_else(PoisonError::into_inner).take();
         kept.unwrap_or_else(|| {
-            let intervals = |device: &Device| device.registers.iter().map(|register| register.every).collect();
             let polls = self.devices.iter().enumerate().flat_map(|(place, device)| {
-                let intervals: BTreeSet<Duration> = intervals(device);
+                let intervals = sorted::set(device.registers.iter().map(|register| register.every));
                 intervals.into_iter().map(move |every| (place, every))
             });
             Memory {

@@ -12,6 +12,8 @@
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 
+use rtlive_core::sorted;
+
 use crate::fnv;
 
 /// What the keys of the kept state begin with; a number in hexadecimal follows.
@@ -88,7 +90,7 @@ impl Unacknowledged {
         let mut restored = Self { next_key: NO_KEY + 1, ..Self::default() };
         let mut kept: Vec<(u64, &Vec<u8>)> = kept.filter_map(|(name, value)| Some((key_of(name)?, value))).collect();
         // Where an id stands in two records, the later one is what the broker may send again.
-        kept.sort_unstable_by_key(|(key, _)| *key);
+        sorted::by_key(&mut kept, |(key, _)| *key);
         for (key, value) in kept {
             restored.next_key = restored.next_key.max(key.saturating_add(1));
             // One more than its messages while it is read, so that it is not done before its end.

@@ -4,6 +4,8 @@ use std::fs::{self, Metadata};
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::Path;
 
+use rtlive_core::sorted;
+
 /// The most ports that a message lists.
 const PORTS_LISTED_MAX: usize = 8;
 /// The most programs that a message lists.
@@ -39,7 +41,7 @@ pub(super) fn ports_there(root: &Path) -> String {
 fn entries(folder: &Path) -> Vec<String> {
     let entries = fs::read_dir(folder).into_iter().flatten().flatten();
     let mut names: Vec<String> = entries.map(|entry| entry.file_name().to_string_lossy().into_owned()).collect();
-    names.sort_unstable();
+    sorted::by(&mut names, Ord::cmp);
     names
 }
 

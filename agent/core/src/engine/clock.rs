@@ -136,7 +136,7 @@ impl Clock {
                 _ => inputs.push((input.0, 1)),
             }
         }
-        let held: Vec<Reading> = self.held.iter().map(|(_, reading)| reading.clone()).collect();
+        let held: Vec<&Reading> = self.held.iter().map(|(_, reading)| reading).collect();
         let mut readings = Vec::new();
         encode_readings(&held, &mut readings);
         let Self { boot, ahead, is_trusted, since, trusted_to, .. } = self;

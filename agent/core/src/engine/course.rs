@@ -12,6 +12,7 @@ use super::ledger::COUNT_MAX;
 use super::sum::Sum;
 use crate::function::Function;
 use crate::reading::Value;
+use crate::sorted;
 use crate::time::Timestamp;
 
 /// How many readings are kept before it is tried to fold them, and then at each power of two.
@@ -391,8 +392,8 @@ impl Course {
 impl States {
     /// A JSON object of the seconds of each state, by name; `None` where no state held for any time.
     fn value(&self) -> Option<Value> {
-        let states: BTreeMap<&str, f64> =
-            self.held.iter().map(|(state, nanos)| (&**state, *nanos as f64 / NANOS_PER_SECOND)).collect();
+        let held = self.held.iter().map(|(state, nanos)| (&**state, *nanos as f64 / NANOS_PER_SECOND));
+        let states: BTreeMap<&str, f64> = sorted::map(held);
         // Writing a map of numbers into memory does not fail.
         (!states.is_empty()).then(|| Value::Text(serde_json::to_string(&states).unwrap_or_default().into()))
     }

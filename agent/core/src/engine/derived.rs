@@ -37,6 +37,7 @@ use crate::expr::Sample;
 use crate::plan::{DerivedPlan, Function, Join, Plan, StreamId};
 use crate::reading::{InputId, Quality, Reading, SeriesId, Value};
 use crate::record::{Emitted, Record};
+use crate::sorted;
 use crate::time::{Timestamp, nanos};
 
 /// How many readings of a series wait for others at most: an hour at 1 Hz, in 250 kB. When more do, the oldest waits no longer, and what
@@ -534,7 +535,7 @@ impl Derived {
         let known =
             self.joined.iter().filter(|joined| !joined.samples.is_empty() || joined.newest != Recent::default());
         let mut known: Vec<_> = known.collect();
-        known.sort_unstable_by_key(|joined| joined.key);
+        sorted::by_key(&mut known, |joined| joined.key);
         let saved = known.into_iter().map(|joined| SavedJoined {
             series: joined.key.0,
             aggregate: joined.key.1.and_then(|(window, function)| {

@@ -15,6 +15,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::plan::{Checks, Mark, Plan, ValueType};
 use crate::reading::{Check, Quality, Reading, SeriesId, SeriesInfo, Value};
+use crate::sorted;
 use crate::time::Timestamp;
 
 /// How many numbers before it a reading is compared with for [`Check::Spike`]. An odd count makes the median one of them; eleven are
@@ -175,7 +176,7 @@ impl QualityChecks {
 
     pub(super) fn saved(&self) -> SavedQuality {
         let mut memories: Vec<_> = self.memories.iter().map(|memory| (memory.series, memory.kept.clone())).collect();
-        memories.sort_unstable_by_key(|(series, _)| *series);
+        sorted::by_key(&mut memories, |(series, _)| *series);
         SavedQuality { counts: self.counts.clone(), memories }
     }
 

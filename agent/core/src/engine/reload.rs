@@ -26,6 +26,7 @@ use super::{Engine, rule};
 use crate::plan::{BindingSource, Condition, Plan, RulePlan, WindowPlan};
 use crate::reading::{InputId, SeriesId, SeriesInfo};
 use crate::record::Emitted;
+use crate::sorted;
 use crate::time::{Timestamp, nanos};
 
 /// What a reload does with a series in a window.
@@ -251,7 +252,7 @@ impl Engine {
         for ((i, input), account) in self.inputs.iter().enumerate().zip(&self.ledger.inputs) {
             let mut sources: Vec<_> =
                 input.sources.iter().filter_map(|&place| Some((place, self.sources.get(place as usize)?))).collect();
-            sources.sort_unstable_by(|(_, a), (_, b)| a.name.cmp(&b.name));
+            sorted::by(&mut sources, |(_, a), (_, b)| a.name.cmp(&b.name));
             for (number, (place, _)) in sources.iter().enumerate() {
                 if let Some(entry) = numbers.get_mut(*place as usize) {
                     *entry = Some((i as u16, number as u32));
@@ -306,7 +307,7 @@ impl Engine {
             is_changed: false,
         });
         let mut recents: Vec<_> = self.rules.recents().map(|(series, recent)| (series, recent.clone())).collect();
-        recents.sort_unstable_by_key(|(series, _)| *series);
+        sorted::by_key(&mut recents, |(series, _)| *series);
         let (rules, quality, reports) =
             (rules.collect(), self.quality.saved(), self.reports.saved(&self.ledger.reports));
         let (retired, joined) = (self.retired.clone(), self.derived.saved(&self.plan, &self.sources));

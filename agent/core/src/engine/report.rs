@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 use super::ledger::ReportAccount;
 use crate::plan::{Deadband, Plan, ReportPlan, StreamId, StreamKind};
 use crate::reading::{Check, ClockState, Quality, Reading, SeriesId, Value};
+use crate::sorted;
 use crate::time::{Timestamp, nanos};
 
 /// A series in a stream that takes it.
@@ -100,7 +101,7 @@ impl Reports {
         let of_stream = |(place, account): (usize, &ReportAccount)| {
             let slots = self.slots.iter().filter(|slot| usize::from(slot.stream) == place);
             let mut lasts: Vec<_> = slots.filter_map(|slot| Some((slot.series, slot.last.clone()?))).collect();
-            lasts.sort_unstable_by_key(|(series, _)| *series);
+            sorted::by_key(&mut lasts, |(series, _)| *series);
             SavedReport { account: account.clone(), lasts }
         };
         accounts.iter().enumerate().map(of_stream).collect()

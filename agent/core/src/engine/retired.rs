@@ -9,6 +9,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use crate::reading::SeriesId;
+use crate::sorted;
 use crate::time::Timestamp;
 
 /// The most series of windows that are remembered, 20 bytes each in a snapshot: a gateway's series are all of them taken out of several windows
@@ -37,7 +38,7 @@ impl Retired {
         self.0.retain(|_, floors| !floors.is_empty());
         let mut floors: Vec<Timestamp> = self.0.values().flat_map(BTreeMap::values).copied().collect();
         if let Some(over) = floors.len().checked_sub(RETIRED_MAX).filter(|&over| over > 0) {
-            floors.sort_unstable();
+            sorted::by(&mut floors, Ord::cmp);
             let least = floors.get(over).copied().unwrap_or(Timestamp::MAX);
             self.0.values_mut().for_each(|floors| floors.retain(|_, floor| *floor >= least));
         }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use serde::Serialize;
 
 use super::{Engine, rule};
+use crate::sorted;
 use crate::time::Timestamp;
 
 /// What a status shows of an input's time.
@@ -48,7 +49,7 @@ impl Engine {
     /// The alerts that are raised now, by rule.
     pub fn alerts_raised(&self) -> Vec<RaisedAlert> {
         let mut raised: Vec<_> = self.rules.raised().collect();
-        raised.sort_by_key(|instance| instance.rule);
+        sorted::by_key(&mut raised, |instance| instance.rule);
         let alert = |instance: &rule::Instance| {
             let rule = self.plan.rules.get(usize::from(instance.rule))?;
             Some(RaisedAlert { rule: Arc::clone(&rule.name), instance: Arc::clone(&instance.name) })

@@ -4,6 +4,7 @@ use std::fmt;
 
 use super::lex::{Lexeme, Token, tokens};
 use super::{EXPRESSION_BYTES_MAX, EXPRESSION_DEPTH_MAX};
+use crate::sorted;
 
 /// Why a text is not an expression.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -282,7 +283,7 @@ impl Parser<'_> {
     fn binding(&self, name: &str, at: usize) -> Result<usize, ExprError> {
         self.bindings.iter().position(|(binding, _)| *binding == name).ok_or_else(|| {
             let mut names: Vec<_> = self.bindings.iter().map(|(binding, _)| format!("`{binding}`")).collect();
-            names.sort();
+            sorted::by(&mut names, Ord::cmp);
             let names = if names.is_empty() { "nothing".into() } else { names.join(", ") };
             ExprError::new(at, format!("a name of `let` (it has {names})"), format!("`{name}`"))
         })

@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::reading::{Check, Quality, SeriesInfo, Value};
 use crate::selector::Selector;
+use crate::sorted;
 use crate::time::nanos;
 
 /// A quality table of the configuration. A key that is `None` is left to less specific tables.
@@ -160,7 +161,7 @@ impl Checks {
     /// literal beats `+`, and `+` beats `#`; the order of the tables does not count, as no two of them have the same filter.
     pub fn of<'a>(tables: impl IntoIterator<Item = &'a QualityPlan>) -> Self {
         let mut tables: Vec<&QualityPlan> = tables.into_iter().collect();
-        tables.sort_by(|a, b| a.select.cmp_specificity(&b.select));
+        sorted::by(&mut tables, |a, b| a.select.cmp_specificity(&b.select));
         let range = first(&tables, |table| table.range).and_then(Switch::on);
         let max_rate = first(&tables, |table| table.max_rate).and_then(Switch::on);
         let stuck_after = first(&tables, |table| table.stuck_after).and_then(Switch::on);

@@ -6,6 +6,7 @@ use std::process::ExitCode;
 
 use rtlive_core::frame;
 use rtlive_core::record::Epoch;
+use rtlive_core::sorted;
 use rtlive_core::time::Timestamp;
 use serde::Serialize;
 use serde_json::value::RawValue;
@@ -93,7 +94,7 @@ pub(super) fn inspect(store: &Look, json: bool) -> Result<ExitCode, Failure> {
             end: spans().map(|span| span.1).max().map(|time| time.to_string()),
         });
     }
-    streams.sort_by(|a, b| a.stream.cmp(&b.stream));
+    sorted::by(&mut streams, |a, b| a.stream.cmp(&b.stream));
     let inspection = Inspection {
         path: store.path().display().to_string(),
         size: store.size()?,

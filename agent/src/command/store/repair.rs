@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
+use rtlive_core::sorted;
 use serde::Serialize;
 
 use super::progress::Progress;
@@ -104,7 +105,7 @@ fn report(from: &Path, to: &Path, saved: Salvaged) -> Result<Report, Failure> {
     })?;
     let known = book.snapshots.last().map(|(number, _)| *number);
     let numbers = known.into_iter().chain(book.chunks.iter().map(|(number, _)| *number));
-    let numbers: Vec<u64> = numbers.collect::<std::collections::BTreeSet<_>>().into_iter().collect();
+    let numbers: Vec<u64> = sorted::set(numbers).into_iter().collect();
     let pairs = numbers.iter().zip(numbers.iter().skip(1));
     let commits_lost = pairs.filter(|(a, b)| **b > **a + 1).map(|(a, b)| (a + 1, b - 1)).collect();
     let mut faults = Vec::new();

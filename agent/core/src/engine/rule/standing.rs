@@ -17,6 +17,7 @@ use super::{Instance, InstanceScope, Recent, Rules, Stamp};
 use crate::plan::{Condition, Plan, RulePlan, StreamId};
 use crate::reading::SeriesId;
 use crate::record::{AlertState, Emitted, Record};
+use crate::sorted;
 use crate::time::Timestamp;
 
 /// What is remembered of an instance.
@@ -256,7 +257,7 @@ impl Rules {
         let instances = self.instances.iter().filter(|instance| usize::from(instance.rule) == rule);
         let known = instances.filter(|instance| instance.standing != Standing::default());
         let mut known: Vec<_> = known.map(|Instance { name, standing, .. }| (name.clone(), standing.clone())).collect();
-        known.sort_unstable_by(|(a, _), (b, _)| a.cmp(b));
+        sorted::by(&mut known, |(a, _), (b, _)| a.cmp(b));
         known
     }
 

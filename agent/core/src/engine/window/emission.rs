@@ -8,6 +8,7 @@ use crate::plan::StreamId;
 use crate::plan::WindowKind;
 use crate::reading::SeriesId;
 use crate::record::{Aggregate, Emitted, Record};
+use crate::sorted;
 use crate::time::Timestamp;
 
 /// A pane that is to be emitted. The order is that of emission: by end, stream, series, start.
@@ -104,7 +105,7 @@ impl Windows {
         out.append(&mut self.forced);
         if let Some(emitted) = out.get_mut(begin..) {
             // What is taken back goes before what takes its place.
-            emitted.sort_by_key(|Emitted { stream, record }| match record {
+            sorted::by_key(emitted, |Emitted { stream, record }| match record {
                 Record::Aggregate(one) => Some((one.end, *stream, one.series, !one.deleted, one.start, one.revision)),
                 _ => None,
             });

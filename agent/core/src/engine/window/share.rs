@@ -15,6 +15,7 @@ use super::super::watermark::Source;
 use super::{NONE, Placed, Window, Windows};
 use crate::plan::WindowKind;
 use crate::reading::Value;
+use crate::sorted;
 use crate::time::{Timestamp, nanos};
 
 impl Window {
@@ -46,7 +47,7 @@ impl Windows {
             return 0;
         };
         if count > 0 {
-            numbers.sort_by_key(|&number| (number != leader, !leads(leader, number)));
+            sorted::by_key(numbers, |&number| (number != leader, !leads(leader, number)));
         }
         count.min(SHARED_MAX)
     }
