@@ -14,6 +14,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::columns::{ColumnError, decode_readings, encode_readings};
 use crate::event::{Batch, ClockChange, Declared, Event, Outage, Rejected};
+use crate::pack::pack;
 use crate::plan::{Plan, StreamId};
 use crate::reading::{InputId, Reading};
 use crate::record::{Epoch, Gap};
@@ -173,7 +174,7 @@ impl Chunk {
     /// # Errors
     /// [`JournalError::Encoding`] when memory is short, [`JournalError::Body`] when it holds more than [`READINGS_MAX`] readings.
     pub fn encode(&self) -> Result<Vec<u8>, JournalError> {
-        let mut readings: Vec<Reading> = Vec::new();
+        let mut readings: Vec<&Reading> = Vec::new();
         let mut events = Vec::with_capacity(self.events.len());
         for (at, event) in &self.events {
             let outline = match event {
@@ -184,7 +185,7 @@ impl Chunk {
                 Event::Clock(change) => Outline::Clock(change.clone()),
                 Event::Start => Outline::Start,
                 Event::Batch(batch) => {
-                    readings.extend_from_slice(&batch.readings);
+                    readings.extend(&batch.readings);
                     Outline::Batch {
                         input: batch.input,
                         arrival: batch.arrival.as_nanos().wrapping_sub(at.as_nanos()),
@@ -214,8 +215,7 @@ impl Chunk {
             readings: columns,
         };
         let body = postcard::to_allocvec(&body).map_err(JournalError::Encoding)?;
-        let packed =
-            (body.len() <= BODY_BYTES_MAX).then(|| zstd::bulk::compress(&body, COMPRESSION_LEVEL).ok()).flatten();
+        let packed = (body.len() <= BODY_BYTES_MAX).then(|| pack(&body, COMPRESSION_LEVEL).ok()).flatten();
         let packed = packed.filter(|packed| packed.len() < body.len());
         let mut bytes = vec![VERSION, u8::from(packed.is_some())];
         bytes.extend_from_slice(packed.as_ref().unwrap_or(&body));

@@ -26,6 +26,7 @@ pub mod function;
 pub mod journal;
 pub mod json;
 pub mod message;
+mod pack;
 pub mod plan;
 pub mod reading;
 pub mod record;

@@ -68,6 +68,8 @@ pub(super) struct File {
     /// The last id that was used, by the priority's place.
     pub(super) last_ids: [i64; 3],
     is_in_memory: bool,
+    /// See [`File::look_beside`].
+    aside_bytes: u64,
     pub(super) faults: Faults,
 }
 
@@ -104,6 +106,7 @@ impl File {
             path,
             last_ids: PRIORITIES.map(|priority| id_range(priority).0),
             is_in_memory: true,
+            aside_bytes: 0,
             faults: Faults::default(),
         })
     }
@@ -166,8 +169,9 @@ impl File {
             let steps = format!("BEGIN; {} {marks} COMMIT;", missing.concat());
             connection.execute_batch(&steps).map_err(failed("make the tables"))?;
         }
-        let mut file =
-            Self { connection, path: path.to_owned(), last_ids: [0; 3], is_in_memory: false, faults: faults.clone() };
+        let (path, faults) = (path.to_owned(), faults.clone());
+        let mut file = Self { connection, path, last_ids: [0; 3], is_in_memory: false, aside_bytes: 0, faults };
+        file.look_beside();
         for (place, priority) in PRIORITIES.into_iter().enumerate() {
             let (from, to) = id_range(priority);
             let last = file.connection.query_row(
@@ -325,17 +329,22 @@ impl File {
 
     /// The part of the file that is in use, in bytes. Free pages are used before the file grows.
     pub(super) fn bytes_used(&self) -> Result<u64, StoreError> {
-        let read = |name: &str| self.connection.pragma_query_value(None, name, |row| row.get::<_, i64>(0));
-        let pages = read("page_count").and_then(|pages| Ok(pages - read("freelist_count")?));
+        let read = |sql: &str| self.connection.prepare_cached(sql)?.query_row([], |row| row.get::<_, i64>(0));
+        let pages = read("PRAGMA page_count").and_then(|pages| Ok(pages - read("PRAGMA freelist_count")?));
         Ok((pages.map_err(self.failed("read the size"))? * PAGE_BYTES).cast_unsigned())
     }
 
-    /// The size of the files that were set aside, of the reserve and of the log's index, in bytes.
+    /// The size of the files that were set aside, of the reserve and of the log's index, in bytes. The first two as of [`File::look_beside`].
     pub(super) fn bytes_beside(&self) -> u64 {
+        let [_, _, index] = parts(&self.path);
+        self.aside_bytes + fs::metadata(index).map_or(0, |file| file.len())
+    }
+
+    /// Looks at the files that lie beside the store. No commit changes them, and seven looks take a tenth of the time of one.
+    pub(super) fn look_beside(&mut self) {
         let aside = replace::set_aside_files(&self.path);
         let aside: u64 = aside.map(|path| fs::metadata(path).map_or(0, |file| file.len())).sum();
-        let [_, _, index] = parts(&self.path);
-        aside + reserve::bytes(self.folder()) + fs::metadata(index).map_or(0, |file| file.len())
+        self.aside_bytes = aside + reserve::bytes(self.folder());
     }
 
     /// How often the log began again.

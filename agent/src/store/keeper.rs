@@ -490,6 +490,7 @@ impl Keeper {
     fn make_reserve(&mut self) {
         let is_there = reserve::make(&self.options.state_dir, self.options.bounds.bytes);
         self.reserve_at = (!is_there).then(|| self.now.saturating_add(RETRY_EVERY));
+        self.store.file.look_beside();
     }
 }
 

@@ -154,7 +154,7 @@ impl Prediction {
         // A grid is judged by all values; and otherwise the first ones speak for all where time is short.
         let grid = (shape == Shape::Rising).then(|| Grid::fit(scaled)).flatten();
         let looked_at = match effort {
-            Effort::Quick if grid.is_none() => (scaled.len() / LOOKED_AT_SHARE).max(LOOKED_AT_MIN),
+            Effort::Bytes | Effort::Quick if grid.is_none() => (scaled.len() / LOOKED_AT_SHARE).max(LOOKED_AT_MIN),
             _ => scaled.len(),
         };
         let scaled = scaled.get(..looked_at).unwrap_or(scaled);

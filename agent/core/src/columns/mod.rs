@@ -14,6 +14,7 @@ pub(crate) mod cases;
 mod cursor;
 mod entropy;
 mod floats;
+mod groups;
 mod integers;
 mod readings;
 mod related;

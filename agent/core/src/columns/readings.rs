@@ -1,6 +1,7 @@
 //! A block of readings.
 
 use super::cursor::{Cursor, put_unsigned};
+use super::groups::Groups;
 use super::rows::Rows;
 use super::{ColumnError, ColumnFault, Effort, related, values};
 use crate::reading::{Check, ClockState, Quality, Reading, SeriesId, Value};
@@ -16,22 +17,24 @@ const RELATED: u8 = 2;
 const POOL_BELOW_ROWS: usize = 16;
 /// What a column of decimals takes at least: its type, its coding, an exponent, the number of exceptions, one integer.
 const FLOATS_BYTES_MIN: usize = 5;
+/// Far more than rounding moves decimals that are evenly spaced, as a part of their size.
+const UNEVEN: f64 = 1e-12;
 
 /// Appends readings as a block: the order is kept, and every id, time, value, quality, check and clock state comes back bit for bit.
 ///
 /// The ids of series are written as they are; whoever reads the block needs the table that they index.
-pub fn encode_readings(readings: &[Reading], out: &mut Vec<u8>) {
+pub fn encode_readings(readings: &[&Reading], out: &mut Vec<u8>) {
     encode_readings_with(readings, Effort::Bytes, out);
 }
 
 /// The same, with integers as `effort` says.
-pub(crate) fn encode_readings_with(readings: &[Reading], effort: Effort, out: &mut Vec<u8>) {
+pub(crate) fn encode_readings_with(readings: &[&Reading], effort: Effort, out: &mut Vec<u8>) {
     put_unsigned(out, readings.len() as u64);
     let rows = Rows::gather(readings.iter().map(|reading| (reading.series.0, reading.time.as_nanos())));
     rows.encode(effort, out);
     let by_series = rows.by_series();
     encode_values(&by_series, |row| readings.get(row).map(|reading| &reading.value), effort, out);
-    encode_runs(readings.iter().map(status), out);
+    encode_runs(readings.iter().map(|reading| status(reading)), out);
 }
 
 /// Reads a block of at most `readings_max` readings, and nothing after it.
@@ -136,26 +139,18 @@ pub(super) fn decode_runs(cursor: &mut Cursor<'_>, count: usize) -> Result<Vec<u
 
 /// Appends one value (or none) a row, gathered by series.
 pub(super) fn encode_values<'a>(
-    by_series: &[Vec<usize>],
+    by_series: &Groups,
     value: impl Fn(usize) -> Option<&'a Value>,
     effort: Effort,
     out: &mut Vec<u8>,
 ) {
     let column = |rows: &[usize]| rows.iter().map(|row| value(*row)).collect::<Vec<_>>();
-    let all: Vec<usize> = match by_series.len() {
-        0 | 1 => Vec::new(),
-        _ => by_series.iter().flatten().copied().collect(),
-    };
     let mut pooled = Vec::new();
-    if !all.is_empty() && all.len() < POOL_BELOW_ROWS * by_series.len() {
+    if by_series.len() > 1 && by_series.all().len() < POOL_BELOW_ROWS * by_series.len() {
         pooled.push(POOLED);
-        values::encode(&column(&all), effort, &mut pooled);
+        values::encode(&column(by_series.all()), effort, &mut pooled);
         // A column for each series is not tried where it could not be shorter: an alert waits for the journal.
-        let least = |rows: &Vec<usize>| match rows.first().and_then(|row| value(*row)) {
-            Some(Value::Float(_)) => FLOATS_BYTES_MIN,
-            _ => 1,
-        };
-        if pooled.len() <= by_series.iter().map(least).sum() {
+        if pooled.len() <= by_series.iter().map(|rows| bytes_min(rows, &value, effort)).sum() {
             return out.extend(pooled);
         }
     }
@@ -167,9 +162,24 @@ pub(super) fn encode_values<'a>(
     out.extend(split);
 }
 
+/// About what the column of one series takes at least.
+fn bytes_min<'a>(rows: &[usize], value: impl Fn(usize) -> Option<&'a Value>, effort: Effort) -> usize {
+    let float = |row: usize| if let Some(Value::Float(float)) = value(row) { Some(*float) } else { None };
+    if rows.first().and_then(|row| float(*row)).is_none() {
+        return 1;
+    }
+    // A byte for each value but the first, unless they are evenly spaced, or coded by their entropy.
+    let is_uneven = |three: &[usize]| match [0, 1, 2].map(|at| float(three[at])) {
+        [Some(a), Some(b), Some(c)] => (c - b - (b - a)).abs() > UNEVEN * (a.abs() + b.abs() + c.abs()),
+        _ => false,
+    };
+    let residuals = if effort == Effort::Bytes && rows.windows(3).any(is_uneven) { rows.len() - 1 } else { 0 };
+    FLOATS_BYTES_MIN + residuals
+}
+
 /// The same for the values of column `function`, of which those before it may say something.
 pub(super) fn encode_related<'a>(
-    by_series: &[Vec<usize>],
+    by_series: &Groups,
     function: usize,
     cell: impl Fn(usize, usize) -> Option<&'a Value> + Copy,
     effort: Effort,
@@ -177,8 +187,7 @@ pub(super) fn encode_related<'a>(
 ) {
     let (mut alone, mut beside) = (Vec::new(), vec![RELATED]);
     encode_values(by_series, |row| cell(function, row), effort, &mut alone);
-    let rows: Vec<usize> = by_series.iter().flatten().copied().collect();
-    let shorter = match related::encode(&rows, function, cell, effort, &mut beside) {
+    let shorter = match related::encode(by_series.all(), function, cell, effort, &mut beside) {
         Some(()) if beside.len() < alone.len() => beside,
         _ => alone,
     };
@@ -188,7 +197,7 @@ pub(super) fn encode_related<'a>(
 /// Reads what [`encode_values`] or [`encode_related`] wrote for `count` rows, after the columns before.
 pub(super) fn decode_values(
     cursor: &mut Cursor<'_>,
-    by_series: &[Vec<usize>],
+    by_series: &Groups,
     count: usize,
     before: &[Vec<Option<Value>>],
 ) -> Result<Vec<Option<Value>>, ColumnError> {
@@ -197,8 +206,8 @@ pub(super) fn decode_values(
         return values::decode(cursor, count);
     }
     let mut column = vec![None; count];
-    let mut place = |rows: &mut dyn Iterator<Item = &usize>, values: Vec<Option<Value>>| {
-        for (row, value) in rows.zip(values) {
+    let mut place = |rows: &[usize], values: Vec<Option<Value>>| {
+        for (row, value) in rows.iter().zip(values) {
             if let Some(cell) = column.get_mut(*row) {
                 *cell = value;
             }
@@ -206,15 +215,12 @@ pub(super) fn decode_values(
     };
     match layout {
         PER_SERIES => {
-            for rows in by_series {
-                place(&mut rows.iter(), values::decode(cursor, rows.len())?);
+            for rows in by_series.iter() {
+                place(rows, values::decode(cursor, rows.len())?);
             }
         }
-        POOLED => place(&mut by_series.iter().flatten(), values::decode(cursor, count)?),
-        RELATED => {
-            let rows: Vec<usize> = by_series.iter().flatten().copied().collect();
-            place(&mut rows.iter(), related::decode(cursor, &rows, before)?);
-        }
+        POOLED => place(by_series.all(), values::decode(cursor, count)?),
+        RELATED => place(by_series.all(), related::decode(cursor, by_series.all(), before)?),
         found => return Err(cursor.error(ColumnFault::Coding { column: "the layout of values", found })),
     }
     Ok(column)
@@ -228,9 +234,10 @@ mod tests {
     use crate::columns::cases::{any_reading, same};
 
     fn round_trip(readings: &[Reading]) -> usize {
+        let all: Vec<&Reading> = readings.iter().collect();
         let [bytes, ..] = Effort::ALL.map(|effort| {
             let mut bytes = Vec::new();
-            encode_readings_with(readings, effort, &mut bytes);
+            encode_readings_with(&all, effort, &mut bytes);
             let back = decode_readings(&bytes, readings.len()).unwrap();
             assert!(same(&back, readings), "{effort:?}\n{back:?}\n{readings:?}");
             bytes.len()
@@ -257,7 +264,7 @@ mod tests {
             effort in prop::sample::select(Effort::ALL.to_vec()),
         ) {
             let mut bytes = Vec::new();
-            encode_readings_with(&readings, effort, &mut bytes);
+            encode_readings_with(&readings.iter().collect::<Vec<_>>(), effort, &mut bytes);
             let at = at.index(bytes.len());
             bytes[at] = byte;
             let _ = decode_readings(&bytes, 1000);

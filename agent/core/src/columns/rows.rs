@@ -6,6 +6,7 @@
 //! that leads them, and each such group is a column.
 
 use super::cursor::{Cursor, put_signed, put_unsigned};
+use super::groups::Groups;
 use super::integers::{self, Shape, common_unit};
 use super::{ColumnError, ColumnFault, Effort};
 
@@ -50,14 +51,8 @@ impl Rows {
     }
 
     /// The indices of the rows of each series, in order.
-    pub(super) fn by_series(&self) -> Vec<Vec<usize>> {
-        let mut rows = vec![Vec::new(); self.ids.len()];
-        for (row, &place) in self.places.iter().enumerate() {
-            if let Some(rows) = rows.get_mut(place as usize) {
-                rows.push(row);
-            }
-        }
-        rows
+    pub(super) fn by_series(&self) -> Groups {
+        Groups::of(&self.places, self.ids.len())
     }
 
     /// Appends the columns. The number of rows is not written, the reader knows it.
@@ -115,25 +110,20 @@ impl Rows {
         let mut one = vec![ONE_CLOCK];
         integers::encode(&ticks, Shape::Rising, effort, &mut one);
 
-        if self.ids.len() == 1 {
+        let starts = runs.iter().scan(0, |start, run| Some(std::mem::replace(start, *start + run.len())));
+        let leaders: Vec<u32> = starts.map(|start| self.places[start]).collect();
+        if leaders.iter().all(|leader| Some(leader) == leaders.first()) {
             return out.extend(one);
         }
-        let mut groups = vec![Vec::new(); self.ids.len()];
-        let mut leaders = Vec::new();
-        let mut row = 0;
-        for (run, tick) in runs.iter().zip(&ticks) {
-            if let Some(group) = self.places.get(row).and_then(|leader| groups.get_mut(*leader as usize)) {
-                if group.is_empty() {
-                    leaders.push(self.places[row]);
-                }
-                group.push(*tick);
-            }
-            row += run.len();
-        }
-        if leaders.len() > 1 && one.len() > leaders.len() {
+        let groups = Groups::of(&leaders, self.ids.len());
+        if one.len() > groups.iter().filter(|runs| !runs.is_empty()).count() {
             let mut each = vec![CLOCK_PER_LEADER];
-            for leader in leaders {
-                integers::encode(&groups[leader as usize], Shape::Rising, effort, &mut each);
+            for (run, &leader) in leaders.iter().enumerate() {
+                let runs = groups.get(leader as usize);
+                if runs.first() == Some(&run) {
+                    let ticks: Vec<i64> = runs.iter().map(|run| ticks[*run]).collect();
+                    integers::encode(&ticks, Shape::Rising, effort, &mut each);
+                }
             }
             if each.len() < one.len() {
                 one = each;
@@ -277,19 +267,15 @@ fn decode_times(cursor: &mut Cursor<'_>, places: &[u32], series: usize) -> Resul
     let ticks = match cursor.byte()? {
         ONE_CLOCK => integers::decode(cursor, runs)?,
         CLOCK_PER_LEADER => {
-            let mut groups: Vec<Vec<usize>> = vec![Vec::new(); series];
-            let mut leaders = Vec::new();
-            for (run, &start) in starts.iter().enumerate() {
-                let leader = places[start] as usize;
-                if groups[leader].is_empty() {
-                    leaders.push(leader);
-                }
-                groups[leader].push(run);
-            }
+            let leaders: Vec<u32> = starts.iter().map(|start| places[*start]).collect();
+            let groups = Groups::of(&leaders, series);
             let mut ticks = vec![0; runs];
-            for leader in leaders {
-                for (tick, &run) in integers::decode(cursor, groups[leader].len())?.into_iter().zip(&groups[leader]) {
-                    ticks[run] = tick;
+            for (run, &leader) in leaders.iter().enumerate() {
+                let runs = groups.get(leader as usize);
+                if runs.first() == Some(&run) {
+                    for (tick, &run) in integers::decode(cursor, runs.len())?.into_iter().zip(runs) {
+                        ticks[run] = tick;
+                    }
                 }
             }
             ticks

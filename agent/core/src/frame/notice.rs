@@ -43,7 +43,9 @@ impl Map {
     fn put(&mut self, key: &'static str, write: impl FnOnce(&mut Writer)) {
         let mut value = Writer::default();
         write(&mut value);
-        self.pairs.push((key, value));
+        // Encoded keys sort by their length first, since that is in their first byte.
+        let place = self.pairs.partition_point(|(before, _)| (before.len(), *before) < (key.len(), key));
+        self.pairs.insert(place, (key, value));
     }
 
     fn text(&mut self, key: &'static str, text: &str) {
@@ -56,9 +58,7 @@ impl Map {
         }
     }
 
-    fn write(mut self, out: &mut Writer) {
-        // Encoded keys sort by their length first, since that is in their first byte.
-        self.pairs.sort_by_key(|(key, _)| (key.len(), *key));
+    fn write(self, out: &mut Writer) {
         out.map(self.pairs.len());
         for (key, value) in self.pairs {
             out.text(key);

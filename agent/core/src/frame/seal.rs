@@ -6,6 +6,7 @@ use super::{
     RECORDS_MAX, TEXT_BYTES_MAX, VALUES_MAX, VERSION, key, notice, part, section,
 };
 use crate::columns::{Effort, encode_aggregates, encode_readings_with};
+use crate::pack::pack;
 use crate::plan::Function;
 use crate::reading::{Reading, SERIES_NAME_BYTES_MAX, SeriesId, SeriesInfo, Value};
 use crate::record::{Aggregate, Record};
@@ -121,8 +122,7 @@ pub fn seal(
             best = Some((Codec::Stored, length, contents));
             break;
         }
-        let packed =
-            zstd::bulk::compress(&contents, density.level()).map_err(|error| SealError::Compress(error.to_string()))?;
+        let packed = pack(&contents, density.level()).map_err(|error| SealError::Compress(error.to_string()))?;
         let (codec, packed) = if packed.len() < length { (Codec::Zstd, packed) } else { (Codec::Stored, contents) };
         if best.as_ref().is_none_or(|best| packed.len() < best.2.len()) {
             best = Some((codec, length, packed));
@@ -280,7 +280,7 @@ fn contents(
                     }
                 }
                 let mut block = Vec::new();
-                encode_readings_with(&readings, effort, &mut block);
+                encode_readings_with(&readings.iter().collect::<Vec<_>>(), effort, &mut block);
                 sections.bytes(&block);
             }
             section::AGGREGATES => {
