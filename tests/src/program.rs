@@ -21,7 +21,7 @@ pub fn rtlive() -> &'static Path {
     PROGRAM.get_or_init(|| found_or_built("RTLIVE_BIN", &["rtlive", "--no-default-features"]))
 }
 
-/// The `rtlive-receiver` binary: `RTLIVE_RECEIVER_BIN`, or the one of this workspace, as [`rtlive`].
+/// The `rtlive-receiver` binary: `RTLIVE_RECEIVER_BIN`, or the one of this workspace, as [`rtlive()`].
 ///
 /// # Panics
 /// When it cannot be built.
