@@ -80,7 +80,7 @@ pub fn print(text: impl Display) -> Result<(), Failure> {
 /// Prints the version.
 ///
 /// # Errors
-/// As [`print`].
+/// As [`print()`].
 pub fn version() -> Result<(), Failure> {
     print(format_args!("rtlive-receiver {}\n", env!("CARGO_PKG_VERSION")))
 }
