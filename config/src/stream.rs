@@ -17,7 +17,7 @@ use crate::name::{RESERVED, named_tables};
 use crate::options::words;
 use crate::quantity::{ByteCount, Period, Span, Step, parse_span, write_span};
 use crate::table::{Table, Value};
-use crate::topic;
+use crate::topic::{self, Messages};
 use crate::value::{OneOrMany, Setting};
 use crate::window;
 use crate::{choices, options};
@@ -77,7 +77,7 @@ options! {
         /// How much is gathered before it is sent: a span since the first record (`"10s"`), or a number of records (`100`), for which the
         /// first waits a minute at most. Absent: as the link suggests.
         pub batch: Option<Batch>,
-        /// The topic, where it differs from the uplink's.
+        /// The topic, where it differs from the uplink's. With `format = "json"` and `batch = 1` it may have `{series}`, too.
         pub topic: Option<Template>,
         /// The most that its frames take of the store; the oldest go then, and a gap names them. Absent: as much as the store has.
         pub max_bytes: Option<ByteCount>,
@@ -319,11 +319,16 @@ struct Lane {
 }
 
 impl Lane {
-    fn read(table: &Table<'_>, labels: Option<&BTreeMap<String, String>>) -> Option<Self> {
+    /// `has_series`: the records are those of series.
+    fn read(table: &Table<'_>, has_series: bool, labels: Option<&BTreeMap<String, String>>) -> Option<Self> {
         let LaneOptions { priority, format, batch, topic, max_bytes, max_age, order, evict } =
             LaneOptions::read_part(table)?;
-        let topic_is_right = topic.as_ref().is_none_or(|topic| topic::check(table, "topic", topic, labels));
         let batch = batch.map_or(BatchLimit::Auto, |batch| batch.0);
+        let messages = match (format, batch) {
+            (Format::Json, BatchLimit::Count(1)) if has_series => Messages::OfOneSeries,
+            _ => Messages::OfAny,
+        };
+        let topic_is_right = topic.as_ref().is_none_or(|topic| topic::check(table, "topic", topic, messages, labels));
         let (bytes_max, age_max) = (max_bytes.map(|max| max.0), max_age.map(|max| max.0));
         topic_is_right.then_some(Self { priority, format, batch, topic, bytes_max, age_max, order, evict })
     }
@@ -368,7 +373,7 @@ fn everything() -> StreamPlan {
 }
 
 fn reserved_lane(table: &Table<'_>, labels: Option<&BTreeMap<String, String>>) -> Option<Lane> {
-    let lane = Lane::read(table, labels);
+    let lane = Lane::read(table, false, labels);
     if table.has("select") {
         table.mistake("select", "no `select` in a stream that the program itself writes", "one");
         table.dealt_with("select");
@@ -379,7 +384,7 @@ fn reserved_lane(table: &Table<'_>, labels: Option<&BTreeMap<String, String>>) -
 }
 
 fn stream(name: &str, table: &Table<'_>, labels: Option<&BTreeMap<String, String>>) -> Option<StreamPlan> {
-    let (lane, report) = (Lane::read(table, labels), deadband::read(table));
+    let (lane, report) = (Lane::read(table, true, labels), deadband::read(table));
     let options = StreamOptions::read(table);
     let mut stream = blank(name, StreamKind::Raw { select: options?.select.into_vec(), report: report? });
     lane?.apply(&mut stream);
@@ -387,7 +392,7 @@ fn stream(name: &str, table: &Table<'_>, labels: Option<&BTreeMap<String, String
 }
 
 fn window_stream(name: &str, table: &Table<'_>, labels: Option<&BTreeMap<String, String>>) -> Option<StreamPlan> {
-    let lane = Lane::read(table, labels);
+    let lane = Lane::read(table, true, labels);
     deadband::refuse(table, "an aggregate that is absent says that nothing was read, so none is left out");
     let options = WindowOptions::read(table)?;
     let kind = window::kind(table, &options);

@@ -10,7 +10,7 @@ use crate::endpoint::Broker;
 use crate::quantity::{Rate, Span};
 use crate::secret::Secret;
 use crate::table::{Table, Value};
-use crate::topic;
+use crate::topic::{self, Messages};
 use crate::value::{Setting, or_wrong, parse};
 use crate::{choices, options};
 
@@ -54,7 +54,7 @@ options! {
         pub username: Option<String>,
         /// The password of the login.
         pub password: Option<Secret>,
-        /// The topic of a stream; places are `{agent}`, `{stream}` and `{label.NAME}`.
+        /// The topic of a stream; places are `{agent}`, `{stream}`, `{label.NAME}` and `{partition:16}`, one of so many parts by the agent's id.
         pub topic: Template = "rtlive/{agent}/{stream}",
         /// The version of MQTT.
         pub protocol: Protocol = "auto",
@@ -208,7 +208,7 @@ pub(crate) fn check(
         options;
     let Delivery::Broker = delivery;
     let broker = broker.0;
-    let topic_is_right = topic::check(table, "topic", &topic, labels);
+    let topic_is_right = topic::check(table, "topic", &topic, Messages::OfAny, labels);
     let client_id = client_id.map(|id| id.0).or_else(|| agent.map(|agent| format!("rtlive-{agent}")));
     let login = login(table, username, password, &broker);
     let tls = tls_config(table, tls, &broker);

@@ -28,6 +28,20 @@ pub enum Piece {
     },
 }
 
+/// The most partitions: far more than receivers that share a broker.
+pub const PARTITIONS_MAX: u32 = 65_536;
+
+/// The number of partitions that `{partition:N}` asks for.
+pub fn partitions(argument: &str) -> Option<u32> {
+    argument.parse().ok().filter(|partitions| (1..=PARTITIONS_MAX).contains(partitions))
+}
+
+/// The partition that an agent belongs to, from 0: the CRC-32 (IEEE 802.3) of its id, modulo their number. All that an agent sends is of one
+/// partition, since only who gets all numbers of a stream can tell whether some are missing.
+pub fn partition(agent: &str, partitions: u32) -> u32 {
+    crc32fast::hash(agent.as_bytes()) % partitions.max(1)
+}
+
 /// Why a text is not a [`Template`], or cannot be filled in.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum TemplateError {
@@ -193,6 +207,16 @@ mod tests {
         });
         assert_eq!(text.as_deref(), Ok("rtlive/gw/one/{x}/p16"));
         assert_eq!(template.to_string().parse(), Ok(template));
+    }
+
+    /// Receivers subscribe by these numbers, so that they never change.
+    #[test]
+    fn partitions_are_as_ever() {
+        let of = |agent: &str| partition(agent, 16);
+        assert_eq!(["gw-042", "gw-043", "gw-044"].map(of), [10, 12, 15]);
+        assert_eq!(partition("gw-042", 1), 0);
+        assert_eq!(["16", "1", "65536"].map(partitions), [Some(16), Some(1), Some(65_536)]);
+        assert_eq!(["0", "65537", "-1", "", "x"].map(partitions), [None; 5]);
     }
 
     #[test]

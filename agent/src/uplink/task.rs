@@ -280,7 +280,7 @@ impl Task {
                         self.frame_bytes.insert(frame.id, frame.bytes.len());
                         Event::Offered(Parcel {
                             id: frame.id,
-                            topic: self.topics.of(&frame.stream),
+                            topic: self.topics.of(&frame.stream, &frame.bytes),
                             stream: frame.stream,
                             priority: frame.priority,
                             committed_at: frame.committed_at,
