@@ -165,6 +165,8 @@ pub struct MemoryStatus {
     pub since: Timestamp,
     /// What the disk answered last.
     pub why: String,
+    /// From when on it is tried again.
+    pub retry_at: Timestamp,
 }
 
 impl StoreStatus {

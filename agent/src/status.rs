@@ -256,6 +256,9 @@ pub struct MemoryLine {
     pub since: String,
     /// What the disk answered last.
     pub why: String,
+    /// From when on it is tried again, RFC 3339.
+    #[serde(default)]
+    pub retry_at: String,
 }
 
 /// Whether the ledger closes.
@@ -312,10 +315,11 @@ impl Status {
                 bytes_max: store.bytes_max,
                 commits: store.commits,
                 flash: FlashLine::of(&store.wear, now.since(since), flash),
-                memory: store
-                    .memory
-                    .as_ref()
-                    .map(|memory| MemoryLine { since: memory.since.to_string(), why: memory.why.clone() }),
+                memory: store.memory.as_ref().map(|memory| MemoryLine {
+                    since: memory.since.to_string(),
+                    why: memory.why.clone(),
+                    retry_at: memory.retry_at.to_string(),
+                }),
             },
             uplink,
             quality: engine.quality.clone(),

@@ -42,12 +42,13 @@ impl fmt::Display for Status {
         let place = if store.memory.is_some() { "IN MEMORY" } else { "on disk" };
         let (size, most, commits) = (bytes(store.bytes), bytes(store.bytes_max), store.commits);
         writeln!(f, "\nstore    {size} of {most} {place}, {commits} commits, {series} series, {open} open windows")?;
-        if let Some(MemoryLine { since, why }) = &store.memory {
-            let since = second(since);
+        if let Some(MemoryLine { since, why, retry_at }) = &store.memory {
+            let (since, retry_at) = (second(since), second(retry_at));
             writeln!(
                 f,
-                "         since {since} the disk cannot be written, and what is not sent is lost when the agent ends: {why}"
+                "         since {since} the disk cannot be used, and what is not sent is lost when the agent ends: {why}"
             )?;
+            writeln!(f, "         it is tried again from {retry_at} on")?;
         }
         write!(f, "{}", store.flash)?;
         match uplink {

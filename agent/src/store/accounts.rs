@@ -15,6 +15,14 @@ use crate::message::StreamAccount;
 #[derive(Clone, Debug, Default)]
 pub(super) struct Accounts(BTreeMap<StreamKey, Account>);
 
+/// Records of a frame are stored no longer. Where fewer were counted than are there, because a card had lied about its syncs and the file is of
+/// different ages, the others had been numbered too.
+pub(super) fn unstore(account: &mut Account, records: u64, bytes: u64) {
+    account.numbered += records.saturating_sub(account.stored);
+    account.stored = account.stored.saturating_sub(records);
+    account.stored_bytes = account.stored_bytes.saturating_sub(bytes);
+}
+
 /// What a stream is numbered under.
 pub(super) fn key(stream: &StreamPlan) -> StreamKey {
     StreamKey { stream: stream.name.clone(), class: stream.class.clone() }

@@ -98,6 +98,13 @@ impl StoreError {
         }
     }
 
+    /// Whether the disk did not give what it holds.
+    pub(super) fn is_unreadable(&self) -> bool {
+        use rusqlite::ffi::{SQLITE_IOERR_CORRUPTFS, SQLITE_IOERR_DATA, SQLITE_IOERR_READ};
+        let Self::Sqlite { source: rusqlite::Error::SqliteFailure(error, _), .. } = self else { return false };
+        [SQLITE_IOERR_READ, SQLITE_IOERR_CORRUPTFS, SQLITE_IOERR_DATA].contains(&error.extended_code)
+    }
+
     /// Whether what failed may have been done all the same.
     pub(super) fn is_doubtful(&self) -> bool {
         matches!(self, Self::Sqlite { doing: super::file::COMMIT, .. })

@@ -1,8 +1,8 @@
 //! Eviction: what waits never takes more room than it may, and does not wait for longer than it may.
 //!
 //! What has waited too long goes first, then what a stream has beyond its own bound, then what a coarser level of a ladder tells (the finest and oldest
-//! first), then the oldest frames of the lowest priority. A frame that is on its way stays, and so do gaps, which speak of what is not there. What goes
-//! is deleted in the transaction that writes its gap.
+//! first), then the oldest frames of the lowest priority. A frame that is on its way stays, and so do gaps, which speak of what is not there, up to
+//! [`GAPS_PART`] of the bound. What goes is deleted in the transaction that writes its gap.
 //!
 //! The bound is that of the disk: the file with its free pages, the log, and files that were set aside. Frames are what can go; journal and
 //! snapshots are bounded by the engine's state.
@@ -12,14 +12,14 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use rtlive_core::plan::{Order, Plan, Priority};
+use rtlive_core::plan::{Order, Plan, Priority, StreamId};
 use rtlive_core::record::Gap;
 use rtlive_core::sorted;
 use rtlive_core::time::Timestamp;
 
 use super::cover::{by_fineness, is_coarser};
 use super::frames::Evictable;
-use super::{Store, StoreError, Touched};
+use super::{Store, StoreError, Touched, accounts};
 use crate::message::{Bounds, FrameId};
 
 /// What part of the file system the store takes at most.
@@ -35,6 +35,10 @@ const REMOVED_AT_ONCE_MAX: u64 = 4 << 20;
 /// The log may take this part of the bound.
 const LOG_PART: u64 = 4;
 
+/// What tells of losses and of epochs may take this part of the bound in frames; beyond, the oldest of it goes, and a gap says so. A boot without a
+/// link leaves some 200 bytes, and as many for each stream of which something had to go: a store of 1 MiB tells of the last few hundred boots.
+const GAPS_PART: u64 = 8;
+
 /// How often the store looks for what has waited too long.
 const EXPIRE_EVERY: Duration = Duration::from_secs(60);
 
@@ -46,7 +50,7 @@ const STEADY_FOR: Duration = Duration::from_secs(3_600);
 /// 2024-01-01: no program of this kind ran before.
 const EARLIEST: Timestamp = Timestamp::from_nanos(1_704_067_200_000_000_000);
 
-/// The stream that is never evicted.
+/// The stream that tells of gaps.
 pub(super) const GAPS: &str = "gaps";
 
 /// Which frames are looked through for those that are to go, and why they go.
@@ -58,10 +62,12 @@ struct Removing<'a> {
     reason: &'a str,
     /// Whether only those go that a coarser level of a ladder covers.
     only_covered: bool,
+    /// Whether frames of gaps may go.
+    also_gaps: bool,
 }
 
 /// The bound, or what the file system of a folder allows.
-fn bytes_max(folder: &Path, bytes: u64) -> u64 {
+pub(super) fn bytes_max(folder: &Path, bytes: u64) -> u64 {
     // A file system that does not tell its size bounds nothing.
     let size = rustix::fs::statvfs(folder).map_or(u64::MAX, |system| system.f_blocks.saturating_mul(system.f_frsize));
     bytes.min(size / FILE_SYSTEM_PART)
@@ -95,7 +101,16 @@ impl Store {
         self.expire(plan, at, &mut removed, touched)?;
         let newest = plan.streams.iter().filter(|stream| stream.evict == Order::Newest);
         let newest = sorted::set(newest.map(|stream| stream.name.clone()));
-        let of = |priority| Removing { plan, priority, newest: &newest, reason: "evicted", only_covered: false };
+        let (reason, only_covered, also_gaps) = ("evicted", false, false);
+        let of = |priority| Removing { plan, priority, newest: &newest, reason, only_covered, also_gaps };
+        let excess = beyond(self.accounts.stored_bytes_of(GAPS), self.bounds.bytes / GAPS_PART).min(at_once);
+        if excess > 0 {
+            let priority = plan.streams.get(StreamId::GAPS.index()).map_or(Priority::Alert, |stream| stream.priority);
+            let of = Removing { also_gaps: true, ..of(priority) };
+            self.remove(&of, &mut removed, touched, |found, removed| {
+                (removed < excess).then_some(*found.sealed.key.stream == *GAPS)
+            })?;
+        }
         for stream in &plan.streams {
             let Some(max) = stream.bytes_max else { continue };
             let stored = self.accounts.of_stream(stream).stored_bytes;
@@ -112,7 +127,7 @@ impl Store {
                 if excess == 0 {
                     break;
                 }
-                let of = Removing { plan, priority, newest: &BTreeSet::new(), reason: "evicted", only_covered: true };
+                let of = Removing { newest: &BTreeSet::new(), only_covered: true, ..of(priority) };
                 let gone = self.remove(&of, &mut removed, touched, |found, removed| {
                     (removed < excess).then(|| streams.contains(&found.sealed.key.stream))
                 })?;
@@ -173,7 +188,8 @@ impl Store {
         let at_once = self.removed_at_once_max();
         let (all, least) = (self.bounds.age, ages.values().min().copied().unwrap_or(self.bounds.age));
         for priority in [Priority::Bulk, Priority::Live, Priority::Alert] {
-            let of = Removing { plan, priority, newest: &BTreeSet::new(), reason: "expired", only_covered: false };
+            let (newest, reason) = (&BTreeSet::new(), "expired");
+            let of = Removing { plan, priority, newest, reason, only_covered: false, also_gaps: false };
             let removed = self.remove(&of, gone, touched, |found, removed| {
                 if removed >= at_once {
                     return None;
@@ -196,7 +212,7 @@ impl Store {
     /// which the `newest` go. It is told how many bytes went so far.
     fn remove(
         &mut self,
-        Removing { plan, priority, newest, reason, only_covered }: &Removing<'_>,
+        Removing { plan, priority, newest, reason, only_covered, also_gaps }: &Removing<'_>,
         gone: &mut BTreeSet<FrameId>,
         touched: &mut Touched,
         mut choose: impl FnMut(&Evictable<'_, '_>, u64) -> Option<bool>,
@@ -210,7 +226,8 @@ impl Store {
             }
             let Some(is_chosen) = choose(&found, removed) else { return Ok(false) };
             let id = found.id;
-            let stays = given.contains_key(&id) || acknowledged.contains(&id) || &*found.sealed.key.stream == GAPS;
+            let is_on_its_way = given.contains_key(&id) || acknowledged.contains(&id);
+            let stays = is_on_its_way || (!also_gaps && &*found.sealed.key.stream == GAPS);
             if !is_chosen || stays || gone.contains(&id) {
                 return Ok(true);
             }
@@ -225,8 +242,7 @@ impl Store {
             frames += 1;
             let count = sealed.to + 1 - sealed.from;
             let account = accounts.of_key(&sealed.key);
-            account.stored = account.stored.saturating_sub(count);
-            account.stored_bytes = account.stored_bytes.saturating_sub(sealed.bytes);
+            accounts::unstore(account, count, sealed.bytes);
             account.in_gaps += count;
             let reason = if tried.contains(&id) { "unconfirmed" } else { reason };
             gaps.add(Gap { covered_by, ..sealed.gap(reason, span) });

@@ -16,6 +16,8 @@ pub enum Fault {
     Io,
     /// The device fails once it has done it.
     IoAfterwards,
+    /// The device does not give what it holds.
+    Unreadable,
 }
 
 /// Decides which operations fail, by their names in errors. By default none does.
@@ -48,6 +50,7 @@ impl Faults {
             Fault::Full => ffi::SQLITE_FULL,
             Fault::ReadOnly => ffi::SQLITE_READONLY,
             Fault::Io => ffi::SQLITE_IOERR,
+            Fault::Unreadable => ffi::SQLITE_IOERR_READ,
             Fault::IoAfterwards => {
                 operation()?;
                 ffi::SQLITE_IOERR

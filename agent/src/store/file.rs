@@ -8,6 +8,7 @@
 //! ```
 
 use std::fs;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use rtlive_core::journal::Chunk;
@@ -70,8 +71,13 @@ pub(super) struct File {
     is_in_memory: bool,
     /// See [`File::look_beside`].
     aside_bytes: u64,
+    /// Which files the file and its log were when it was opened.
+    opened: [Option<FileId>; 2],
     pub(super) faults: Faults,
 }
+
+/// What the system knows a file by: its device and its number there.
+type FileId = (u64, u64);
 
 /// A transaction that is open; forgetting it rolls back when the connection closes.
 #[must_use]
@@ -107,6 +113,7 @@ impl File {
             last_ids: PRIORITIES.map(|priority| id_range(priority).0),
             is_in_memory: true,
             aside_bytes: 0,
+            opened: [None; 2],
             faults: Faults::default(),
         })
     }
@@ -169,8 +176,15 @@ impl File {
             let steps = format!("BEGIN; {} {marks} COMMIT;", missing.concat());
             connection.execute_batch(&steps).map_err(failed("make the tables"))?;
         }
-        let (path, faults) = (path.to_owned(), faults.clone());
-        let mut file = Self { connection, path, last_ids: [0; 3], is_in_memory: false, aside_bytes: 0, faults };
+        let mut file = Self {
+            connection,
+            path: path.to_owned(),
+            last_ids: [0; 3],
+            is_in_memory: false,
+            aside_bytes: 0,
+            opened: [None; 2],
+            faults: faults.clone(),
+        };
         file.look_beside();
         for (place, priority) in PRIORITIES.into_iter().enumerate() {
             let (from, to) = id_range(priority);
@@ -184,7 +198,20 @@ impl File {
                 *known = last;
             }
         }
+        // Reading it has made the log.
+        file.opened = file_ids(path);
         Ok(file)
+    }
+
+    /// Whether the file and its log are those that were opened. A log without a name is written as ever, and is gone with the process.
+    pub(super) fn is_in_place(&self) -> bool {
+        self.is_in_memory || file_ids(&self.path) == self.opened
+    }
+
+    /// Writes all that the log holds to the file.
+    pub(super) fn empty_log(&self) -> Result<(), StoreError> {
+        let emptied = self.connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()));
+        emptied.map_err(self.failed("empty the log"))
     }
 
     /// Whose numbers are counted; `None` in a new file.
@@ -385,6 +412,12 @@ impl File {
 }
 
 pub(super) const PRIORITIES: [Priority; 3] = [Priority::Alert, Priority::Live, Priority::Bulk];
+
+/// Which files have the names of a file and its log.
+fn file_ids(path: &Path) -> [Option<FileId>; 2] {
+    let [file, log, _] = parts(path);
+    [file, log].map(|path| fs::metadata(path).ok().map(|it| (it.dev(), it.ino())))
+}
 
 /// Whether a file has no table; one with tables and without our mark is another program's.
 fn is_empty(connection: &Connection) -> rusqlite::Result<bool> {

@@ -1,12 +1,13 @@
 //! Keeps the store going: on the disk while that can be written, in memory while it cannot.
 //!
 //! - After an error the file is opened again. What stands in it is what counts: a commit that stands is not made twice, one that does not is made
-//!   again.
+//!   again. So it is where file or log were moved or deleted in use.
 //! - A disk that is full first gives up its [reserve], and the store keeps within what it has.
 //! - When even that fails, what is committed goes to a store in memory, with an epoch of its own that is never continued. Its frames are sent like
 //!   others; beyond [`MEMORY_BYTES_MAX`] the oldest go, with gaps. Inputs that can be asked again are held meanwhile.
 //! - Every [`RETRY_EVERY`] the disk is tried with the next commit that brings a snapshot. When it takes that commit, it takes with it all that memory
 //!   still holds, in the same transaction and under the same numbers.
+//! - A disk of which something cannot be read has a way of its own: [unreadable].
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -19,13 +20,17 @@ use rtlive_drivers::input::told;
 
 use super::lock::Lock;
 use super::seal::Sealed;
-use super::{Boot, Look, Options, Recovered, Store, StoreError, reserve};
+use super::unreadable::{Answer, Unreadable};
+use super::{Boot, FILE_NAME, Look, Options, Recovered, Store, StoreError, evict, replace, reserve};
 use crate::message::{Bounds, Commit, Committed, FrameId, LinkHint, MemoryStatus, Snapshot, StoreStatus, Wanted};
 use crate::recovery;
 use crate::stage::Kept;
 
 /// How many bytes of frames may wait in memory: an hour of a hundred readings a second, on a gateway that has memory for little else.
 pub const MEMORY_BYTES_MAX: u64 = 8 << 20;
+
+/// Frames in memory are this part of the disk's bound at most, as the disk takes all of them in one transaction.
+const MEMORY_PART: u64 = 8;
 
 /// How often a disk that failed is tried again.
 pub const RETRY_EVERY: Duration = Duration::from_secs(10);
@@ -50,6 +55,7 @@ pub struct Keeper {
     memory: Option<Memory>,
     /// When the disk's reserve is made again, where it was given up.
     reserve_at: Option<Timestamp>,
+    unreadable: Unreadable,
     /// Now, as of the last call that told it.
     now: Timestamp,
 }
@@ -57,7 +63,6 @@ pub struct Keeper {
 /// What is known of the disk while the store is in memory.
 struct Memory {
     status: MemoryStatus,
-    retry_at: Timestamp,
     /// Whether nothing of the disk's store is known, because it could not be opened at the start.
     is_from_start: bool,
     /// The last ids of frames on the disk, which must not be used again for others: the frames may be on their way.
@@ -91,9 +96,13 @@ impl Keeper {
             }
         };
         let options = options.clone();
-        let mut keeper = Self { options, boot, lock, store, memory: None, reserve_at: None, now };
+        let unreadable = Unreadable::default();
+        let mut keeper = Self { options, boot, lock, store, memory: None, reserve_at: None, unreadable, now };
         match error {
-            Some(error) => keeper.enter_memory(&error, true)?,
+            Some(error) => {
+                let pause = keeper.pause_after(&error);
+                keeper.enter_memory(&error, pause, true)?;
+            }
             None => keeper.make_reserve(),
         }
         Ok((keeper, recovered))
@@ -119,7 +128,10 @@ impl Keeper {
 
     fn or_in_memory(&mut self, result: Result<(), StoreError>) -> Result<(), StoreError> {
         match result {
-            Err(error) if error.is_of_the_disk() => self.enter_memory(&error, false),
+            Err(error) if error.is_of_the_disk() => {
+                let pause = self.pause_after(&error);
+                self.enter_memory(&error, pause, false)
+            }
             // What the start has read so far may be whole while what it reads now is not.
             Err(error) if error.is_damage() => self.fail_over(error, None).map(drop),
             result => result,
@@ -136,8 +148,9 @@ impl Keeper {
     /// # Errors
     /// What cannot be helped by another disk.
     pub fn commit(&mut self, mut commit: Commit) -> Result<Committed, StoreError> {
-        self.now = commit.at;
-        if self.memory.as_ref().is_some_and(|memory| commit.snapshot.is_some() && memory.retry_at <= commit.at) {
+        self.follow(commit.at);
+        let is_due = |memory: &Memory| commit.snapshot.is_some() && memory.status.retry_at <= commit.at;
+        if self.memory.as_ref().is_some_and(is_due) {
             match self.leave_memory(&mut commit) {
                 Ok(committed) => return Ok(committed),
                 Err(error) => self.stay_in_memory(&error),
@@ -155,7 +168,7 @@ impl Keeper {
 
     /// See [`Store::wants_flush`].
     pub fn wants_flush(&mut self, now: Timestamp) -> bool {
-        self.now = now;
+        self.follow(now);
         self.store.wants_flush(now)
     }
 
@@ -164,7 +177,7 @@ impl Keeper {
     /// # Errors
     /// As [`Keeper::commit`].
     pub fn flush(&mut self, now: Timestamp) -> Result<(), StoreError> {
-        self.now = now;
+        self.follow(now);
         let flushed = self.store.write(&mut Commit::empty(now), true).map(drop);
         self.or_fail_over(flushed)
     }
@@ -194,11 +207,17 @@ impl Keeper {
         }
     }
 
-    /// See [`Store::vacuum`].
+    /// See [`Store::vacuum`]. Looks whether the file and its log are still there.
     ///
     /// # Errors
     /// As [`Keeper::commit`].
     pub fn vacuum(&mut self) -> Result<(), StoreError> {
+        if !self.store.file.is_in_place() {
+            tracing::error!("the store's file or its log was moved or deleted in use: it is opened again");
+            // What is in a log that has no name any more goes to the file.
+            let reopened = self.store.file.empty_log().and_then(|()| self.reopen(false)).map(drop);
+            return self.or_fail_over(reopened);
+        }
         let vacuumed = self.store.vacuum().map(drop);
         self.or_fail_over(vacuumed)
     }
@@ -306,35 +325,71 @@ impl Keeper {
         if self.memory.is_some() || !(error.is_of_the_disk() || error.is_damage()) {
             return Err(error);
         }
-        tracing::error!("the store failed and is opened again: {}", told(&error));
+        tracing::error!("the store failed: {}", told(&error));
         self.store.file.condemn_for(&error);
+        let (attempted, is_doubtful) = (self.store.last_number + 1, error.is_doubtful());
         let tight = error.is_full() && reserve::give_up(&self.options.state_dir);
         if tight {
             tracing::error!("the disk is full: the store gives up its reserve, and keeps within what it has");
             self.reserve_at = Some(self.now.saturating_add(RETRY_EVERY));
         }
-        match commit {
-            None => match self.reopen(tight) {
+        let reopened = match self.meet(&error) {
+            Answer::Pause(pause) => Err((pause, error)),
+            Answer::OpenAgain | Answer::GiveUp => self.reopen(tight).map_err(|again| (self.pause_after(&again), again)),
+        };
+        let Some(commit) = commit else {
+            return match reopened {
                 Ok(_) => Ok(None),
-                Err(error) => self.enter_memory(&error, false).map(|()| None),
-            },
-            Some(commit) => {
-                let attempted = self.store.last_number + 1;
-                let made = match self.reopen(tight) {
-                    Ok(stands) if stands >= attempted => Ok(Committed::of(stands)),
-                    Ok(_) => self.store.write(commit, false).map_err(|error| (error.is_doubtful(), error)),
-                    Err(second) => Err((error.is_doubtful(), second)),
-                };
-                let made = match made {
-                    Ok(made) => made,
-                    Err((is_doubtful, error)) => {
-                        self.enter_memory(&error, false)?;
-                        if is_doubtful { self.hold_back(attempted, commit) } else { self.store.write(commit, false)? }
-                    }
-                };
-                Ok(Some(self.told(made)))
+                Err((pause, error)) => self.enter_memory(&error, pause, false).map(|()| None),
+            };
+        };
+        let made = match reopened {
+            Ok(stands) if stands >= attempted => Ok(Committed::of(stands)),
+            Ok(_) => {
+                let written = self.store.write(commit, false);
+                written.map_err(|again| (again.is_doubtful(), self.pause_after(&again), again))
             }
+            Err((pause, error)) => Err((is_doubtful, pause, error)),
+        };
+        let made = match made {
+            Ok(made) => made,
+            Err((is_doubtful, pause, error)) => {
+                self.enter_memory(&error, pause, false)?;
+                if is_doubtful { self.hold_back(attempted, commit) } else { self.store.write(commit, false)? }
+            }
+        };
+        Ok(Some(self.told(made)))
+    }
+
+    /// What to do after an error; what is to be given up is marked.
+    fn meet(&mut self, error: &StoreError) -> Answer {
+        if !error.is_unreadable() {
+            return Answer::OpenAgain;
         }
+        let answer = self.unreadable.meet(self.now);
+        if answer == Answer::GiveUp {
+            tracing::error!("what cannot be read of the store is given up: all else goes to a new file");
+            replace::condemn(&self.options.state_dir.join(FILE_NAME));
+        }
+        answer
+    }
+
+    /// For how long to go on in memory after an error.
+    fn pause_after(&mut self, error: &StoreError) -> Duration {
+        match self.meet(error) {
+            Answer::Pause(pause) => pause,
+            Answer::OpenAgain | Answer::GiveUp => RETRY_EVERY,
+        }
+    }
+
+    /// Now is then. Where the time went back, what was to come comes as soon as it would have.
+    fn follow(&mut self, now: Timestamp) {
+        let back = self.now.since(now);
+        let memory_at = self.memory.as_mut().map(|memory| &mut memory.status.retry_at);
+        for at in memory_at.into_iter().chain(&mut self.reserve_at) {
+            *at = at.saturating_sub(back);
+        }
+        self.now = now;
     }
 
     /// Opens the file again. Returns the number of the last commit in it; 0 in a file that took the place of a damaged one.
@@ -376,17 +431,18 @@ impl Keeper {
     }
 
     /// Goes on in memory.
-    fn enter_memory(&mut self, error: &StoreError, is_from_start: bool) -> Result<(), StoreError> {
+    fn enter_memory(&mut self, error: &StoreError, pause: Duration, is_from_start: bool) -> Result<(), StoreError> {
         let why = told(error);
         tracing::error!(
-            "THE STORE CANNOT BE WRITTEN AND IS KEPT IN MEMORY: {why}; what is not sent is lost when the agent ends; the disk is tried again every {} s",
-            RETRY_EVERY.as_secs()
+            "THE STORE CANNOT BE USED AND IS KEPT IN MEMORY: {why}; what is not sent is lost when the agent ends; the disk is tried again in {} s",
+            pause.as_secs()
         );
         self.boot.random = following(self.boot.random);
         let before = &mut self.store;
         let mut store = Store::in_memory(Boot { now: self.now, ..self.boot.clone() }, self.lock.clone())?;
         store.begin((!is_from_start).then_some(before.epoch), MEMORY);
-        store.bounds = Bounds { bytes: MEMORY_BYTES_MAX, ..self.options.bounds };
+        let disk_bytes = evict::bytes_max(&self.options.state_dir, self.options.bounds.bytes);
+        store.bounds = Bounds { bytes: MEMORY_BYTES_MAX.min(disk_bytes / MEMORY_PART), ..self.options.bounds };
         store.plan.clone_from(&before.plan);
         store.series.clone_from(&before.series);
         store.series_places.clone_from(&before.series_places);
@@ -401,8 +457,7 @@ impl Keeper {
             store.file.raise_ids(last_ids.map(|id| id + IDS_FOR_TAILS));
         }
         self.memory = Some(Memory {
-            status: MemoryStatus { since: self.now, why },
-            retry_at: self.now.saturating_add(RETRY_EVERY),
+            status: MemoryStatus { since: self.now, why, retry_at: self.now.saturating_add(pause) },
             is_from_start,
             last_ids,
             given: std::mem::take(&mut before.given),
@@ -423,11 +478,10 @@ impl Keeper {
     }
 
     fn stay_in_memory(&mut self, error: &StoreError) {
-        let why = told(error);
-        tracing::error!("the store stays in memory: {why}");
+        let (why, pause) = (told(error), self.pause_after(error));
+        tracing::error!("the store stays in memory for another {} s: {why}", pause.as_secs());
         if let Some(memory) = &mut self.memory {
-            memory.retry_at = self.now.saturating_add(RETRY_EVERY);
-            memory.status.why = why;
+            (memory.status.retry_at, memory.status.why) = (self.now.saturating_add(pause), why);
         }
     }
 

@@ -25,6 +25,8 @@ mod gaps;
 mod keeper;
 mod lock;
 pub mod look;
+mod mark;
+mod missing;
 mod outgoing;
 mod recover;
 pub mod repair;
@@ -35,6 +37,7 @@ mod seal;
 mod snapshot;
 mod tails;
 pub mod thread;
+mod unreadable;
 mod wear;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -58,6 +61,8 @@ use file::File;
 use frames::FrameRow;
 use gaps::Gaps;
 use lock::Lock;
+use mark::{Mark, Marked};
+use missing::Missing;
 use seal::Sealed;
 use tails::Tails;
 
@@ -82,6 +87,9 @@ const JOURNAL_PART: u64 = 16;
 
 /// A snapshot is due after this many readings, however few bytes they take: a replay holds them all in memory, at some 600 bytes each with what they emit.
 const JOURNAL_READINGS_MAX: u64 = 200_000;
+
+/// What a reading takes in the journal and in frames, when a commit has more of them than any before.
+const READING_BYTES: u64 = 8;
 
 /// How long an acknowledged frame may wait for a commit to be deleted with, before a transaction is made for it alone.
 const FLUSH_AFTER: Duration = Duration::from_secs(1);
@@ -146,6 +154,8 @@ pub struct Recovered {
 pub struct Store {
     file: File,
     _lock: Arc<Lock>,
+    /// Where the number of each commit is left; `None` in memory.
+    mark: Option<Mark>,
     epoch: Epoch,
     plan: Option<Arc<Plan>>,
     series: Vec<SeriesInfo>,
@@ -158,8 +168,13 @@ pub struct Store {
     boot: Boot,
     /// What to seal and say with the first commit of a new epoch.
     beginning: Option<Beginning>,
+    /// An epoch of which the file knows nothing, because its commits are lost.
+    forgotten: Option<Epoch>,
     /// What the first commit of a new epoch takes over from memory.
     takes_over: Option<Handover>,
+    /// The epoch before the one that this process began, and the last numbers in it, until [`missing`] has looked.
+    before: Option<(Epoch, LastNumbers)>,
+    missing: Vec<Missing>,
     /// Whether no snapshot is in the file that leads here.
     needs_snapshot: bool,
     /// From when to when what was committed is lost beside what gaps name, because the journal could not be replayed.
@@ -247,6 +262,8 @@ impl Store {
         let transaction = self.file.begin()?;
         let mut touched = BTreeSet::new();
         self.delete_acknowledged(&mut touched)?;
+        self.give_up_missing(&mut touched);
+        self.growth_max = self.growth_max.max(READING_BYTES * readings(&commit.events));
         let evicted = self.evict(&plan, at, &mut touched)?;
         let used = self.file.bytes_used()?;
         let begun = self.begin_epoch(&plan, at, &mut touched)?;
@@ -285,6 +302,10 @@ impl Store {
         }
         self.growth_max = self.growth_max.max(self.file.bytes_used()?.saturating_sub(used));
         self.file.end(transaction)?;
+        if let Some(mark) = &self.mark {
+            self.file.faults.reach("leave a mark");
+            mark.set(Marked { epoch: self.epoch, number });
+        }
         self.last_number = number;
         self.commits += 1;
         self.wear.syncs += 1;
@@ -391,6 +412,7 @@ impl Store {
             self.seal_stream(plan, stream, touched)?;
         }
         let last = self.accounts.last_numbers();
+        self.before = predecessor.map(|epoch| (epoch, last.clone()));
         touched.extend(self.accounts.begin_epoch());
         self.epoch = Epoch(self.boot.random);
         self.file.set_meta(self.epoch, &self.boot.id)?;
@@ -407,6 +429,7 @@ impl Store {
             // Both epochs end here: that of the disk, and that of memory.
             records.extend(epoch.map(|(epoch, last)| start(Some(epoch), last)));
         }
+        records.extend(self.forgotten.take().map(|epoch| start(Some(epoch), Vec::new())));
         if records.is_empty() || predecessor.is_some() {
             records.push(start(predecessor, last));
         }
@@ -485,8 +508,7 @@ impl Store {
         for sealed in self.acknowledged.iter().filter_map(|id| self.given.get(id)) {
             let account = self.accounts.of_key(&sealed.key);
             let count = sealed.to + 1 - sealed.from;
-            account.stored = account.stored.saturating_sub(count);
-            account.stored_bytes = account.stored_bytes.saturating_sub(sealed.bytes);
+            accounts::unstore(account, count, sealed.bytes);
             if sealed.is_damaged {
                 account.in_gaps += count;
                 self.gaps.add(sealed.gap("damaged", None));

@@ -113,6 +113,9 @@ impl Store {
                 return Ok(Look::Unfinished);
             }
         }
+        if *wanted == Wanted::default() {
+            self.look_for_missing();
+        }
         Ok(Look::Nothing)
     }
 

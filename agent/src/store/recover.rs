@@ -25,6 +25,7 @@ use super::file::{File, JournalRow};
 use super::gaps::Gaps;
 use super::keeper::AFTER_MEMORY;
 use super::lock::Lock;
+use super::mark::Mark;
 use super::replace::{SALVAGED, UNKNOWN};
 use super::seal::Sealed;
 use super::{
@@ -32,6 +33,9 @@ use super::{
 };
 use crate::message::{Bounds, LinkHint, Snapshot, Wear};
 use crate::stage::Kept;
+
+/// Why an epoch began: what was committed in the one before is not all there.
+const DAMAGED: &str = "damaged_store";
 
 /// How often a replay may end with the process, as after a defect that panics, before it is set aside. A replay takes milliseconds, so that
 /// power hardly fails as often within one, even where it comes and goes for a while; a process that ends eight times is back within a minute.
@@ -73,6 +77,8 @@ impl Store {
         let predecessor = self.file.meta()?.map(|_| self.epoch);
         self.begin(predecessor, AFTER_MEMORY);
         self.told.clear();
+        // Room is made before all of it comes at once.
+        self.growth_max = self.growth_max.max(memory.accounts.stored_bytes());
         if knows_kept {
             self.kept.clear();
         }
@@ -95,6 +101,7 @@ impl Store {
             log_begun: file.log_begun(),
             file,
             _lock: lock,
+            mark: None,
             epoch: Epoch(boot.random),
             boot,
             plan: None,
@@ -104,6 +111,9 @@ impl Store {
             tails: Tails::default(),
             kept: Kept::new(),
             beginning: None,
+            forgotten: None,
+            before: None,
+            missing: Vec::new(),
             takes_over: None,
             needs_snapshot: true,
             is_salvaged: false,
@@ -139,14 +149,18 @@ impl Store {
     fn recover(file: File, lock: &Arc<Lock>, boot: Boot) -> Result<(Self, Recovered), StoreError> {
         let mut store = Self::new(file, lock.clone(), boot);
         let mut recovered = Recovered::default();
+        let (mark, marked) = Mark::open(store.file.folder(), &store.boot.id);
+        store.mark = Some(mark);
         let meta = store.file.meta()?;
         let was_damaged = meta.as_ref().is_some_and(|meta| meta.boot_id == SALVAGED);
         let Some(meta) = meta.filter(|meta| meta.epoch != UNKNOWN) else {
-            if was_damaged {
+            store.forgotten = marked.map(|marked| marked.epoch);
+            let is_lost = was_damaged || marked.is_some();
+            if is_lost {
                 store.lost = Some((None, store.boot.now));
                 recovered.last_commit_at = Some(store.boot.now);
             }
-            store.begin(None, if was_damaged { "damaged_store" } else { "new_store" });
+            store.begin(None, if is_lost { DAMAGED } else { "new_store" });
             return Ok((store, recovered));
         };
         store.epoch = meta.epoch;
@@ -195,13 +209,25 @@ impl Store {
         }
         store.last_number = store.last_number.max(store.file.last_number()?);
         recovered.kept.clone_from(&store.kept);
+        let beyond = marked.filter(|marked| marked.number > store.last_number);
+        if let Some(marked) = beyond {
+            let (from, to) = (store.last_number + 1, marked.number);
+            tracing::error!(
+                from,
+                to,
+                "commits are lost, as after the log was deleted or damaged, and reported as such"
+            );
+            store.forgotten = Some(marked.epoch).filter(|epoch| *epoch != meta.epoch);
+        }
         if !is_whole || was_damaged {
             tracing::error!(
                 "the journal is damaged: what was committed behind the damage is lost, and reported as such"
             );
+        }
+        if !is_whole || was_damaged || beyond.is_some() {
             let end = lost_to.unwrap_or(store.boot.now);
             store.lost = Some((recovered.last_commit_at.replace(end), end));
-            store.begin(Some(meta.epoch), "damaged_store");
+            store.begin(Some(meta.epoch), DAMAGED);
         }
         if meta.replays >= REPLAYS_MAX {
             tracing::error!("the replay of the journal failed {} times and is set aside", meta.replays);

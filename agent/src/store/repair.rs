@@ -16,6 +16,8 @@ pub struct Salvaged {
     pub commits: u64,
     /// Snapshots.
     pub snapshots: u64,
+    /// Pages that the system did not give; what lies there is not among them.
+    pub unreadable_pages: u32,
 }
 
 /// Takes all that is whole from a file to a new one. `page` is told which page of how many is read.

@@ -9,7 +9,7 @@ use rtlive_drivers::input::told;
 use rusqlite::params;
 
 use super::fault::Faults;
-use super::file::{APPLICATION_ID, File, VERSION, parts};
+use super::file::{APPLICATION_ID, File, PAGE_BYTES, VERSION, parts};
 use super::frames::INSERT_FRAME;
 use super::repair;
 use super::salvage::{self, Row as Salvaged};
@@ -23,6 +23,12 @@ const SET_ASIDE_BYTES_MAX: u64 = 1 << 20;
 
 /// How many stores of newer programs may lie beside the store. They are not this program's to delete, so that they do not count in its bound.
 const NEWER_KEPT_MAX: usize = 100;
+
+/// A file is not salvaged while more of its pages cannot be read than this part of them: a card that does not answer may do so later.
+const UNREADABLE_PART: u64 = 8;
+
+/// So many pages may always be lost: a few blocks of flash.
+const UNREADABLE_MIN: u64 = 64;
 
 /// The boot of a file that was salvaged, until its first commit; it is no boot's id.
 pub(super) const SALVAGED: &str = "salvaged";
@@ -72,7 +78,15 @@ impl File {
         faults.reach("begin a salvage");
         let mut file = Self::open(&draft, faults)?;
         let is_ours = !matches!(why, StoreError::Foreign { .. } | StoreError::NoFile { .. }) && path.is_file();
-        let made = file.salvage(is_ours.then_some(path), |_, _| {}).and_then(|_| file.close());
+        let made = file.salvage(is_ours.then_some(path), |_, _| {}).and_then(|salvaged| {
+            let pages = fs::metadata(path).map_or(0, |it| it.len()) / PAGE_BYTES.cast_unsigned();
+            let unreadable = u64::from(salvaged.unreadable_pages);
+            if unreadable > UNREADABLE_MIN.max(pages / UNREADABLE_PART) {
+                let why = format!("{unreadable} of {pages} pages cannot be read: it is left as it is");
+                return Err(failed(std::io::Error::other(why)));
+            }
+            file.close()
+        });
         let made = made.and_then(|()| {
             faults.reach("end a salvage");
             sync_folder(path).and_then(|()| fs::rename(&draft, salvaged(path))).map_err(failed)
@@ -135,23 +149,27 @@ impl File {
                 Ok(())
             }
         };
-        from.map_or(Ok(()), |from| salvage::each_row(from, page, take))?;
+        let unreadable_pages = from.map_or(Ok(0), |from| salvage::each_row(from, page, take))?;
         self.set_meta(Epoch(epoch.1.cast_unsigned()), SALVAGED)?;
         self.end(transaction)?;
         let repair::Salvaged { frames, commits, .. } = counts;
         tracing::warn!(frames, commits, "what the damaged store held and is whole is taken over");
-        Ok(counts)
+        Ok(repair::Salvaged { unreadable_pages, ..counts })
     }
 
     /// After an error that says that the file is damaged: leaves a mark beside it, so that the next start moves it aside rather than meet
     /// the same damage.
     pub(super) fn condemn_for(&self, error: &StoreError) {
-        if error.is_damage()
-            && !self.is_in_memory()
-            && let Err(error) = fs::write(condemned(&self.path), "")
-        {
-            tracing::error!(%error, "the damaged store cannot be marked");
+        if error.is_damage() && !self.is_in_memory() {
+            condemn(&self.path);
         }
+    }
+}
+
+/// Leaves a mark beside a file, so that the next start salvages it.
+pub(super) fn condemn(path: &Path) {
+    if let Err(error) = fs::write(condemned(path), "") {
+        tracing::error!(%error, "the damaged store cannot be marked");
     }
 }
 

@@ -7,6 +7,7 @@
 //! Pages that were freed are passed over, as far as the list of them can be read: a frame that is there was delivered. One that is taken all the
 //! same is sent once more, which the centre sees.
 
+use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io;
@@ -51,7 +52,7 @@ pub(super) enum Row {
     Meta(i64),
 }
 
-/// Shows every row of a damaged file; `read` is told which page of how many is read.
+/// Shows every row of a damaged file; `read` is told which page of how many is read. Says how many pages the system did not give.
 ///
 /// # Errors
 /// What the system said, or `found`.
@@ -59,7 +60,7 @@ pub(super) fn each_row<E: From<io::Error>>(
     path: &Path,
     mut read: impl FnMut(u32, u32),
     mut found: impl FnMut(Row) -> Result<(), E>,
-) -> Result<(), E> {
+) -> Result<u32, E> {
     let pages = Pages::open(path)?;
     let free = pages.free();
     for number in (1..=pages.count).filter(|number| !free.contains(number)) {
@@ -72,7 +73,7 @@ pub(super) fn each_row<E: From<io::Error>>(
             }
         }
     }
-    Ok(())
+    Ok(u32::try_from(pages.unreadable.borrow().len()).unwrap_or(u32::MAX))
 }
 
 /// The pages of a file and its log.
@@ -82,6 +83,7 @@ struct Pages {
     /// Where in the log the newest version of a page lies.
     logged: BTreeMap<u32, u64>,
     count: u32,
+    unreadable: RefCell<BTreeSet<u32>>,
 }
 
 impl Pages {
@@ -92,7 +94,7 @@ impl Pages {
         let logged = log.as_ref().map(committed).unwrap_or_default();
         let count = u32::try_from(file.metadata()?.len().div_ceil(PAGE as u64)).unwrap_or(u32::MAX);
         let count = count.max(logged.last_key_value().map_or(0, |(number, _)| *number));
-        Ok(Self { file, log, logged, count })
+        Ok(Self { file, log, logged, count, unreadable: RefCell::default() })
     }
 
     /// A page; what is behind the end of the file, or cannot be read, is zero.
@@ -106,7 +108,11 @@ impl Pages {
         let mut rest = &mut page[..];
         while !rest.is_empty() {
             match file.read_at(rest, at) {
-                Ok(0) | Err(_) => break,
+                Ok(0) => break,
+                Err(_) => {
+                    self.unreadable.borrow_mut().insert(number);
+                    break;
+                }
                 Ok(count) => {
                     at += count as u64;
                     rest = rest.get_mut(count..)?;

@@ -1,9 +1,11 @@
 //! The store against a model of it, and against damage.
 
+mod ages;
 mod bounds;
 mod damage;
 mod keeper;
 mod ladder;
+mod log;
 mod model;
 mod order;
 mod steps;
@@ -18,6 +20,7 @@ use rtlive_core::plan::{BatchLimit, Format, InputPlan, Plan, Priority, StreamId,
 use rtlive_core::reading::{ClockState, InputId, Quality, Reading, SeriesId, SeriesInfo, Value};
 use rtlive_core::record::{Emitted, Record};
 use rtlive_core::time::Timestamp;
+use tempfile::TempDir;
 
 use super::{Boot, Options, Recovered, Store};
 use crate::message::{Commit, LinkHint, Snapshot, StoredFrame};
@@ -68,10 +71,20 @@ fn series() -> Vec<SeriesInfo> {
     STREAMS.iter().map(|(name, ..)| SeriesInfo { name: format!("a/{name}").into(), unit: None }).collect()
 }
 
+/// A folder in memory, where there is room for one: what is tried in it takes thousands of syncs.
+fn folder() -> TempDir {
+    tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir()).unwrap()
+}
+
 /// Opens a store as its process does: what the engine of these tests emits is each reading as it is.
 fn open(folder: &Path, boot: u64, seconds: i64, random: u64) -> (Store, Recovered) {
+    open_as(&Options::new(folder.to_owned()), boot, seconds, random)
+}
+
+/// The same with other options.
+fn open_as(options: &Options, boot: u64, seconds: i64, random: u64) -> (Store, Recovered) {
     let boot = Boot { id: format!("boot {boot}"), now: at(seconds), random };
-    let (mut store, recovered) = Store::open(&Options::new(folder.to_owned()), boot).unwrap();
+    let (mut store, recovered) = Store::open(options, boot).unwrap();
     if recovered.snapshot.is_some() {
         let emitted = recovered.commits.iter().map(|events| emitted(events)).collect();
         store.resume(series(), emitted).unwrap();

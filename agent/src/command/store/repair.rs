@@ -54,11 +54,14 @@ pub(super) fn repair_store(from: &Path, to: Option<PathBuf>, json: bool) -> Resu
         print(format_args!("{line}\n"))?;
         return Ok(ExitCode::SUCCESS);
     }
-    let Salvaged { frames, commits, snapshots } = saved;
+    let Salvaged { frames, commits, snapshots, unreadable_pages } = saved;
     print(format_args!(
         "saved {frames} frames with {} records, {commits} commits, {snapshots} snapshots\n",
         report.records
     ))?;
+    if unreadable_pages > 0 {
+        print(format_args!("{unreadable_pages} pages could not be read: what lay there is lost\n"))?;
+    }
     for Lost { stream, class, epoch, from, to, why } in &report.lost {
         print(format_args!("lost: stream {stream} ({class}), epoch {epoch}, records {from} to {to}: {why}\n"))?;
     }

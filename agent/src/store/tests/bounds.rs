@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use super::*;
-use crate::message::{Bounds, Wanted};
+use crate::message::{Bounds, StreamAccount, Wanted};
 use crate::store::Look;
 
 /// Values that no coding makes small.
@@ -286,6 +286,61 @@ fn a_full_store_stays_within_its_bound_on_disk() {
             bulk.len()
         );
     }
+}
+
+fn status_of(store: &Store, stream: &str) -> StreamAccount {
+    let streams = store.status().unwrap().streams;
+    streams.into_iter().find(|(key, _)| &*key.stream == stream).unwrap().1
+}
+
+/// Each boot leaves the beginning of its epoch, and gaps that merge with those of no other.
+#[test]
+fn hundreds_of_boots_without_a_link_fill_the_store_with_records_and_not_with_epochs() {
+    // Half of the least that can be configured, so that half as many boots fill it.
+    const BYTES: u64 = 512 << 10;
+    const BOOTS: u64 = 400;
+    let folder = folder();
+    let bounds = Bounds { bytes: BYTES, age: Duration::MAX };
+    let mut most = 0;
+    let mut last = None;
+    for boot in 1..=BOOTS {
+        drop(last.take());
+        let second = boot.cast_signed() * 100;
+        let (mut store, _) = open(folder.path(), boot, second, boot);
+        store.bound(bounds).unwrap();
+        for step in 0..2 {
+            let values = (1..3).flat_map(|stream| noise(150, second + step + 50 * i64::from(stream == 1), stream));
+            // A square, because differences of multiples are all alike.
+            let values: Vec<_> = values.map(|(stream, n)| (stream, n.wrapping_mul(n >> 7))).collect();
+            store.commit(commit(second + step, &values, step == 0)).unwrap();
+            most = most.max(on_disk(folder.path()));
+        }
+        assert_eq!(store.status().unwrap().check(), Vec::<String>::new());
+        last = Some(store);
+    }
+    let mut store = last.unwrap();
+    assert!(most <= BYTES, "{most}");
+    let (gaps, live) = (status_of(&store, "gaps"), status_of(&store, "live"));
+    assert!(gaps.in_gaps > BOOTS / 8 && gaps.stored_bytes <= BYTES / 8 + 20_000, "{gaps:?}");
+    assert!(live.stored_bytes > BYTES / 4, "{live:?}");
+    // The last boots are told of, and so is that those before them are not.
+    store.hint(CONNECTED);
+    let (mut starts, mut named) = (BTreeSet::new(), 0);
+    while status_of(&store, "gaps").stored + store.gaps.waiting().len() as u64 > 0 {
+        while let Some(frame) = store.take(&[]).unwrap() {
+            for record in contents(&frame).1 {
+                match record {
+                    Record::EpochStart(_) => drop(starts.insert(frame.epoch.0)),
+                    Record::Gap(gap) if &*gap.stream == "gaps" => named += gap.records(),
+                    _ => {}
+                }
+            }
+            store.acknowledge(&[frame.id]);
+        }
+        store.flush(at(BOOTS.cast_signed() * 100 + 10)).unwrap();
+    }
+    assert!(starts.iter().copied().eq(BOOTS + 1 - starts.len() as u64..=BOOTS) && starts.len() > 100, "{starts:?}");
+    assert_eq!(named, status_of(&store, "gaps").in_gaps);
 }
 
 #[test]

@@ -17,6 +17,8 @@ use crate::store::{Fault, Faults, Keeper, RETRY_EVERY};
 #[derive(Default)]
 struct Plot {
     fault: Option<Fault>,
+    /// The only operation that fails, where there is one.
+    only: Option<&'static str>,
     skip: usize,
     lasts: usize,
     /// Every operation that was asked for.
@@ -32,6 +34,9 @@ impl Disk {
         let faults = Faults::new(move |doing| {
             let mut plot = plot.lock().unwrap();
             plot.seen.push(doing);
+            if plot.only.is_some_and(|only| only != doing) {
+                return None;
+            }
             if plot.skip > 0 {
                 plot.skip -= 1;
                 return None;
@@ -47,8 +52,14 @@ impl Disk {
 
     fn fails(&self, fault: Fault, skip: usize, lasts: usize) {
         let mut plot = self.0.lock().unwrap();
-        (plot.fault, plot.skip, plot.lasts) = (Some(fault), skip, lasts);
+        (plot.fault, plot.only, plot.skip, plot.lasts) = (Some(fault), None, skip, lasts);
         plot.seen.clear();
+    }
+
+    /// This operation fails from now on.
+    fn fails_at(&self, only: &'static str, fault: Fault) {
+        self.fails(fault, 0, usize::MAX);
+        self.0.lock().unwrap().only = Some(only);
     }
 
     fn is_mended(&self) {
@@ -89,8 +100,7 @@ impl Rig {
     }
 
     fn with(disk: Disk) -> Self {
-        // In memory, where there is such a folder: what is tried here takes thousands of syncs.
-        let folder = tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir()).unwrap();
+        let folder = folder();
         let (keeper, stage) = Self::opened(folder.path(), &disk, 0);
         Self {
             folder,
@@ -204,6 +214,17 @@ impl Rig {
         gaps.flat_map(|(epoch, stream, numbers)| numbers.map(move |number| (epoch, stream.clone(), number))).collect()
     }
 
+    /// Why epochs began that the centre heard of, in their order.
+    fn starts(&self) -> Vec<String> {
+        let start = |record: &Record| match record {
+            Record::EpochStart(start) => Some((start.time, start.reason.to_string())),
+            _ => None,
+        };
+        let mut starts: Vec<_> = self.centre.values().filter_map(start).collect();
+        starts.sort();
+        starts.into_iter().map(|(_, reason)| reason).collect()
+    }
+
     fn values(&self) -> Vec<i64> {
         let value = |record: &Record| match record {
             Record::Reading(Reading { value: Value::Int(value), .. }) => Some(*value),
@@ -224,7 +245,7 @@ impl Rig {
     }
 }
 
-const FAULTS: [Fault; 4] = [Fault::Full, Fault::ReadOnly, Fault::Io, Fault::IoAfterwards];
+const FAULTS: [Fault; 5] = [Fault::Full, Fault::ReadOnly, Fault::Io, Fault::IoAfterwards, Fault::Unreadable];
 
 /// How long a failure may last, in operations of the disk: once, over the second try, and far into operation in memory.
 const LASTS: [usize; 3] = [1, 30, usize::MAX];
@@ -407,4 +428,77 @@ fn a_folder_that_cannot_be_made_is_no_reason_not_to_start() {
     // And its lock is held from now on.
     let boot = Boot { id: "boot".into(), now: at(50), random: 99 };
     assert!(matches!(Keeper::open(&Options::new(below), boot), Err(crate::store::StoreError::InUse { .. })));
+}
+
+#[test]
+fn what_can_never_be_read_ends_in_a_salvage_and_not_in_turns_of_disk_and_memory() {
+    const SECONDS: i64 = 1_800;
+    let mut rig = Rig::new();
+    rig.commit();
+    rig.disk.fails_at("read a frame", Fault::Unreadable);
+    let mut longest = 0;
+    let until = rig.second + SECONDS;
+    while rig.second < until {
+        rig.commit();
+        rig.send();
+        if let Some(memory) = rig.keeper.status().unwrap().memory {
+            longest = longest.max(memory.retry_at.since(at(rig.second)).as_secs());
+        }
+    }
+    let count = |name: &str| rig.disk.0.lock().unwrap().seen.iter().filter(|seen| **seen == name).count();
+    assert_eq!(count("end a salvage"), 1);
+    // It is tried at once, and then after pauses of 10 s, 20 s, 40 s and so on up to 600 s.
+    assert!(count("open the store") < 40 && longest > 500, "{} {longest}", count("open the store"));
+    rig.disk.is_mended();
+    rig.second += 600;
+    rig.come_home();
+    rig.all_arrived(Fault::Unreadable);
+}
+
+#[test]
+fn a_log_that_is_deleted_in_use_costs_nothing() {
+    let mut rig = Rig::new();
+    rig.commit();
+    rig.commit();
+    let log = rig.folder.path().join("store.db-wal");
+    std::fs::remove_file(&log).unwrap();
+    rig.commit();
+    rig.keeper.vacuum().unwrap();
+    // From now on a process that is killed leaves all that it committed.
+    assert!(log.is_file());
+    assert!(rig.commit());
+    rig.restart();
+    rig.come_home();
+    rig.all_arrived(Fault::Io);
+    assert_eq!(rig.starts(), ["new_store"]);
+}
+
+#[test]
+fn a_file_that_is_deleted_in_use_is_made_again() {
+    let mut rig = Rig::new();
+    rig.commit();
+    rig.commit();
+    std::fs::remove_file(rig.folder.path().join("store.db")).unwrap();
+    rig.keeper.vacuum().unwrap();
+    assert!(rig.folder.path().join("store.db").is_file() && !rig.keeper.is_in_memory());
+    rig.with_snapshot = true;
+    assert!(rig.commit());
+    rig.send();
+    assert_eq!(rig.starts(), ["damaged_store"]);
+}
+
+#[test]
+fn a_clock_that_goes_back_holds_nothing_up() {
+    let mut rig = Rig::new();
+    rig.second = 86_400;
+    rig.commit();
+    rig.disk.fails(Fault::ReadOnly, 0, usize::MAX);
+    assert!(!rig.commit());
+    rig.disk.is_mended();
+    rig.second = 100;
+    rig.with_snapshot = true;
+    assert!(!rig.commit(), "it is tried in ten seconds");
+    rig.second += i64::try_from(RETRY_EVERY.as_secs()).unwrap();
+    rig.with_snapshot = true;
+    assert!(rig.commit());
 }

@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::PathBuf;
 
-use rtlive_core::record::Gap;
+use rtlive_core::record::{Epoch, Gap};
 use rusqlite::Connection;
 
 use super::*;
@@ -54,7 +54,8 @@ fn a_newer_file_is_kept_untouched_beside_a_new_epoch() {
             store.commit(commit(102, &[], true)).unwrap();
             assert_eq!(live(&mut store), [101]);
             let start = start(&mut store);
-            assert_eq!((start.predecessor, &*start.reason), (None, "damaged_store"));
+            // The mark beside the file names the epoch that cannot be gone on with.
+            assert_eq!((start.predecessor, &*start.reason), (Some(Epoch(7)), "damaged_store"));
             assert_eq!(store.status().unwrap().check(), Vec::<String>::new());
             drop(store);
             assert!(kept.iter().all(|(path, bytes)| fs::read(path).unwrap() == *bytes));
@@ -114,7 +115,7 @@ fn a_repaired_store_is_taken_as_what_it_is() {
     store.commit(commit(102, &[], true)).unwrap();
     assert_eq!(live(&mut store), [4, 5, 6, 101]);
     let start = start(&mut store);
-    assert_eq!((start.predecessor, &*start.reason), (Some(rtlive_core::record::Epoch(7)), "damaged_store"));
+    assert_eq!((start.predecessor, &*start.reason), (Some(Epoch(7)), "damaged_store"));
     let gaps: Vec<(&str, u64, u64)> =
         store.gaps.waiting().iter().map(|gap: &Gap| (&*gap.stream, gap.from, gap.to)).collect();
     assert_eq!(gaps, [("live", 1, 2)]);
