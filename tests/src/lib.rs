@@ -10,4 +10,5 @@ pub mod live;
 pub mod meter;
 pub mod peer;
 pub mod program;
+pub mod tmpfs;
 pub mod usage;

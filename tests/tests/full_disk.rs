@@ -4,51 +4,23 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::io::Write;
 use std::path::{Path, PathBuf};
-use std::process::Command;
 
 use rtlive_tests::broker::Mosquitto;
 use rtlive_tests::peer::{Peer, until};
 use rtlive_tests::program::{Agent, decode};
+use rtlive_tests::tmpfs::Tmpfs;
 use serde_json::Value;
 use tempfile::TempDir;
 
 /// The smallest disk that anyone would use.
 const DISK_BYTES: u64 = 8 << 20;
 
-/// A file system in memory, until it is dropped.
-struct Disk(PathBuf);
-
-impl Disk {
-    /// `None` where this user may not mount.
-    fn mount(at: &Path) -> Option<Self> {
-        fs::create_dir_all(at).unwrap();
-        let size = format!("size={DISK_BYTES}");
-        let mounted = Command::new("mount").args(["-t", "tmpfs", "-o", &size, "tmpfs"]).arg(at).output();
-        if mounted.is_ok_and(|output| output.status.success()) {
-            return Some(Self(at.to_owned()));
-        }
-        eprintln!("SKIPPED: this user may not mount a file system");
-        None
-    }
-
-    fn remount(&self, option: &str) {
-        let status = Command::new("mount").args(["-o", &format!("remount,{option}")]).arg(&self.0).status().unwrap();
-        assert!(status.success(), "{option}");
-    }
-
-    /// Takes all the room that there is.
-    fn fill(&self) -> PathBuf {
-        let path = self.0.join("filler");
-        let mut file = fs::File::create(&path).unwrap();
-        while file.write_all(&[0; 4096]).is_ok() {}
-        path
-    }
-}
-
-impl Drop for Disk {
-    fn drop(&mut self) {
-        let _ = Command::new("umount").arg("--lazy").arg(&self.0).status();
-    }
+/// Takes all the room that there is.
+fn fill(folder: &Path) -> PathBuf {
+    let path = folder.join("filler");
+    let mut file = fs::File::create(&path).unwrap();
+    while file.write_all(&[0; 4096]).is_ok() {}
+    path
 }
 
 fn configuration(broker: &Mosquitto, log: &Path) -> String {
@@ -78,7 +50,8 @@ fn configuration(broker: &Mosquitto, log: &Path) -> String {
 /// An agent whose store has a disk of its own, between a log and a broker. What is first here ends first.
 struct Bench {
     agent: Agent,
-    disk: Disk,
+    disk: Tmpfs,
+    state: PathBuf,
     log: PathBuf,
     messages: PathBuf,
     _subscriber: Peer,
@@ -95,11 +68,12 @@ impl Bench {
         let subscriber = broker.subscribe("rtlive/#", "judge", &messages).unwrap()?;
         let log = folder.path().join("app.log");
         let mut agent = Agent::new(&folder.path().join("agent"), &configuration(&broker, &log)).unwrap();
-        let disk = Disk::mount(&folder.path().join("agent/state"))?;
+        let state = folder.path().join("agent/state");
+        let disk = Tmpfs::mount(&state, DISK_BYTES).unwrap()?;
         append(&log, 0..10);
         agent.start().unwrap();
         until("the first lines are read", || arrived(&messages, "log").len() == 10);
-        Some(Self { agent, disk, log, messages, _subscriber: subscriber, _broker: broker, _folder: folder })
+        Some(Self { agent, disk, state, log, messages, _subscriber: subscriber, _broker: broker, _folder: folder })
     }
 }
 
@@ -127,9 +101,9 @@ fn reasons(messages: &Path) -> BTreeSet<String> {
 #[test]
 fn a_disk_that_is_full_for_a_while_loses_nothing() {
     let Some(mut bench) = Bench::set_up() else { return };
-    let Bench { agent, disk, log, messages, .. } = &mut bench;
+    let Bench { agent, state, log, messages, .. } = &mut bench;
 
-    let filler = disk.fill();
+    let filler = fill(state);
     let memory = || agent.status().unwrap_or_default()["store"]["memory"].clone();
     until("the store is in memory", || memory().is_object());
     assert!(memory()["why"].as_str().unwrap().contains("full"), "{}", memory());
@@ -166,14 +140,14 @@ fn a_disk_that_cannot_be_written_at_the_start_is_used_once_it_can() {
     let Bench { agent, disk, log, messages, .. } = &mut bench;
     assert_eq!(agent.stop().unwrap(), Some(0), "{}", agent.log().unwrap());
 
-    disk.remount("ro");
+    disk.remount("ro").unwrap();
     append(log, 10..20);
     let before = arrived(messages, "n").len();
     agent.start().unwrap();
     until("what cannot wait goes on", || arrived(messages, "n").len() > before + 50);
     assert_eq!(arrived(messages, "log").len(), 10);
     assert!(agent.log().unwrap().contains("KEPT IN MEMORY"));
-    disk.remount("rw");
+    disk.remount("rw").unwrap();
     until("the other lines are read, from where the disk says", || arrived(messages, "log").len() >= 20);
     assert_eq!(agent.stop().unwrap(), Some(0), "{}", agent.log().unwrap());
     assert_eq!(arrived(messages, "log"), (0..20).collect::<Vec<_>>());

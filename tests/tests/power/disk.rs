@@ -11,6 +11,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::{OsStr, OsString};
+use std::ops::Range;
 
 use crate::random::Random;
 
@@ -44,6 +45,8 @@ pub(crate) struct File {
     durable: Vec<u8>,
     /// What was done to the file since its last sync.
     changes: Vec<Change>,
+    /// Whether its writes are counted: those of the store, but not of the memory that SQLite shares by way of a file.
+    is_counted: bool,
 }
 
 #[derive(Clone)]
@@ -128,9 +131,12 @@ pub(crate) struct Disk {
     pub(crate) has_failed: bool,
     /// Decides which syncs do nothing, on a card that lies.
     pub(crate) lies: Option<Random>,
-    /// How many writes and syncs there were.
+    /// What cannot be read: bytes of a file.
+    pub(crate) unreadable: Option<(Number, Range<usize>)>,
+    /// How many writes and syncs there were, and how many bytes were written of the store's files.
     pub(crate) writes: u64,
     pub(crate) syncs: u64,
+    pub(crate) store_bytes: u64,
     /// How many bytes the files had at most.
     pub(crate) used_max: u64,
 }
@@ -148,8 +154,10 @@ impl Disk {
             failure: Failure::None,
             has_failed: false,
             lies: None,
+            unreadable: None,
             writes: 0,
             syncs: 0,
+            store_bytes: 0,
             used_max: 0,
         }
     }
@@ -169,7 +177,11 @@ impl Disk {
     }
 
     /// Makes something with a name.
-    pub(crate) fn make(&mut self, folder: Number, name: &OsStr, node: Node) -> Number {
+    pub(crate) fn make(&mut self, folder: Number, name: &OsStr, mut node: Node) -> Number {
+        if let Node::File(file) = &mut node {
+            let name = name.to_string_lossy();
+            file.is_counted = name.starts_with("store.") && !name.ends_with("-shm");
+        }
         let number = self.next;
         self.next += 1;
         self.nodes.insert(number, node);
@@ -197,6 +209,15 @@ impl Disk {
         error
     }
 
+    /// Bytes of a file; `None` where they cannot be read.
+    pub(crate) fn read(&self, number: Number, at: usize, size: usize) -> Option<&[u8]> {
+        let Some(Node::File(file)) = self.nodes.get(&number) else { return None };
+        let from = file.bytes.len().min(at);
+        let to = file.bytes.len().min(from + size);
+        let is_bad = |(of, bad): &(Number, Range<usize>)| *of == number && bad.start < to && from < bad.end;
+        if self.unreadable.as_ref().is_some_and(is_bad) { None } else { file.bytes.get(from..to) }
+    }
+
     /// Writes; says whether there was room.
     pub(crate) fn write(&mut self, number: Number, at: usize, written: &[u8]) -> bool {
         self.change(number, Change::Write(at, written.to_vec()))
@@ -217,6 +238,9 @@ impl Disk {
         let after = used + end.saturating_sub(file.bytes.len()) as u64;
         if after > self.room && after > used {
             return false;
+        }
+        if let (true, Change::Write(_, written)) = (file.is_counted, &change) {
+            self.store_bytes += written.len() as u64;
         }
         change.apply(&mut file.bytes);
         file.changes.push(change);
@@ -277,7 +301,7 @@ impl Disk {
         for old in names.values().copied().collect::<BTreeSet<_>>() {
             let Some(node) = self.nodes.remove(&old) else { continue };
             let node = match node {
-                Node::File(File { mut durable, changes, .. }) => {
+                Node::File(File { mut durable, changes, is_counted, .. }) => {
                     for change in changes {
                         if random.percent(kept) {
                             if random.percent(torn) {
@@ -287,7 +311,7 @@ impl Disk {
                             }
                         }
                     }
-                    Node::File(File { bytes: durable.clone(), durable, changes: Vec::new() })
+                    Node::File(File { bytes: durable.clone(), durable, changes: Vec::new(), is_counted })
                 }
                 node => node,
             };

@@ -11,6 +11,7 @@
 mod centre;
 mod course;
 mod disk;
+mod hour;
 mod mount;
 mod mqtt;
 #[path = "../simulation/random.rs"]
@@ -48,7 +49,7 @@ fn run_all(seeds: Range<u64>, lies: bool, cuts: u64) {
             if !seeds.contains(&seed) {
                 break;
             }
-            match run(seed, lies, |course| course.run(cuts)) {
+            match run(seed, lies, &[], |course| course.run(cuts)) {
                 Ok(told) => eprintln!("RTLIVE_SEED={seed}: {told}; {:.0} s so far", begun.elapsed().as_secs_f64()),
                 Err(what) => failures.lock().unwrap().push(format!("RTLIVE_SEED={seed}: {what}")),
             }
@@ -64,8 +65,13 @@ fn run_all(seeds: Range<u64>, lies: bool, cuts: u64) {
     assert!(failures.is_empty(), "{}", failures.join("\n"));
 }
 
-fn run(seed: u64, lies: bool, run: impl FnOnce(&mut Course) -> Result<String, String>) -> Result<String, String> {
-    let Some(mut course) = Course::new(seed, lies).map_err(|error| error.to_string())? else {
+fn run(
+    seed: u64,
+    lies: bool,
+    changes: &[(&str, &str)],
+    run: impl FnOnce(&mut Course) -> Result<String, String>,
+) -> Result<String, String> {
+    let Some(mut course) = Course::new(seed, lies, changes).map_err(|error| error.to_string())? else {
         return Ok("nothing was done".to_owned());
     };
     match catch_unwind(AssertUnwindSafe(|| run(&mut course))) {
@@ -100,7 +106,7 @@ fn a_disk_that_fails_for_a_while_loses_nothing() {
     thread::scope(|scope| {
         // Most of their time is the pause until the disk is tried again.
         let courses =
-            failures.map(|failure| scope.spawn(move || run(FIRST_SEED, false, |course| course.fail(failure))));
+            failures.map(|failure| scope.spawn(move || run(FIRST_SEED, false, &[], |course| course.fail(failure))));
         for (failure, course) in failures.into_iter().zip(courses) {
             let told = course.join().unwrap().unwrap_or_else(|what| panic!("{failure:?}: {what}"));
             eprintln!("{failure:?}: {told}");
@@ -109,6 +115,17 @@ fn a_disk_that_fails_for_a_while_loses_nothing() {
 }
 
 #[test]
+fn a_block_that_cannot_be_read_costs_the_frames_that_lie_on_it() {
+    eprintln!("{}", run(FIRST_SEED, false, &course::MUCH, Course::lose_a_block).unwrap());
+}
+
+#[test]
+fn what_is_told_of_the_wear_of_flash_is_what_the_disk_counted() {
+    eprintln!("{}", run(FIRST_SEED, false, &[], Course::wear).unwrap());
+}
+
+#[test]
 fn a_store_that_overflows_keeps_its_bound_at_every_instant() {
-    eprintln!("{}", Course::overflow().unwrap());
+    let changes = [("4 MiB", "1 MiB")].into_iter().chain(course::MUCH).collect::<Vec<_>>();
+    eprintln!("{}", run(FIRST_SEED, false, &changes, Course::overflow).unwrap());
 }

@@ -212,6 +212,10 @@ impl Filesystem for Shown {
         let to_write = flags.acc_mode() != fuser::OpenAccMode::O_RDONLY;
         match disk.refuses(false).filter(|_| to_write) {
             Some(error) => reply.error(error),
+            // The kernel reads far ahead, and all of that would fail with the block that cannot be read.
+            None if disk.unreadable.as_ref().is_some_and(|(of, _)| *of == number.0) => {
+                reply.opened(FileHandle(0), FopenFlags::FOPEN_DIRECT_IO);
+            }
             None => reply.opened(FileHandle(0), FopenFlags::empty()),
         }
     }
@@ -238,10 +242,13 @@ impl Filesystem for Shown {
         reply: ReplyData,
     ) {
         let disk = self.disk();
-        let Some(Node::File(file)) = disk.node(number.0) else { return reply.error(Errno::ESTALE) };
-        let from = file.bytes.len().min(at as usize);
-        let to = file.bytes.len().min(from + size as usize);
-        reply.data(&file.bytes[from..to]);
+        if disk.node(number.0).is_none() {
+            return reply.error(Errno::ESTALE);
+        }
+        match disk.read(number.0, at as usize, size as usize) {
+            Some(bytes) => reply.data(bytes),
+            None => reply.error(Errno::EIO),
+        }
     }
 
     fn write(
