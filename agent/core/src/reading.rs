@@ -82,8 +82,8 @@ pub enum Scalar<'a> {
     Int(i64),
     /// See [`Value::Bool`].
     Bool(bool),
-    /// See [`Value::Text`].
-    Text(&'a str),
+    /// See [`Value::Text`]; whose, so that a value of it asks for no memory.
+    Text(&'a Arc<str>),
 }
 
 impl Value {

@@ -1,5 +1,6 @@
 //! One instant of a join: what every name is then, and what the expression makes of it.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::derived::{Joined, Point};
@@ -67,7 +68,7 @@ pub(super) fn value(definition: &DerivedPlan, moment: &Moment<'_>) -> Option<Val
         Scalar::Float(value) => Value::Float(value),
         Scalar::Int(value) => Value::Int(value),
         Scalar::Bool(value) => Value::Bool(value),
-        Scalar::Text(value) => Value::Text(value.into()),
+        Scalar::Text(value) => Value::Text(Arc::clone(value)),
     })
 }
 

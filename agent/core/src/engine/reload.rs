@@ -88,6 +88,7 @@ impl Engine {
             {
                 Err(SnapshotError::Damaged("its ledger does not close"))
             }
+            None if engine.windows.has_empty() => Err(SnapshotError::Damaged("a window in it holds nothing")),
             None => Ok(engine),
         }
     }

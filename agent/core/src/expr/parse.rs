@@ -1,6 +1,7 @@
 //! From tokens to a tree: precedence climbing, with the kinds that are known checked on the way.
 
 use std::fmt;
+use std::sync::Arc;
 
 use super::lex::{Lexeme, Token, tokens};
 use super::{EXPRESSION_BYTES_MAX, EXPRESSION_DEPTH_MAX};
@@ -75,7 +76,7 @@ pub(super) enum Node {
     Int(i64),
     Float(f64),
     Bool(bool),
-    Text(Box<str>),
+    Text(Arc<str>),
     Newest(usize),
     Previous(usize),
     Rate(usize),

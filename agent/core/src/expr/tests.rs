@@ -36,7 +36,7 @@ fn value(text: &str) -> Option<Value> {
         Scalar::Float(value) => Value::Float(value),
         Scalar::Int(value) => Value::Int(value),
         Scalar::Bool(value) => Value::Bool(value),
-        Scalar::Text(value) => Value::Text(value.into()),
+        Scalar::Text(value) => Value::Text(value.clone()),
     })
 }
 

@@ -8,7 +8,7 @@ use rtlive_core::engine::{Engine, SNAPSHOT_VERSION, SnapshotError};
 use rtlive_core::event::{ClockChange, Event};
 use rtlive_core::plan::{CalendarLength, Deadband, Join, Mark, Switch, ValueType, WindowKind};
 use rtlive_core::reading::{Check, ClockState, Value};
-use rtlive_core::record::Emitted;
+use rtlive_core::record::{Emitted, Record};
 use rtlive_core::time::Timestamp;
 use rtlive_core::zone::Zone;
 
@@ -183,6 +183,29 @@ proptest! {
             let event = batch(seconds(2_000), vec![reading(0, seconds(2_000), Value::Int(1))]);
             engine.handle(seconds(2_000), &event, &mut out);
             engine.close(Timestamp::MAX, &mut out);
+        }
+    }
+}
+
+#[test]
+fn no_body_makes_a_window_of_nothing() {
+    // One window leads the other, and holds the readings of both.
+    let mut engine = Planned::new(0).window("ten", "#", 10, 5).window("twenty", "#", 20, 5).engine(&["a/x", "a/y"]);
+    take(&mut engine, &[(0, 1, 1.0), (1, 2, 60.0), (0, 11, 2.0), (1, 12, 7.0)]);
+    let bytes = engine.snapshot();
+    for place in 10..bytes.len() {
+        for byte in [0, 1, 2, 3] {
+            let mut altered = bytes.clone();
+            altered[place] = byte;
+            let checksum = crc32fast::hash(&altered[10..]);
+            altered[6..10].copy_from_slice(&checksum.to_le_bytes());
+            let Ok(mut engine) = Engine::restore(engine.plan().clone(), &altered) else { continue };
+            let mut out = Vec::new();
+            engine.close(Timestamp::MAX, &mut out);
+            for emitted in out {
+                let Record::Aggregate(aggregate) = emitted.record else { continue };
+                assert_ne!(aggregate.values[0], Some(Value::Int(0)), "{byte} at {place}");
+            }
         }
     }
 }

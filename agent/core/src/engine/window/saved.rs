@@ -3,7 +3,7 @@
 use super::super::course::Observed;
 use super::super::ledger::WindowAccount;
 use super::super::watermark::Source;
-use super::{Accumulator, NONE, Pane, Windows};
+use super::{Accumulator, NONE, Pane, Window, Windows};
 use crate::plan::WindowKind;
 use crate::reading::SeriesId;
 use crate::time::Timestamp;
@@ -101,6 +101,19 @@ impl Windows {
         let unfinished = self.chain(slot).filter_map(|place| Some((place, self.panes.get(place)?)));
         let unfinished = unfinished.filter(|(_, pane)| !pane.is_finished);
         unfinished.map(|(place, pane)| self.held_by(slot, place, pane.start, pane.end)).fold(0, u64::saturating_add)
+    }
+
+    /// Whether a window says that it is open, and neither it nor the one that shares with it has a reading. For state from outside.
+    pub(in super::super) fn has_empty(&self) -> bool {
+        (0..self.slots.len()).filter(|&slot| self.window(slot).is_some_and(Window::is_tumbling)).any(|slot| {
+            let leader = self.slots.get(slot).and_then(|slot| self.slots.get(slot.leader as usize));
+            let shared = leader.filter(|leader| leader.is_sharing).and_then(|leader| self.panes.get(leader.head));
+            let is_shared = |pane: &Pane| {
+                let shared = shared.filter(|shared| shared.values.count() > 0);
+                shared.is_some_and(|shared| pane.start <= shared.start && shared.start < pane.end)
+            };
+            self.panes_of(slot).any(|pane| pane.values.count() == 0 && !is_shared(pane))
+        })
     }
 
     /// Whether the accounts' open readings are those in open windows that are not finished. For state from outside.
