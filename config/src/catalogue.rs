@@ -37,8 +37,10 @@ pub struct CheckedInput<I> {
     pub every: Option<Duration>,
     /// Whether the source keeps what was not acknowledged.
     pub can_be_asked_again: bool,
-    /// How many series it will have, where that is known beforehand.
-    pub series_count: Option<usize>,
+    /// The series that it will have, below its prefix, as far as they are known beforehand.
+    pub series: Vec<String>,
+    /// Whether it may have others too.
+    pub has_others: bool,
     /// Readings per second, where that is known beforehand.
     pub readings_per_second: Option<f64>,
 }

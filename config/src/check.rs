@@ -75,6 +75,7 @@ fn check_root<I>(root: &Table<'_>, catalogue: &dyn Catalogue<I>, machine_id: Opt
     let streams = stream::check(root, labels);
     let ladders = ladder::check(root, &streams);
     let (derived, kinds) = derived::check(root, &streams, &mut input_plans);
+    derived::check_sources(root, &derived, &inputs);
     let rules = rule::check(root, labels, &kinds);
     let store = root.table_or_empty("store").and_then(|table| store::check(&table));
     if let Some(store) = &store {
@@ -89,7 +90,7 @@ fn check_root<I>(root: &Table<'_>, catalogue: &dyn Catalogue<I>, machine_id: Opt
     let labels = agent.labels.clone();
     let plan =
         Plan { agent: Arc::clone(&agent.id), labels, inputs: input_plans, streams, rules, quality, derived, ladders };
-    advise(root, &plan, uplink.as_ref().is_some_and(Option::is_none));
+    advise(root, &plan, &inputs, uplink.as_ref().is_some_and(Option::is_none));
     let inputs_fingerprint = root.fingerprint(&["inputs", "maps"]);
     Some(Config {
         agent,
@@ -114,7 +115,7 @@ fn check_maps(root: &Table<'_>) {
 }
 
 /// Notes what is allowed and probably not meant.
-fn advise(root: &Table<'_>, plan: &Plan, is_alone: bool) {
+fn advise<I>(root: &Table<'_>, plan: &Plan, inputs: &[InputConfig<I>], is_alone: bool) {
     if is_alone {
         root.warn("", "no [uplink]: what is read is stored on this machine and goes nowhere");
     }
@@ -128,8 +129,10 @@ fn advise(root: &Table<'_>, plan: &Plan, is_alone: bool) {
         }
         return;
     }
-    let readable = plan.inputs.iter().filter_map(|input| format!("{}/+/#", input.prefix).parse().ok());
-    let readable: Vec<Selector> = readable.chain(derived::made(&plan.derived)).collect();
+    let known = inputs.iter().flat_map(|input| &input.series).filter_map(|series| series.parse().ok());
+    let others = inputs.iter().filter(|input| input.has_others);
+    let others = others.filter_map(|input| format!("{}/+/#", input.prefix).parse().ok());
+    let readable: Vec<Selector> = known.chain(others).chain(derived::made(&plan.derived)).collect();
     let nobody_makes = |filter: &Selector| !readable.iter().any(|made| filter.overlaps(made));
     for stream in &plan.streams {
         let parent = match stream.kind {

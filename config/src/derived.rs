@@ -1,5 +1,6 @@
 //! Derived series: expressions over others, which are series themselves.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use rtlive_core::expr::{Expression, Kind};
@@ -13,6 +14,7 @@ use rtlive_core::sorted;
 use rtlive_core::template::{Piece, Template};
 
 use crate::binding::{Source, check_bindings, instance_levels, looked_at, wrong_level};
+use crate::input::InputConfig;
 use crate::quantity::Span;
 use crate::table::Table;
 use crate::value::Named;
@@ -105,6 +107,24 @@ pub(crate) fn check(
         plans.extend(draft.finish(&mut kinds, inputs));
     }
     (plans, kinds)
+}
+
+/// Refuses derived series that an input makes too, as far as it is known what that makes.
+pub(crate) fn check_sources<I>(root: &Table<'_>, derived: &[DerivedPlan], inputs: &[InputConfig<I>]) {
+    let series = inputs.iter().flat_map(|input| input.series.iter().map(|series| (&**series, &*input.name)));
+    let known: BTreeMap<&str, &str> = series.collect();
+    for one in derived {
+        let own = one.name.to_string();
+        let made = known.keys().filter(|maker| !one.name.is_literal() && one.is_made_by(maker));
+        let made = made.filter_map(|maker| one.name.render_levels(maker).ok());
+        let twice = |name: String| known.get_key_value(&*name).map(|(name, input)| (*name, *input));
+        if let Some((name, input)) = std::iter::once(own.clone()).chain(made).find_map(twice) {
+            let place = root.place_of(&format!("inputs.{input}"));
+            let found = format!("\"{name}\", beside that of the input {input} at {place}");
+            let key = format!("derived.{}", crate::document::quoted(&own));
+            root.mistake(&key, "a name of its own, so that no series has two sources", found);
+        }
+    }
 }
 
 fn draft<'a>(name: &str, table: Table<'a>, streams: &'a [StreamPlan]) -> Option<Draft<'a>> {

@@ -175,10 +175,10 @@ impl Forecast {
                 driver: input.driver.clone(),
                 prefix: input.prefix.to_string(),
                 polled: input.polled,
-                series: input.series_count,
+                series: input.series_count(),
                 readings_per_second: input.readings_per_second.or_else(|| {
                     let every = input.every.filter(|every| !every.is_zero())?;
-                    Some(input.series_count? as f64 / every.as_secs_f64())
+                    Some(input.series_count()? as f64 / every.as_secs_f64())
                 }),
                 power_cut_loss_ms: u64::try_from(loss(input).as_millis()).unwrap_or(u64::MAX),
             })

@@ -98,10 +98,19 @@ pub struct InputConfig<I> {
     pub every: Option<Duration>,
     /// Whether the source keeps what was not acknowledged.
     pub can_be_asked_again: bool,
-    /// How many series it will have, where that is known beforehand.
-    pub series_count: Option<usize>,
+    /// The series that it will have, prefix and all, as far as they are known beforehand.
+    pub series: Vec<String>,
+    /// Whether it may have others too.
+    pub has_others: bool,
     /// Readings per second, where that is known beforehand.
     pub readings_per_second: Option<f64>,
+}
+
+impl<I> InputConfig<I> {
+    /// How many series it will have, where that is known beforehand.
+    pub fn series_count(&self) -> Option<usize> {
+        (!self.has_others).then_some(self.series.len())
+    }
 }
 
 /// Checks `[inputs.*]`, and gives the inputs with their part of the plan, by name.
@@ -161,7 +170,8 @@ fn assemble<I>(
         durability,
     };
     let id = InputId(u16::try_from(place).unwrap_or(u16::MAX));
-    let CheckedInput { input, polled, every, can_be_asked_again, series_count, readings_per_second } = checked;
+    let CheckedInput { input, polled, every, can_be_asked_again, series, has_others, readings_per_second } = checked;
+    let series = series.into_iter().map(|rest| format!("{prefix}/{rest}")).collect();
     let config = InputConfig {
         id,
         name,
@@ -172,7 +182,8 @@ fn assemble<I>(
         multiplexes: false,
         every,
         can_be_asked_again,
-        series_count,
+        series,
+        has_others,
         readings_per_second,
     };
     (config, plan)

@@ -168,9 +168,9 @@ impl Fields {
         right.then_some(Self { layout, fields, time, time_unit: options.time_unit })
     }
 
-    /// How many series the lines feed.
-    pub fn series_count(&self) -> usize {
-        self.fields.len()
+    /// The series that the lines feed, below the input's prefix.
+    pub fn series(&self) -> Vec<String> {
+        self.fields.iter().map(|field| field.series.clone()).collect()
     }
 }
 

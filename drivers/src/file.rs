@@ -76,7 +76,7 @@ fn check(table: &Table<'_>) -> Option<CheckedInput> {
         table.mistake("every", "a span above zero", "none");
         return None;
     }
-    let series_count = Some(fields.series_count());
+    let series = fields.series();
     let input = FileInput {
         path: options.path,
         from: options.from,
@@ -90,7 +90,8 @@ fn check(table: &Table<'_>) -> Option<CheckedInput> {
         polled: false,
         every: None,
         can_be_asked_again: true,
-        series_count,
+        series,
+        has_others: false,
         readings_per_second: None,
     })
 }

@@ -176,14 +176,15 @@ fn check(table: &Table<'_>) -> Option<CheckedInput> {
     let every = lines.iter().filter_map(Line::every).min();
     let polled = lines.iter().all(|line| line.every().is_some());
     let per_second: f64 = lines.iter().filter_map(Line::every).map(|every| 1.0 / every.as_secs_f64()).sum();
-    let series_count = Some(lines.len());
+    let series = lines.iter().map(|line| line.series.clone()).collect();
     let input = Box::new(GpioInput { chip: options.chip, lines });
     right.then_some(CheckedInput {
         input,
         polled,
         every,
         can_be_asked_again: false,
-        series_count,
+        series,
+        has_others: false,
         readings_per_second: polled.then_some(per_second),
     })
 }

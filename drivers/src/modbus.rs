@@ -200,10 +200,11 @@ fn check(table: &Written<'_>) -> Option<CheckedInput> {
             table.warn(key, format_args!("{message} {load:.1} s of each second, so that polls will be missed"));
         }
     }
-    let intervals = || devices.iter().flat_map(|device| &device.registers).map(|register| register.every);
+    let registers = || devices.iter().flat_map(|device| &device.registers);
+    let intervals = || registers().map(|register| register.every);
     let every = intervals().min();
     let readings_per_second = Some(intervals().map(|every| every.as_secs_f64().recip()).sum());
-    let series_count = Some(intervals().count());
+    let series = registers().map(|register| register.series.clone()).collect();
     let timing = Timing { timeout: options.timeout.0, pause: options.pause.0 };
     let input = Box::new(Bus {
         port,
@@ -216,7 +217,15 @@ fn check(table: &Written<'_>) -> Option<CheckedInput> {
         devices,
         memory: Mutex::default(),
     });
-    Some(CheckedInput { input, polled: true, every, can_be_asked_again: false, series_count, readings_per_second })
+    Some(CheckedInput {
+        input,
+        polled: true,
+        every,
+        can_be_asked_again: false,
+        series,
+        has_others: false,
+        readings_per_second,
+    })
 }
 
 /// For how much of the time the line carries bytes, or the silence between frames.

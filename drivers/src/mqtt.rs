@@ -167,6 +167,7 @@ fn check(table: &Table<'_>) -> Option<CheckedInput> {
     for (index, written) in options.topics.iter().enumerate() {
         topics.push(check_topic(written, &format!("topics[{index}]"), &mut mistake));
     }
+    let series = topics.iter().flat_map(Topic::known_series).collect();
     let input = MqttInput {
         peer: Peer {
             broker: options.broker,
@@ -185,7 +186,8 @@ fn check(table: &Table<'_>) -> Option<CheckedInput> {
         polled: false,
         every: None,
         can_be_asked_again: true,
-        series_count: None,
+        series,
+        has_others: true,
         readings_per_second: None,
     })
 }

@@ -80,7 +80,8 @@ fn check(table: &Table<'_>) -> Option<CheckedInput> {
         polled: false,
         every: None,
         can_be_asked_again: false,
-        series_count: Some(SERIES.len()),
+        series: SERIES.iter().map(|(name, _)| (*name).to_owned()).collect(),
+        has_others: false,
         readings_per_second: None,
     })
 }

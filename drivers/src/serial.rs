@@ -83,15 +83,16 @@ fn check(table: &Table<'_>) -> Option<CheckedInput> {
         }
     };
     let (port, fields) = (port?, fields?);
-    let series_count = fields.series_count();
+    let series = fields.series();
     let line_bytes_max = usize::try_from(options.max_line.0).unwrap_or(usize::MAX);
     Some(CheckedInput {
         input: Box::new(SerialInput { port, question, line_bytes_max, fields }),
         polled: every.is_some(),
         every,
         can_be_asked_again: false,
-        series_count: Some(series_count),
-        readings_per_second: every.map(|every| series_count as f64 / every.as_secs_f64()),
+        readings_per_second: every.map(|every| series.len() as f64 / every.as_secs_f64()),
+        series,
+        has_others: false,
     })
 }
 

@@ -81,7 +81,7 @@ options! {
 
 fn check(table: &Table<'_>) -> Option<CheckedInput> {
     let options = SimulatedOptions::read(table)?;
-    let series_count = options.series.get() as usize;
+    let series = (1..=options.series.get()).map(series_name).collect();
     let readings_per_second = f64::from(options.series.get()) / options.every.0.as_secs_f64();
     let mut right = true;
     if readings_per_second > READINGS_PER_SECOND_MAX {
@@ -99,9 +99,14 @@ fn check(table: &Table<'_>) -> Option<CheckedInput> {
         polled: true,
         every: Some(every),
         can_be_asked_again: false,
-        series_count: Some(series_count),
+        series,
+        has_others: false,
         readings_per_second: Some(readings_per_second),
     })
+}
+
+fn series_name(number: u32) -> String {
+    format!("s{number}")
 }
 
 /// Pure: what the series do.
@@ -224,7 +229,7 @@ impl SimulatedInput {
     async fn run(&self, session: &mut Session) -> Result<(), InputError> {
         let mut waves = Waves::new(&self.options);
         let series: Vec<SeriesId> =
-            (1..=self.options.series.get()).map(|n| session.series(&format!("s{n}"), None, "")).collect();
+            (1..=self.options.series.get()).map(|n| session.series(&series_name(n), None, "")).collect();
         {
             let mut health = session.health();
             health.state = "running";
@@ -356,7 +361,7 @@ mod tests {
     #[test]
     fn it_needs_no_options_and_refuses_what_cannot_be() {
         let checked_input = checked(&DRIVER, "").unwrap_or_else(|mistakes| panic!("{mistakes}"));
-        assert_eq!((checked_input.series_count, checked_input.readings_per_second), (Some(1), Some(1.0)));
+        assert_eq!((checked_input.series, checked_input.readings_per_second), (vec!["s1".to_owned()], Some(1.0)));
         for (options, mistake) in [
             ("series = 1000\nevery = '10us'", "at most 1000000 readings a second"),
             ("low = 5\nhigh = 5", "more than `low`"),

@@ -135,7 +135,7 @@ fn check_bus(table: &Table<'_>) -> Option<CheckedInput<()>> {
         (Some(_), Some(_)) => table.mistake("tcp", "port or tcp", "both"),
         _ => {}
     }
-    let mut series_count = 0;
+    let mut series = Vec::new();
     for (d, device) in options.devices.iter().enumerate() {
         let mut registers = device.registers.clone();
         if let Some(name) = &device.map {
@@ -155,12 +155,15 @@ fn check_bus(table: &Table<'_>) -> Option<CheckedInput<()>> {
                 table.warn(&key, "is an address of the protocol, from 0; 30001… and 40001… are names of documents");
             }
         }
-        series_count += registers.len() * device.unit_id.len();
+        for unit in device.unit_id.iter() {
+            series.extend(registers.iter().map(|register| format!("m{}/{}", unit.get(), register.series)));
+        }
     }
-    Some(checked(true, Some(options.every.0), Some(series_count)))
+    Some(checked(true, Some(options.every.0), Some(series)))
 }
 
-fn checked(polled: bool, every: Option<Duration>, series_count: Option<usize>) -> CheckedInput<()> {
-    let readings_per_second = None;
-    CheckedInput { input: (), polled, every, can_be_asked_again: !polled, series_count, readings_per_second }
+fn checked(polled: bool, every: Option<Duration>, series: Option<Vec<String>>) -> CheckedInput<()> {
+    let (can_be_asked_again, has_others) = (!polled, series.is_none());
+    let (series, readings_per_second) = (series.unwrap_or_default(), None);
+    CheckedInput { input: (), polled, every, can_be_asked_again, series, has_others, readings_per_second }
 }

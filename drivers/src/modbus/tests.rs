@@ -23,7 +23,7 @@ fn the_example_is_right() {
     let checked = (DRIVER.check)(&table).unwrap();
     table.close();
     assert_eq!(document.mistakes().to_string(), "");
-    assert_eq!((checked.polled, checked.series_count), (true, Some(8)));
+    assert_eq!((checked.polled, checked.series.len(), checked.has_others), (true, 8, false));
     assert_eq!(checked.every, Some(Duration::from_secs(1)));
     assert!((checked.readings_per_second.unwrap() - (5.0 + 3.0 / 900.0)).abs() < 1e-9);
 }

@@ -135,6 +135,20 @@ impl<'t> Topics<'t> {
     }
 }
 
+impl Topic {
+    /// The series that it feeds whatever the topics are, below the input's prefix.
+    pub(super) fn known_series(&self) -> Vec<String> {
+        let is_same_for_all =
+            |template: &Template| !template.pieces().iter().any(|piece| matches!(piece, Piece::Level(_)));
+        if !self.filter.is_literal() && !self.series.as_ref().is_some_and(is_same_for_all) {
+            return Vec::new();
+        }
+        let base = base_of(self, &self.filter.to_string()).ok();
+        let names = base.iter().flat_map(|base| self.values.iter().map(|place| rest_of(base, place)));
+        names.collect()
+    }
+}
+
 /// The series that a topic names, without prefix and value.
 fn base_of(entry: &Topic, topic: &str) -> Result<String, Reason> {
     match &entry.series {
@@ -149,6 +163,14 @@ fn base_of(entry: &Topic, topic: &str) -> Result<String, Reason> {
     }
 }
 
+/// The series of a value of a topic, without prefix.
+fn rest_of(base: &str, place: &Place) -> String {
+    match &place.name {
+        Some(name) => format!("{base}/{name}"),
+        None => base.to_owned(),
+    }
+}
+
 /// The number of a series at its first value.
 fn declare(
     base: &str,
@@ -159,10 +181,7 @@ fn declare(
     owners: &mut HashMap<SeriesId, (String, usize)>,
     session: &mut Session,
 ) -> Result<SeriesId, Reason> {
-    let rest = match &place.name {
-        Some(name) => format!("{base}/{name}"),
-        None => base.to_owned(),
-    };
+    let rest = rest_of(base, place);
     if session.prefix().len() + 1 + rest.len() > SERIES_NAME_BYTES_MAX {
         return Err("name_too_long");
     }
