@@ -18,7 +18,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::stage::Kept;
 pub use crate::store::StoreError;
-pub use rtlive_core::uplink::{FrameId, Wanted};
+pub use rtlive_core::uplink::{FrameId, Lane, Wanted};
 pub use rtlive_drivers::outlet::Delivery;
 
 /// How many requests may wait for the store: a commit, a take, a few acknowledgements, a status. More would only hide that it is slow.
@@ -93,6 +93,8 @@ pub struct StoredFrame {
     pub epoch: Epoch,
     /// What goes before it.
     pub priority: Priority,
+    /// Whether it is new, when it is given out.
+    pub lane: Lane,
     /// Whether `bytes` is a JSON message (`format = "json"`), sent as it is, or a frame, sent in messages with a header.
     pub json: bool,
     /// When its first record was committed; backlog is what is older than 60 s when it is sent.

@@ -29,6 +29,10 @@ pub enum Step {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ByteCount(pub u64);
 
+/// A part of a whole in whole hundredths: `"20 %"`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Percent(pub u8);
+
 /// Bits per second: `"64 kbit/s"`, `"8 kB/s"`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Rate {
@@ -126,6 +130,16 @@ impl Setting for Rate {
 
     fn read(value: &Value<'_>) -> Option<Self> {
         parse(value, |text| parse_rate(text).map(|bits_per_second| Self { bits_per_second }))
+    }
+}
+
+impl Setting for Percent {
+    fn expected() -> String {
+        "whole hundredths from \"0 %\" to \"100 %\"".into()
+    }
+
+    fn read(value: &Value<'_>) -> Option<Self> {
+        parse(value, |text| parse_percent(text).map(Self))
     }
 }
 
@@ -243,6 +257,13 @@ pub(crate) fn parse_per_second(text: &str) -> Option<f64> {
     (rate.is_finite() && rate > 0.0).then_some(rate)
 }
 
+fn parse_percent(text: &str) -> Option<u8> {
+    let number = text.strip_suffix('%')?.trim_end();
+    // Only digits: u8 would read "+1" too.
+    let is_number = number.bytes().all(|byte| byte.is_ascii_digit());
+    number.parse().ok().filter(|percent| is_number && *percent <= 100)
+}
+
 fn parse_budget(text: &str) -> Option<Budget> {
     let (bytes, interval) = text.split_once('/')?;
     let interval = match interval.trim() {
@@ -319,6 +340,8 @@ mod tests {
         assert_eq!(parse_rate("64 kbit"), None);
         assert_eq!(parse_budget("500 MB/month"), Some(Budget { bytes: 500_000_000, interval: BudgetInterval::Month }));
         assert_eq!(parse_budget("500 MB/year"), None);
+        assert_eq!(["0 %", "20%", "100 %"].map(parse_percent), [Some(0), Some(20), Some(100)]);
+        assert_eq!(["101 %", "20", "-1 %", "+1 %", "0.5 %", "%"].map(parse_percent), [None; 6]);
     }
 
     #[test]

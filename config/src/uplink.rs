@@ -7,7 +7,7 @@ use std::time::Duration;
 use rtlive_core::template::Template;
 
 use crate::endpoint::Broker;
-use crate::quantity::{Rate, Span};
+use crate::quantity::{Percent, Rate, Span};
 use crate::secret::Secret;
 use crate::table::{Table, Value};
 use crate::topic::{self, Messages};
@@ -67,6 +67,9 @@ options! {
         /// The most that is sent, such as `"64 kbit/s"`: over any time no more than that and half a second of it (4 KiB at least). Counts an estimate of what
         /// the link carries: MQTT, TLS, the headers of TCP and IP, keep-alives, connections. Absent: as much as the link carries.
         pub rate: Option<RateMax>,
+        /// Of what is sent of one priority, the part that is left to the backlog while new records wait as well: `"0 %"` sends it only when nothing new
+        /// waits, `"100 %"` before all that is new. Where one of them has nothing to send the other has the whole link.
+        pub backlog_share: Percent = "20 %",
         /// The keys of TLS, with `mqtts://`.
         pub tls: Option<TlsOptions>,
         later: ["budget", "schedule", "links", "schema"],
@@ -166,6 +169,8 @@ pub struct UplinkConfig {
     pub client_id: String,
     /// The most that is sent.
     pub rate: Option<Rate>,
+    /// The share of the backlog, in hundredths.
+    pub backlog_share: u8,
     /// The keys of TLS; all `None` where the broker is reached without.
     pub tls: TlsConfig,
 }
@@ -204,8 +209,19 @@ pub(crate) fn check(
     labels: Option<&BTreeMap<String, String>>,
 ) -> Option<UplinkConfig> {
     let options = UplinkOptions::read(table)?;
-    let UplinkOptions { broker, username, password, topic, protocol, keep_alive, client_id, delivery, rate, tls } =
-        options;
+    let UplinkOptions {
+        broker,
+        username,
+        password,
+        topic,
+        protocol,
+        keep_alive,
+        client_id,
+        delivery,
+        rate,
+        backlog_share: Percent(backlog_share),
+        tls,
+    } = options;
     let Delivery::Broker = delivery;
     let broker = broker.0;
     let topic_is_right = topic::check(table, "topic", &topic, Messages::OfAny, labels);
@@ -216,7 +232,17 @@ pub(crate) fn check(
     if !topic_is_right {
         return None;
     }
-    Some(UplinkConfig { broker, login: login?, topic, protocol, keep_alive, client_id: client_id?, rate, tls: tls? })
+    Some(UplinkConfig {
+        broker,
+        login: login?,
+        topic,
+        protocol,
+        keep_alive,
+        client_id: client_id?,
+        rate,
+        backlog_share,
+        tls: tls?,
+    })
 }
 
 /// The login at a broker from the keys `username` and `password`; `None` after a mistake.

@@ -12,7 +12,7 @@ use rusqlite::{Row, params};
 
 use super::file::{File, PRIORITIES, id_range, priority_of};
 use super::seal::{NewFrame, Sealed};
-use crate::message::{FrameId, StoreError, StoredFrame};
+use crate::message::{FrameId, Lane, StoreError, StoredFrame};
 
 /// How far `status` looks for the oldest frame of each stream, per priority: it must not scan a backlog.
 const OLDEST_FRAMES_LOOKED_AT: i64 = 256;
@@ -243,9 +243,7 @@ pub(super) fn found(row: &Row<'_>, priority: Priority) -> rusqlite::Result<Found
     if crc32fast::hash(&bytes) != checksum {
         return Ok(Found::Damaged(id, sealed));
     }
-    let committed_at = Timestamp::from_nanos(row.get(6)?);
-    Ok(Found::Whole(
-        StoredFrame { id, stream, class, epoch, priority, json: row.get(7)?, committed_at, first, records, bytes },
-        sealed,
-    ))
+    let (committed_at, json, lane) = (Timestamp::from_nanos(row.get(6)?), row.get(7)?, Lane::default());
+    let frame = StoredFrame { id, stream, class, epoch, priority, lane, json, committed_at, first, records, bytes };
+    Ok(Found::Whole(frame, sealed))
 }

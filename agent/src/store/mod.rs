@@ -28,6 +28,7 @@ pub mod look;
 mod mark;
 mod missing;
 mod outgoing;
+mod recent;
 mod recover;
 pub mod repair;
 mod replace;
@@ -53,7 +54,7 @@ use rtlive_core::record::{Emitted, Epoch, EpochStart, Gap, OutageRecord, Record}
 use rtlive_core::sorted;
 use rtlive_core::time::Timestamp;
 
-use crate::message::{Bounds, Commit, Committed, FrameId, KeptChange, LinkHint, Snapshot, StoreStatus, Wear};
+use crate::message::{Bounds, Commit, Committed, FrameId, KeptChange, Lane, LinkHint, Snapshot, StoreStatus, Wear};
 use crate::stage::Kept;
 use accounts::Accounts;
 use cover::{Lost, Told};
@@ -63,6 +64,7 @@ use gaps::Gaps;
 use lock::Lock;
 use mark::{Mark, Marked};
 use missing::Missing;
+use recent::Recent;
 use seal::Sealed;
 use tails::Tails;
 
@@ -197,10 +199,11 @@ pub struct Store {
     told: Told,
     lost_levels: Vec<Lost>,
     hint: LinkHint,
-    /// For each priority, the last frame that was looked at; see [`outgoing`].
-    fronts: BTreeMap<Priority, FrameId>,
-    /// For each priority and stream that may have frames that wait behind the front: from where on.
-    passed_over: BTreeMap<(Priority, Arc<str>), FrameId>,
+    recent: Recent,
+    /// For each priority and lane, the last frame that was looked at; see [`outgoing`].
+    fronts: BTreeMap<(Priority, Lane), FrameId>,
+    /// For each of them and each stream that may have frames that wait behind the front: from where on.
+    passed_over: BTreeMap<((Priority, Lane), Arc<str>), FrameId>,
     /// Where the streams whose newest frames go first may have frames that wait, by priority; and whose turn it is.
     backwards: BTreeMap<Arc<str>, BTreeMap<Priority, outgoing::Unlooked>>,
     turn: usize,
@@ -254,6 +257,7 @@ impl Store {
     fn write(&mut self, commit: &mut Commit, is_flush: bool) -> Result<Committed, StoreError> {
         let at = commit.at;
         self.tails.follow(at);
+        self.recent.note(at, self.file.last_ids);
         if self.plan.is_none() {
             self.plan = commit.snapshot.as_ref().map(|snapshot| snapshot.plan.clone());
         }
@@ -318,6 +322,7 @@ impl Store {
     pub fn wants_flush(&mut self, now: Timestamp) -> bool {
         let Some(plan) = self.plan.clone() else { return false };
         self.tails.follow(now);
+        self.recent.note(now, self.file.last_ids);
         // What is missing is told before what is not.
         if self.gaps_are_due() {
             return true;

@@ -1,20 +1,24 @@
-//! What is given out to be sent: each frame once, the highest priority first, then the oldest, past streams that are not wanted.
+//! What is given out to be sent: each frame once, the highest priority first, then what is new or the backlog as is wanted, then the oldest, past
+//! streams that are not wanted.
 //!
-//! Streams with `order = "newest"` are looked through from their end, one by one; the others of a priority together from the beginning.
-//! Of these, in each priority, every frame up to a *front* was looked at: it is given out, or acknowledged, or of a stream whose place behind the front is
-//! known. So a stream that is not wanted for a long time, with a long backlog, is passed over once, and not at every trial.
+//! Streams with `order = "newest"` are looked through from their end, one by one; the others of a lane (priority, and new or backlog) together from the
+//! beginning. Of these, in each lane, every frame up to a *front* was looked at: it is given out, or acknowledged, or of a stream whose place behind the
+//! front is known. New frames become backlog by and by, in the order of their ids, so that the backlog's front comes to them.
+//!
+//! So a stream that is not wanted for a long time, with a long backlog, is passed over once, and not at every trial.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use rtlive_core::plan::{Order, Priority};
+use rtlive_core::uplink::Turns;
 
 use super::cover::by_fineness;
 use super::file;
 use super::frames::Found;
 use super::seal::Sealed;
 use super::{Store, StoreError};
-use crate::message::{FrameId, StoredFrame, Wanted};
+use crate::message::{FrameId, Lane, StoredFrame, Wanted};
 
 /// How many frames are looked at in one go: a few milliseconds, in which a commit has to wait.
 const LOOKED_AT_MAX: usize = 256;
@@ -59,6 +63,15 @@ impl Unlooked {
         self.add(id, id);
     }
 
+    /// No range lies on both sides of an id.
+    fn cut(&mut self, behind: i64) {
+        let Some(place) = self.ranges.iter().position(|&(first, last)| first <= behind && behind < last) else {
+            return;
+        };
+        let (first, last) = self.ranges.remove(place);
+        self.ranges.splice(place..place, [(first, behind), (behind + 1, last)]);
+    }
+
     fn add(&mut self, mut from: i64, mut to: i64) {
         self.ranges.retain(|&(first, last)| {
             let touches = first <= to + 1 && from <= last + 1;
@@ -77,13 +90,13 @@ impl Unlooked {
 }
 
 impl Store {
-    /// The next frame to send, of a stream that is not in `except`: the highest priority first, then the oldest. Each is given out once until
-    /// [`Store::give_back`] or [`Store::requeue`]. A frame whose checksum does not hold is given up, with a gap in the next commit.
+    /// The next frame to send, of a stream that is not in `except`: the highest priority first, then the backlog, then the oldest. Each is given out
+    /// once until [`Store::give_back`] or [`Store::requeue`]. A frame whose checksum does not hold is given up, with a gap in the next commit.
     ///
     /// # Errors
     /// What SQLite said.
     pub fn take(&mut self, except: &[Arc<str>]) -> Result<Option<StoredFrame>, StoreError> {
-        let wanted = Wanted { except: except.into(), ..Wanted::default() };
+        let wanted = Wanted { except: except.into(), before: None, backlog_first: Turns::ALL };
         loop {
             match self.look_for(&wanted)? {
                 Look::Frame(frame) => return Ok(Some(frame)),
@@ -99,12 +112,14 @@ impl Store {
     /// As [`Store::take`].
     pub fn look_for(&mut self, wanted: &Wanted) -> Result<Look, StoreError> {
         let mut left = LOOKED_AT_MAX;
-        for priority in file::PRIORITIES.into_iter().filter(|&priority| wanted.takes(priority)) {
-            while let Some(found) = self.coarsest_wanted(priority, &wanted.except, &mut left)? {
+        let of_priority = |priority| wanted.lanes(priority).map(|lane| (priority, lane));
+        let lanes = file::PRIORITIES.into_iter().flat_map(of_priority);
+        for lane in lanes.filter(|&(priority, lane)| wanted.takes(priority, lane)) {
+            while let Some(found) = self.coarsest_wanted(lane, &wanted.except, &mut left)? {
                 match found {
                     Found::Whole(frame, sealed) => {
                         self.given.insert(frame.id, sealed);
-                        return Ok(Look::Frame(frame));
+                        return Ok(Look::Frame(StoredFrame { lane: lane.1, ..frame }));
                     }
                     Found::Damaged(id, sealed) => self.give_up(id, sealed),
                 }
@@ -113,16 +128,16 @@ impl Store {
                 return Ok(Look::Unfinished);
             }
         }
-        if *wanted == Wanted::default() {
+        if wanted.is_all() {
             self.look_for_missing();
         }
         Ok(Look::Nothing)
     }
 
-    /// The next frame of a priority, of the coarsest level of ladders that has one.
+    /// The next frame of a lane, of the coarsest level of ladders that has one.
     fn coarsest_wanted(
         &mut self,
-        priority: Priority,
+        lane: (Priority, Lane),
         except: &[Arc<str>],
         left: &mut usize,
     ) -> Result<Option<Found>, StoreError> {
@@ -130,19 +145,19 @@ impl Store {
         for rank in (0..finer.len()).rev() {
             let skipped = finer.iter().take(rank + 1).flatten();
             let except: Vec<Arc<str>> = except.iter().chain(skipped).cloned().collect();
-            let found = self.next_wanted(priority, &except, left)?;
+            let found = self.next_wanted(lane, &except, left)?;
             if found.is_some() || *left == 0 {
                 return Ok(found);
             }
         }
-        self.next_wanted(priority, except, left)
+        self.next_wanted(lane, except, left)
     }
 
-    /// The next frame of a priority: the streams whose newest frames go first, and all others together, take turns. `None` when there is none, or `left`
+    /// The next frame of a lane: the streams whose newest frames go first, and all others together, take turns. `None` when there is none, or `left`
     /// was used up.
     fn next_wanted(
         &mut self,
-        priority: Priority,
+        lane: (Priority, Lane),
         except: &[Arc<str>],
         left: &mut usize,
     ) -> Result<Option<Found>, StoreError> {
@@ -151,9 +166,9 @@ impl Store {
         for step in 0..=sides.len() {
             let side = (self.turn + step) % (sides.len() + 1);
             let found = match sides.get(side) {
-                None => self.next_forwards(priority, except, left)?,
+                None => self.next_forwards(lane, except, left)?,
                 Some(stream) if except.contains(stream) => None,
-                Some(stream) => self.next_backwards(priority, stream, left)?,
+                Some(stream) => self.next_backwards(lane, stream, left)?,
             };
             if found.is_some() {
                 self.turn = side + 1;
@@ -172,12 +187,15 @@ impl Store {
         self.ordered_by = Some(plan.clone());
         let is_backwards =
             |name: &str| plan.streams.iter().any(|stream| *stream.name == *name && stream.order == Order::Newest);
-        let Self { backwards, passed_over, .. } = self;
+        let Self { backwards, passed_over, recent, .. } = self;
         backwards.retain(|stream, _| {
             let stays = is_backwards(stream);
             if !stays {
-                let first = |priority| FrameId(file::id_range(priority).0 + 1);
-                passed_over.extend(file::PRIORITIES.map(|priority| ((priority, stream.clone()), first(priority))));
+                for priority in file::PRIORITIES {
+                    let (first, new) = (file::id_range(priority).0 + 1, recent.old(priority) + 1);
+                    passed_over.insert(((priority, Lane::Backlog), stream.clone()), FrameId(first));
+                    passed_over.insert(((priority, Lane::Live), stream.clone()), FrameId(new));
+                }
             }
             stays
         });
@@ -189,22 +207,28 @@ impl Store {
 
     fn next_backwards(
         &mut self,
-        priority: Priority,
+        (priority, lane): (Priority, Lane),
         stream: &Arc<str>,
         left: &mut usize,
     ) -> Result<Option<Found>, StoreError> {
-        let Self { file, given, acknowledged, backwards, .. } = self;
+        let Self { file, given, acknowledged, backwards, recent, .. } = self;
         let Some(unlooked) = backwards.get_mut(stream) else { return Ok(None) };
         let unlooked = unlooked.entry(priority).or_insert_with(|| Unlooked::from(file::id_range(priority).0));
         unlooked.reach(file.last_id(priority));
-        while let Some((from, to)) = unlooked.ranges.last_mut().filter(|_| *left > 0) {
+        unlooked.cut(recent.old(priority));
+        while *left > 0 {
+            let ranges = unlooked.ranges.iter_mut().enumerate().rev();
+            let Some((place, (from, to))) = ranges.into_iter().find(|(_, (_, to))| recent.lane(FrameId(*to)) == lane)
+            else {
+                break;
+            };
             let is_wanted =
                 |id: FrameId, of: &str| *of == **stream && !given.contains_key(&id) && !acknowledged.contains(&id);
             let next = file.next_frame(priority, [*from - 1, *to + 1], Order::Newest, left, is_wanted);
             let (found, looked_to) = next.inspect_err(|error| file.condemn_for(error))?;
             *to = looked_to.map_or(*from, |id| id.0) - 1;
             if *to < *from {
-                unlooked.ranges.pop();
+                unlooked.ranges.remove(place);
             }
             if found.is_some() {
                 return Ok(found);
@@ -215,20 +239,22 @@ impl Store {
 
     fn next_forwards(
         &mut self,
-        priority: Priority,
+        lane: (Priority, Lane),
         except: &[Arc<str>],
         left: &mut usize,
     ) -> Result<Option<Found>, StoreError> {
-        let Self { file, given, acknowledged, fronts, passed_over, backwards, .. } = self;
+        let Self { file, given, acknowledged, fronts, passed_over, backwards, recent, .. } = self;
+        let priority = lane.0;
         let is_waiting = |id| !given.contains_key(&id) && !acknowledged.contains(&id);
         let condemn = |error: &StoreError| file.condemn_for(error);
-        let (before_first, behind_last) = file::id_range(priority);
+        let (all, old) = (file::id_range(priority), recent.old(priority));
+        let (before_first, behind_last) = if lane.1 == Lane::Live { (old, all.1) } else { (all.0, old + 1) };
+        let front = fronts.get(&lane).map_or(before_first, |front| front.0.max(before_first));
         // What lies behind the front is older.
         while *left > 0 {
-            let streams =
-                passed_over.iter_mut().filter(|((of, stream), _)| *of == priority && !except.contains(stream));
+            let streams = passed_over.iter_mut().filter(|((of, stream), _)| *of == lane && !except.contains(stream));
             let Some((key, from)) = streams.min_by_key(|(_, from)| **from) else { break };
-            let within = [from.0 - 1, fronts.get(&priority).map_or(behind_last, |front| front.0 + 1)];
+            let within = [(from.0 - 1).max(before_first), front + 1];
             let is_wanted = |id, stream: &str| *stream == *key.1 && is_waiting(id);
             let (found, looked_to) =
                 file.next_frame(priority, within, Order::Oldest, left, is_wanted).inspect_err(condemn)?;
@@ -248,15 +274,15 @@ impl Store {
                 return false;
             }
             if let Some(stream) = except.iter().find(|except| ***except == *stream) {
-                passed_over.entry((priority, stream.clone())).or_insert(id);
+                passed_over.entry((lane, stream.clone())).or_insert(id);
                 return false;
             }
             is_waiting(id)
         };
-        let within = [fronts.get(&priority).map_or(before_first, |front| front.0), behind_last];
-        let (found, looked_to) =
-            file.next_frame(priority, within, Order::Oldest, left, &mut is_wanted).inspect_err(condemn)?;
-        fronts.extend(looked_to.map(|id| (priority, id)));
+        let (found, looked_to) = file
+            .next_frame(priority, [front, behind_last], Order::Oldest, left, &mut is_wanted)
+            .inspect_err(condemn)?;
+        fronts.extend(looked_to.map(|id| (lane, id)));
         Ok(found)
     }
 
@@ -272,7 +298,8 @@ impl Store {
                     unlooked.entry(priority).or_insert_with(|| Unlooked::from(file::id_range(priority).0)).again(id.0);
                     continue;
                 }
-                let first = self.passed_over.entry((priority, sealed.key.stream)).or_insert(id);
+                let lane = (priority, self.recent.lane(id));
+                let first = self.passed_over.entry((lane, sealed.key.stream)).or_insert(id);
                 *first = id.min(*first);
             }
         }

@@ -26,6 +26,7 @@ use super::gaps::Gaps;
 use super::keeper::AFTER_MEMORY;
 use super::lock::Lock;
 use super::mark::Mark;
+use super::recent::Recent;
 use super::replace::{SALVAGED, UNKNOWN};
 use super::seal::Sealed;
 use super::{
@@ -99,6 +100,7 @@ impl Store {
     fn new(file: File, lock: Arc<Lock>, boot: Boot) -> Self {
         Self {
             log_begun: file.log_begun(),
+            recent: Recent::behind(file.last_ids),
             file,
             _lock: lock,
             mark: None,

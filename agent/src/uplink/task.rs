@@ -104,14 +104,14 @@ impl Task {
         clock: Arc<dyn Clock>,
         health: SharedHealth,
     ) -> Self {
-        let UplinkConfig { broker, login, topic, protocol, keep_alive, client_id, rate, tls, .. } = config;
+        let UplinkConfig { broker, login, topic, protocol, keep_alive, client_id, rate, backlog_share, tls } = config;
         let identity = tls.identity.map(|identity| Identity { cert: identity.cert, key: identity.key });
         let tls = TlsFiles { ca: tls.ca, identity };
         let status_topic = status::topic(&plan);
         let peer = Peer { broker, client_id, login, protocol, keep_alive, tls, clock: clock.clone(), status_topic };
         let wire = Wire { tls: peer.broker.tls, identity: peer.tls.identity.is_some() };
         let rate_max = rate.map(|rate| rate.bits_per_second / 8);
-        let terms = Terms { wire, keep_alive, rate_max };
+        let terms = Terms { wire, keep_alive, rate_max, backlog_percent: backlog_share };
         Self {
             peer,
             topics: Topics::new(plan.clone(), topic),
@@ -283,6 +283,7 @@ impl Task {
                             topic: self.topics.of(&frame.stream, &frame.bytes),
                             stream: frame.stream,
                             priority: frame.priority,
+                            lane: frame.lane,
                             committed_at: frame.committed_at,
                             json: frame.json,
                             bytes: frame.bytes,

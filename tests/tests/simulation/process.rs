@@ -21,8 +21,12 @@ use crate::reference::Taken;
 use crate::world::{End, Event, MS, Step, World};
 
 /// What the sender is told of the link.
-const TERMS: Terms =
-    Terms { wire: Wire { tls: true, identity: false }, keep_alive: std::time::Duration::from_secs(60), rate_max: None };
+const TERMS: Terms = Terms {
+    wire: Wire { tls: true, identity: false },
+    keep_alive: std::time::Duration::from_secs(60),
+    rate_max: None,
+    backlog_percent: 20,
+};
 
 /// How often the store's thread looks for what waits, in milliseconds.
 const LOOK_EVERY: i64 = 500;
@@ -455,6 +459,7 @@ impl World {
                         topic: format!("rtlive/gw/{}", frame.stream).into(),
                         stream: frame.stream,
                         priority: frame.priority,
+                        lane: frame.lane,
                         committed_at: frame.committed_at,
                         json: frame.json,
                         bytes: frame.bytes,

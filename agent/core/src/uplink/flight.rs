@@ -6,12 +6,12 @@ use std::time::Duration;
 
 use super::estimate::{Departure, Estimate};
 use super::wire::Wire;
-use super::{FrameId, Parcel, Publication, Token};
+use super::{FrameId, Lane, Parcel, Publication, Token, Turns};
 use crate::message::{HEADER_BYTES_MAX, PART_BYTES_MIN};
 use crate::plan::Priority;
 
-/// The place of a frame in the order of sending: its priority, then the order in which frames were offered.
-type Place = (Priority, u64);
+/// The place of a frame in the order of sending: its priority and lane, then the order in which frames were offered.
+type Place = (Priority, Lane, u64);
 
 /// A frame that the store gave out.
 #[derive(Debug)]
@@ -38,6 +38,7 @@ struct Sent {
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Next {
     pub(super) priority: Priority,
+    pub(super) lane: Lane,
     /// What it takes of the link.
     pub(super) link_bytes: u64,
 }
@@ -78,21 +79,38 @@ impl Flight {
     pub(super) fn hold(&mut self, parcel: Parcel, messages: Vec<Vec<u8>>) {
         self.last_order += 1;
         self.unsent_bytes += messages.iter().map(Vec::len).sum::<usize>();
-        let Parcel { id, stream, topic, priority, .. } = parcel;
+        let Parcel { id, stream, topic, priority, lane, .. } = parcel;
         let held = Held { id, stream, topic, unsent: messages.into(), awaited: 0, begun: false };
-        self.frames.insert((priority, self.last_order), held);
+        self.frames.insert((priority, lane, self.last_order), held);
     }
 
-    /// The message that goes next.
-    pub(super) fn next(&self) -> Option<Next> {
-        let (&(priority, _), held) = self.frames.iter().find(|(_, held)| !held.unsent.is_empty())?;
+    /// The message that goes next, where it is the backlog's turn in these priorities.
+    pub(super) fn next(&self, turns: Turns) -> Option<Next> {
+        let (priority, lane, order) = self.next_place(turns)?;
+        let held = self.frames.get(&(priority, lane, order))?;
         let cost = self.wire.publish(held.topic.len(), held.unsent.front()?.len());
-        Some(Next { priority, link_bytes: cost.up })
+        Some(Next { priority, lane, link_bytes: cost.up })
     }
 
-    /// Sends the next message; with it what it takes of the link.
-    pub(super) fn send(&mut self, now: Duration) -> Option<(Publication, u64)> {
-        let (&place, held) = self.frames.iter_mut().find(|(_, held)| !held.unsent.is_empty())?;
+    fn next_place(&self, turns: Turns) -> Option<Place> {
+        let mut unsent = self.frames.iter().filter(|(_, held)| !held.unsent.is_empty()).map(|(&place, _)| place);
+        let first = unsent.next()?;
+        if first.1 == Lane::Backlog || !turns.has(first.0) {
+            return Some(first);
+        }
+        Some(unsent.find(|&(priority, lane, _)| priority == first.0 && lane == Lane::Backlog).unwrap_or(first))
+    }
+
+    /// Whether a message of this priority and lane waits to be sent.
+    pub(super) fn has_unsent(&self, priority: Priority, lane: Lane) -> bool {
+        let of_lane = self.frames.range((priority, lane, 0)..=(priority, lane, u64::MAX));
+        of_lane.into_iter().any(|(_, held)| !held.unsent.is_empty())
+    }
+
+    /// Sends the next message.
+    pub(super) fn send(&mut self, turns: Turns, now: Duration) -> Option<Publication> {
+        let place = self.next_place(turns)?;
+        let held = self.frames.get_mut(&place)?;
         let payload = held.unsent.pop_front()?;
         held.awaited += 1;
         held.begun = true;
@@ -106,7 +124,7 @@ impl Flight {
         let link_bytes = self.wire.publish(held.topic.len(), payload.len()).up;
         let departure = self.estimate.depart(link_bytes, now);
         self.sent.insert(token, Sent { place, bytes: payload.len(), departure });
-        Some((Publication { token, frame: held.id, topic: held.topic.clone(), payload }, link_bytes))
+        Some(Publication { token, frame: held.id, topic: held.topic.clone(), payload })
     }
 
     /// Takes an acknowledgement in.

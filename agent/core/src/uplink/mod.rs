@@ -18,7 +18,8 @@
 //! - A frame that was offered and not delivered is given back, one by one ([`Action::Return`]) or all at once ([`Action::Requeue`]);
 //!   after any loss of the connection nothing is in flight. Only frames that the broker can never take ([`Sender::set_aside`]) are
 //!   kept out until the connection ends.
-//! - Messages go in the order of their frames' priority, then in the order in which the frames were offered.
+//! - Messages go in the order of their frames' priority. Of one priority new frames go before the backlog, which has a share of what is sent
+//!   ([`Terms::backlog_percent`]); within a lane they go in the order in which the frames were offered.
 //! - What is unacknowledged stays below what the link holds and one part, by the estimate of [`estimate`], and below the bounds of [`sender`] and of
 //!   the broker. So an alert never waits for long behind what was sent before it.
 //! - Where there is a bound of the rate, over any time no more is sent than it and one burst ([`Terms::rate_max`]), by the costs of [`wire`].
@@ -28,6 +29,7 @@ pub mod estimate;
 mod flight;
 mod refusal;
 pub mod sender;
+mod turns;
 pub mod wire;
 
 use std::sync::Arc;
@@ -40,6 +42,7 @@ use wire::Wire;
 
 pub use refusal::{Refusal, Refused};
 pub use sender::{Sender, State};
+pub use turns::Turns;
 
 /// The number of a stored frame: its row in the store. Not used twice within a process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -58,6 +61,16 @@ pub struct Now {
     pub wall: Timestamp,
 }
 
+/// What of a stream is new, and what waited: new data goes first, and a share is left to the backlog.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Lane {
+    /// Sealed a moment ago.
+    #[default]
+    Live,
+    /// What has waited for the link.
+    Backlog,
+}
+
 /// A stored frame, as the sender needs to know it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Parcel {
@@ -69,6 +82,8 @@ pub struct Parcel {
     pub topic: Arc<str>,
     /// What goes before it.
     pub priority: Priority,
+    /// Whether it is new.
+    pub lane: Lane,
     /// When its first record was committed.
     pub committed_at: Timestamp,
     /// Whether `bytes` is a message as it stands, never sent in parts.
@@ -86,6 +101,8 @@ pub struct Terms {
     pub keep_alive: Duration,
     /// The most that is sent, in bytes a second; `None` for what the link carries.
     pub rate_max: Option<u64>,
+    /// The share of the backlog in what is sent of a priority while new frames wait as well, in hundredths.
+    pub backlog_percent: u8,
 }
 
 /// What the broker takes.
@@ -153,14 +170,26 @@ pub enum Event {
 pub struct Wanted {
     /// None of these streams, which the broker refused a moment ago.
     pub except: Arc<[Arc<str>]>,
-    /// Only what goes before frames of this priority: of those there are enough.
-    pub before: Option<Priority>,
+    /// Only what goes before frames of this priority and lane: of those there are enough.
+    pub before: Option<(Priority, Lane)>,
+    /// Of these priorities it is the backlog's turn: it goes before what is new.
+    pub backlog_first: Turns,
 }
 
 impl Wanted {
-    /// Whether frames of a priority are wanted.
-    pub fn takes(&self, priority: Priority) -> bool {
-        self.before.is_none_or(|before| priority < before)
+    /// Whether every frame is wanted.
+    pub fn is_all(&self) -> bool {
+        self.except.is_empty() && self.before.is_none()
+    }
+
+    /// Whether frames of a priority and lane are wanted.
+    pub fn takes(&self, priority: Priority, lane: Lane) -> bool {
+        self.before.is_none_or(|before| (priority, lane) < before)
+    }
+
+    /// The lanes of a priority, in the order in which they are looked through.
+    pub fn lanes(&self, priority: Priority) -> [Lane; 2] {
+        if self.backlog_first.has(priority) { [Lane::Backlog, Lane::Live] } else { [Lane::Live, Lane::Backlog] }
     }
 }
 

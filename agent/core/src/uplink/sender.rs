@@ -6,9 +6,10 @@ use std::time::Duration;
 
 use super::bucket::Bucket;
 use super::estimate::{LinkEstimate, PART_TIME};
-use super::flight::{Flight, Settled};
+use super::flight::{Flight, Next, Settled};
 use super::refusal::{Refusals, Refused};
-use super::{Action, Event, Farewell, FrameId, Limits, Loss, Now, Parcel, Terms, Token, Verdict, Wanted};
+use super::turns::Credit;
+use super::{Action, Event, Farewell, FrameId, Lane, Limits, Loss, Now, Parcel, Terms, Token, Verdict, Wanted};
 use crate::backoff::Backoff;
 use crate::message::{HEADER_BYTES_MAX, PART_BYTES_MIN, split};
 use crate::plan::Priority;
@@ -124,8 +125,12 @@ pub struct Sender {
     supply: Supply,
     /// Whether it has frames that go before those that were taken and are not sent.
     urgent: Supply,
-    /// The streams that the store was last asked to leave out.
-    excepted: Arc<[Arc<str>]>,
+    /// What the store was last asked for.
+    asked: Wanted,
+    /// What goes before which priority and lane it was last asked for.
+    urgent_before: (Priority, Lane),
+    /// Whose turn it is, of what is new and the backlog.
+    credit: Credit,
     actions: VecDeque<Action>,
     /// Whether frames are out that only a requeue brings back.
     owes_requeue: bool,
@@ -151,7 +156,9 @@ impl Sender {
             backoff: Backoff::new(RECONNECT_WAIT_MIN, RECONNECT_WAIT_MAX, seed),
             supply: Supply::Possible,
             urgent: Supply::Possible,
-            excepted: Arc::default(),
+            asked: Wanted::default(),
+            urgent_before: (Priority::Alert, Lane::Live),
+            credit: Credit::of(terms.backlog_percent),
             actions: VecDeque::new(),
             // A sender before this one may have left frames behind.
             owes_requeue: true,
@@ -172,11 +179,13 @@ impl Sender {
             Event::Offered(parcel) => {
                 self.supply.answer(true);
                 self.urgent.answer(true);
+                self.settle_turns(Some((parcel.priority, parcel.lane)));
                 self.offered(now, parcel);
             }
             Event::NothingOffered => {
                 self.supply.answer(false);
                 self.urgent.answer(false);
+                self.settle_turns(None);
             }
             Event::Stop => {
                 // The last commit may have sealed frames that the sender has not heard of yet.
@@ -390,26 +399,35 @@ impl Sender {
         }
         self.charge_keep_alives(now);
         let clearance = self.may_send(now);
+        let turns = self.credit.turns();
+        let next = self.flight.next(turns);
+        // What was taken and is not sent may be overtaken. At most one frame of each priority and lane more is out then.
+        if let Some(Next { priority, lane, .. }) = next {
+            let before = (priority, if turns.has(priority) { Lane::Live } else { lane });
+            if before > self.urgent_before {
+                self.urgent.retry();
+            }
+            if self.urgent == Supply::Possible && before > (Priority::Alert, Lane::Live) {
+                self.urgent = Supply::Asked { more: false };
+                self.urgent_before = before;
+                return Some(self.take(now, Some(before)));
+            }
+        }
         if clearance == Clearance::Given
-            && let Some((publication, link_bytes)) = self.flight.send(now.steady)
+            && let Some(Next { priority, lane, link_bytes }) = next
+            && let Some(publication) = self.flight.send(turns, now.steady)
         {
+            self.credit.charge(priority, lane, link_bytes);
             self.charge(link_bytes, now);
             return Some(Action::Publish(publication));
         }
-        if self.excepted.iter().any(|stream| !self.refusals.holds(stream, now.steady)) {
-            self.excepted = Arc::default();
+        if self.asked.except.iter().any(|stream| !self.refusals.holds(stream, now.steady)) {
+            self.asked.except = Arc::default();
             self.retry_supply();
         }
         if self.has_room() && self.supply == Supply::Possible {
             self.supply = Supply::Asked { more: false };
             return Some(self.take(now, None));
-        }
-        // What was taken and is not sent may be overtaken. At most one frame of each priority more is out then.
-        if let Some(next) = self.flight.next().filter(|next| next.priority != Priority::Alert)
-            && self.urgent == Supply::Possible
-        {
-            self.urgent = Supply::Asked { more: false };
-            return Some(self.take(now, Some(next.priority)));
         }
         if clearance != Clearance::LinkIsFull {
             self.flight.estimate.note_limit();
@@ -417,14 +435,27 @@ impl Sender {
         None
     }
 
-    fn take(&mut self, now: Now, before: Option<Priority>) -> Action {
-        self.excepted = self.refusals.held(now.steady);
-        Action::Take(Wanted { except: self.excepted.clone(), before })
+    fn take(&mut self, now: Now, before: Option<(Priority, Lane)>) -> Action {
+        let (except, backlog_first) = (self.refusals.held(now.steady), self.credit.turns());
+        self.asked = Wanted { except, before, backlog_first };
+        Action::Take(self.asked.clone())
+    }
+
+    /// The store gave this out, or nothing: where it was the backlog's turn before that, it has nothing to send.
+    fn settle_turns(&mut self, offered: Option<(Priority, Lane)>) {
+        for priority in [Priority::Alert, Priority::Live, Priority::Bulk] {
+            let is_empty =
+                offered.is_none_or(|offered| (priority, Lane::Live) <= offered && offered != (priority, Lane::Backlog));
+            let was_asked = self.asked.backlog_first.has(priority) && self.asked.takes(priority, Lane::Backlog);
+            if was_asked && is_empty && !self.flight.has_unsent(priority, Lane::Backlog) {
+                self.credit.settle(priority);
+            }
+        }
     }
 
     /// Whether the next message may go.
     fn may_send(&self, now: Now) -> Clearance {
-        let Some(next) = self.flight.next() else { return Clearance::Withheld };
+        let Some(next) = self.flight.next(self.credit.turns()) else { return Clearance::Withheld };
         let messages = self.flight.messages();
         if messages >= usize::from(self.limits.messages_max.clamp(1, MESSAGES_MAX)) {
             return Clearance::Withheld;

@@ -9,8 +9,12 @@ use crate::time::Timestamp;
 use crate::uplink::wire::Wire;
 use crate::uplink::{Publication, Refusal};
 
-const TERMS: Terms =
-    Terms { wire: Wire { tls: true, identity: false }, keep_alive: Duration::from_secs(60), rate_max: None };
+const TERMS: Terms = Terms {
+    wire: Wire { tls: true, identity: false },
+    keep_alive: Duration::from_secs(60),
+    rate_max: None,
+    backlog_percent: 20,
+};
 const STREAMS: [&str; 3] = ["alerts", "raw", "minute"];
 
 fn parcel(id: i64, stream: usize, bytes: usize) -> Parcel {
@@ -21,6 +25,7 @@ fn parcel(id: i64, stream: usize, bytes: usize) -> Parcel {
         stream: name.into(),
         topic: format!("t/{name}").into(),
         priority,
+        lane: if id % 5 > 2 { Lane::Backlog } else { Lane::Live },
         committed_at: Timestamp::EPOCH,
         json: false,
         bytes: vec![0; bytes].into(),
@@ -43,8 +48,8 @@ struct Model {
     attempt_since: BTreeMap<FrameId, Token>,
     /// Acknowledged bytes of each frame's present attempt.
     taken_bytes: BTreeMap<FrameId, usize>,
-    /// The last frame of each stream that was published in this connection.
-    newest: BTreeMap<Arc<str>, FrameId>,
+    /// The last frame of each stream and lane that was published in this connection.
+    newest: BTreeMap<(Arc<str>, Lane), FrameId>,
     /// Whether a frame was given back in this connection: it goes again behind later ones.
     retried: bool,
     takes: usize,
@@ -104,9 +109,13 @@ impl Model {
                 let is_wanted = |parcel: &&Parcel| {
                     !self.given_out.contains(&parcel.id)
                         && !wanted.except.contains(&parcel.stream)
-                        && wanted.takes(parcel.priority)
+                        && wanted.takes(parcel.priority, parcel.lane)
                 };
-                let next = self.stored.values().find(is_wanted);
+                let goes_first = |parcel: &&Parcel| {
+                    let lanes = wanted.lanes(parcel.priority);
+                    (parcel.priority, lanes.iter().position(|lane| *lane == parcel.lane), parcel.id)
+                };
+                let next = self.stored.values().filter(is_wanted).min_by_key(goes_first);
                 let event = match next {
                     Some(parcel) => Event::Offered(parcel.clone()),
                     None => Event::NothingOffered,
@@ -122,8 +131,8 @@ impl Model {
                 assert!(self.given_out.contains(&publication.frame));
                 let packet = publication.payload.len() + publication.topic.len() + PUBLISH_OVERHEAD_BYTES;
                 assert!(packet <= self.limits.packet_bytes_max as usize);
-                let newest = self.newest.entry(parcel.stream.clone()).or_insert(publication.frame);
-                assert!(self.retried || *newest <= publication.frame, "a stream goes in order");
+                let newest = self.newest.entry((parcel.stream.clone(), parcel.lane)).or_insert(publication.frame);
+                assert!(self.retried || *newest <= publication.frame, "a lane of a stream goes in order");
                 *newest = publication.frame;
                 self.attempt_since.entry(publication.frame).or_insert(publication.token);
                 self.unacknowledged.push_back(publication);
@@ -316,6 +325,7 @@ fn a_denied_stream_does_not_hold_up_the_others() {
             None => model.sleep(),
         }
     }
+    model.delivered.sort_unstable();
     assert_eq!(model.delivered, (200..300).map(FrameId).collect::<Vec<_>>());
     assert_eq!(model.sender.refused().next().map(|refused| refused.refusal), Some(Refusal::NotAuthorized));
     // One frame at a time finds out whether it is still denied.
@@ -438,7 +448,7 @@ fn frames_that_wait_for_the_link_are_told_to_the_store() {
     let mut run = |sender: &mut Sender, now: Now, offers: bool| {
         while let Some(action) = sender.poll(now) {
             match action {
-                Action::Take(wanted) if offers && wanted.takes(Priority::Live) => {
+                Action::Take(wanted) if offers && wanted.takes(Priority::Live, Lane::Live) => {
                     sender.handle(now, Event::Offered(parcel(1, 1, BYTES_MAX)))
                 }
                 Action::Take(_) => sender.handle(now, Event::NothingOffered),

@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, clippy::panic)]
 
+mod lanes;
 mod world;
 
 use std::time::Duration;

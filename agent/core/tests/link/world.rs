@@ -12,11 +12,15 @@ use rtlive_core::time::Timestamp;
 use rtlive_core::uplink::estimate::LinkEstimate;
 use rtlive_core::uplink::wire::Wire;
 use rtlive_core::uplink::{
-    Action, Event, FrameId, Limits, Now, Parcel, Publication, Sender, Terms, Token, Verdict, Wanted,
+    Action, Event, FrameId, Lane, Limits, Now, Parcel, Publication, Sender, Terms, Token, Verdict, Wanted,
 };
 
-pub(crate) const TERMS: Terms =
-    Terms { wire: Wire { tls: true, identity: false }, keep_alive: Duration::from_secs(60), rate_max: None };
+pub(crate) const TERMS: Terms = Terms {
+    wire: Wire { tls: true, identity: false },
+    keep_alive: Duration::from_secs(60),
+    rate_max: None,
+    backlog_percent: 20,
+};
 /// How long the transport takes to notice a loss, beside a round trip (RFC 6298, section 2, and what Linux makes of it).
 const LOSS_NOTICED_AFTER: Duration = Duration::from_millis(200);
 
@@ -67,9 +71,11 @@ pub(crate) struct World {
     terms: Terms,
     pub(crate) now: Duration,
     pub(crate) path: Path,
-    store: BTreeMap<Priority, VecDeque<Parcel>>,
-    /// Whether there is always another frame of bulk.
+    store: BTreeMap<(Priority, Lane), VecDeque<Parcel>>,
+    /// Whether there is always another frame of bulk that has waited.
     pub(crate) has_backlog: bool,
+    /// Whether there is always another frame of bulk that is new, of so many bytes.
+    pub(crate) new_bytes: Option<usize>,
     frame_bytes: usize,
     last_frame: i64,
     happenings: BinaryHeap<Reverse<(Duration, u64, Happening)>>,
@@ -80,12 +86,16 @@ pub(crate) struct World {
     acknowledged_at: Duration,
     random: u64,
     arose: BTreeMap<FrameId, Duration>,
-    /// Alerts, in the order in which they arose.
+    /// Alerts and what else is watched, in the order in which they were sent.
     pub(crate) alerts: Vec<Waited>,
     /// From when to when the link carried something.
     busy: Vec<(Duration, Duration)>,
     /// What was put on the link, and when.
     pub(crate) sent: Vec<(Duration, u64)>,
+    /// The frame of each message, and its bytes on the link.
+    pub(crate) frames: Vec<(FrameId, u64)>,
+    /// Where each frame that was given out stands in the order of sending.
+    pub(crate) places: BTreeMap<FrameId, (Priority, Lane)>,
     pub(crate) delivered_frames: usize,
 }
 
@@ -102,6 +112,7 @@ impl World {
             path,
             store: BTreeMap::new(),
             has_backlog: true,
+            new_bytes: None,
             frame_bytes,
             last_frame: 0,
             happenings: BinaryHeap::new(),
@@ -115,6 +126,8 @@ impl World {
             alerts: Vec::new(),
             busy: Vec::new(),
             sent: Vec::new(),
+            frames: Vec::new(),
+            places: BTreeMap::new(),
             delivered_frames: 0,
         }
     }
@@ -143,13 +156,23 @@ impl World {
     /// An alert arises.
     pub(crate) fn alert(&mut self) {
         let parcel = self.parcel(Priority::Alert, 200);
+        self.put_watched(parcel);
+    }
+
+    /// A frame is sealed, and how long it waits is noted.
+    pub(crate) fn put_watched(&mut self, parcel: Parcel) {
         self.arose.insert(parcel.id, self.now);
         self.put(parcel);
     }
 
+    /// The bytes of the messages of a lane.
+    pub(crate) fn bytes_of(&self, lane: Lane) -> u64 {
+        self.frames.iter().filter(|(frame, _)| self.places[frame].1 == lane).map(|(_, bytes)| bytes).sum()
+    }
+
     /// A frame is sealed.
     pub(crate) fn put(&mut self, parcel: Parcel) {
-        self.store.entry(parcel.priority).or_default().push_back(parcel);
+        self.store.entry((parcel.priority, parcel.lane)).or_default().push_back(parcel);
         self.sender.handle(self.now(), Event::FramesAvailable);
         self.settle();
     }
@@ -162,6 +185,7 @@ impl World {
             topic: format!("rtlive/gw-042/{stream}").into(),
             stream: stream.into(),
             priority,
+            lane: Lane::Live,
             committed_at: Timestamp::EPOCH,
             json: false,
             bytes: vec![0; bytes].into(),
@@ -188,7 +212,9 @@ impl World {
                     self.plan(self.now + self.path.round_trip + self.terms.keep_alive, Happening::KeptAlive);
                 }
                 Action::Take(wanted) => {
-                    let event = self.take(&wanted).map_or(Event::NothingOffered, Event::Offered);
+                    let taken = self.take(&wanted);
+                    self.places.extend(taken.iter().map(|parcel| (parcel.id, (parcel.priority, parcel.lane))));
+                    let event = taken.map_or(Event::NothingOffered, Event::Offered);
                     self.sender.handle(self.now(), event);
                 }
                 Action::Publish(publication) => {
@@ -200,6 +226,7 @@ impl World {
                     };
                     assert!(self.sender.messages_in_flight() == 1 || link.is_none_or(fits), "{link:?}");
                     self.sent.push((self.now, link_bytes(&publication)));
+                    self.frames.push((publication.frame, link_bytes(&publication)));
                     self.queue.push_back(publication);
                     self.carry();
                 }
@@ -212,11 +239,21 @@ impl World {
     }
 
     fn take(&mut self, wanted: &Wanted) -> Option<Parcel> {
-        let lanes = self.store.iter_mut().filter(|(priority, _)| wanted.takes(**priority));
-        if let Some(parcel) = lanes.map(|(_, lane)| lane).find_map(VecDeque::pop_front) {
-            return Some(parcel);
+        for priority in [Priority::Alert, Priority::Live, Priority::Bulk] {
+            for lane in wanted.lanes(priority).into_iter().filter(|&lane| wanted.takes(priority, lane)) {
+                let stored = self.store.get_mut(&(priority, lane)).and_then(VecDeque::pop_front);
+                if stored.is_some() {
+                    return stored;
+                }
+                if let Some(bytes) = self.new_bytes.filter(|_| (priority, lane) == (Priority::Bulk, Lane::Live)) {
+                    return Some(self.parcel(priority, bytes));
+                }
+                if self.has_backlog && (priority, lane) == (Priority::Bulk, Lane::Backlog) {
+                    return Some(Parcel { lane, ..self.parcel(priority, self.frame_bytes) });
+                }
+            }
         }
-        (self.has_backlog && wanted.takes(Priority::Bulk)).then(|| self.parcel(Priority::Bulk, self.frame_bytes))
+        None
     }
 
     fn carry(&mut self) {
