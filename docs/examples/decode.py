@@ -90,7 +90,8 @@ class Block:
         if coding == 4:
             step, phase, index = self.u(), self.s(), 0
             for _ in range(self.u(count - 1)):
-                index += self.u(count - 1 - index)
+                need(ahead := self.u(count - 1 - index), "skips in order")
+                index += ahead
                 skips[index] = self.u(1 << 40)
         for i, r in enumerate(self.residuals(count - 1) if is_coded else (self.s() for _ in range(count - 1)), 1):
             p += 1 + skips.get(i, 0)
@@ -244,6 +245,7 @@ def records(frame, historical=False):
     # Nothing follows, nothing has another form: what the bytes say is encoded as these bytes.
     need(cbor2.dumps(items, canonical=True) == frame, "deterministic CBOR, and nothing after it")
     need(header[0] == 1 and 1 <= header[6] <= 65536, "version 1, and a count of records")
+    need(type(header[1]) is type(header[3]) is str and min(header[2], header[5]) >= 0, "names and numbers in the header")
     need(min(header) >= 0 and min(extension, default=0) >= 0, "no critical keys")
     if header.get(9, 0) == 1:
         need(header[10] <= 16 << 20, "contents of at most 16 MiB")

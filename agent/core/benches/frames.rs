@@ -1,16 +1,19 @@
 //! Bytes per reading of frames beside those of other codecs, and readings per CPU second, on real series of shared data
 //! (`RTLIVE_DATA`).
 //!
-//! `cargo bench -p rtlive-core --bench frames` prints one table of sizes, one of special shapes (several series, jitter, aggregates)
-//! and one of speeds. With `each` after `--` it prints every series, with `speeds` only the last. Without shared data it
-//! says so and measures a series of its own making. Parquet, whose crates are many, has the script `parquet.py` beside this file.
+//! `cargo bench -p rtlive-core --bench frames` prints one table of sizes, one of special shapes (several series, jitter, aggregates),
+//! one of speeds, and what was asked for beside what was found. With `each` after `--` it prints every series, with `speeds` only the
+//! speeds. Without shared data it says so and measures series of its own making. Parquet is written by PyArrow: the script `parquet.py`
+//! beside this file, run by `RTLIVE_PYTHON` or `python3`.
 
 #![allow(missing_docs, clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 mod peers;
 
 use std::hint::black_box;
+use std::io::Write as _;
 use std::path::PathBuf;
+use std::process::{Command, Stdio};
 
 use rtlive_core::frame::{Density, Origin, open, seal};
 use rtlive_core::json::{Origin as JsonOrigin, parse_reading, write_record};
@@ -68,24 +71,68 @@ struct Series {
 
 fn main() {
     let series = load();
-    if std::env::args().any(|argument| argument == "dump") {
-        return series.iter().for_each(|one| println!("{}", dumped(one)));
-    }
+    let mut asked = Vec::new();
     if !std::env::args().any(|argument| argument == "speeds") {
-        sizes(&series);
-        shapes(&series);
+        sizes(&series, &mut asked);
+        shapes(&series, &mut asked);
     }
-    speeds(&series);
+    speeds(&series, &mut asked);
+    println!("\n{:<60} {:>12} {:>8}", "asked for", "", "found");
+    for Asked { what, bound, found } in asked {
+        let (sign, bound, holds) = match bound {
+            Bound::AtMost(bound) => ("at most", bound, found <= bound),
+            Bound::AtLeast(bound) => ("at least", bound, found >= bound),
+        };
+        println!("{what:<60} {sign:<8} {bound:>5.2} {found:>6.2}{}", if holds { "" } else { "   NOT REACHED" });
+    }
+}
+
+/// A figure that was asked for.
+struct Asked {
+    what: String,
+    bound: Bound,
+    found: f64,
+}
+
+enum Bound {
+    AtMost(f64),
+    AtLeast(f64),
+}
+
+impl Asked {
+    fn at_most(what: impl Into<String>, bound: f64, found: f64) -> Self {
+        Self { what: what.into(), bound: Bound::AtMost(bound), found }
+    }
+
+    fn at_least(what: impl Into<String>, bound: f64, found: f64) -> Self {
+        Self { what: what.into(), bound: Bound::AtLeast(bound), found }
+    }
 }
 
 /// A series as a line of JSON, for the script that measures Parquet.
 fn dumped(series: &Series) -> serde_json::Value {
     let column = |value: &dyn Fn(&Reading) -> serde_json::Value| series.readings.iter().map(value).collect::<Vec<_>>();
     serde_json::json!({
-        "kind": format!("{:?}", series.kind),
         "ts": column(&|reading| (reading.time.as_nanos() / 1_000_000).into()),
         "v": column(&|reading| if let Value::Float(value) = reading.value { value.into() } else { 0.into() }),
     })
+}
+
+/// Bytes per reading of Parquet, by series and size; nothing where there is no PyArrow.
+fn parquet(all: &[Series]) -> Option<Vec<Vec<f64>>> {
+    let python = std::env::var("RTLIVE_PYTHON").unwrap_or_else(|_| "python3".into());
+    let script = concat!(env!("CARGO_MANIFEST_DIR"), "/benches/parquet.py");
+    let mut child = Command::new(&python).arg(script).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().ok()?;
+    let lines: String = all.iter().map(|series| format!("{}\n", dumped(series))).collect();
+    // A script that has ended already says why by itself.
+    let _ = child.stdin.take()?.write_all(lines.as_bytes());
+    let output = child.wait_with_output().ok()?;
+    if !output.status.success() {
+        println!("SKIPPED: Parquet: {python} (RTLIVE_PYTHON) has no PyArrow");
+        return None;
+    }
+    let text = String::from_utf8(output.stdout).ok()?;
+    Some(text.lines().map(|line| line.split(' ').map(|rate| rate.parse().unwrap()).collect()).collect())
 }
 
 fn load() -> Vec<Series> {
@@ -99,11 +146,28 @@ fn load() -> Vec<Series> {
         }
     }
     if all.is_empty() {
-        let value = |i: i64| Value::Float((2100 + i * 7919 % 13) as f64 / 100.0);
-        let readings = (0..3600).map(|i| reading(i * 1_000_000_000, value(i))).collect();
-        all.push(Series { name: "made/wave".into(), kind: Decimal, readings });
+        all = made();
     }
     all
+}
+
+/// Series of every kind that wander, once a second.
+fn made() -> Vec<Series> {
+    let mut uniform = noise(3);
+    let mut level = 20.0;
+    let mut series = |name: &str, kind: Kind, value: &dyn Fn(f64, f64) -> f64| {
+        let mut one = |second: i64| {
+            level += 0.2 * (uniform() - 0.5);
+            reading(second * 1_000_000_000, Value::Float(value(level, uniform())))
+        };
+        Series { name: name.into(), kind, readings: (0..3600).map(&mut one).collect() }
+    };
+    vec![
+        series("made/temperature", Decimal, &|level, noise| ((level + 0.1 * noise) * 100.0).round() / 100.0),
+        series("made/voltage", Decimal, &|level, noise| ((level + 210.0 + noise) * 10.0).round() / 10.0),
+        series("made/humidity", Digits, &|level, noise| (level + noise) / 7.0),
+        series("made/heater", Sparse, &|_, noise| if noise > 0.99 { 1.0 } else { 0.0 }),
+    ]
 }
 
 fn reading(nanos: i64, value: Value) -> Reading {
@@ -170,7 +234,7 @@ fn rate(readings: &[Reading], size: usize, codec: fn(&[Reading]) -> usize) -> f6
     bytes as f64 / count as f64
 }
 
-fn sizes(all: &[Series]) {
+fn sizes(all: &[Series], asked: &mut Vec<Asked>) {
     let each = std::env::args().any(|argument| argument == "each");
     println!(
         "bytes per reading with its time, one series a block; frames with their envelope, without the series' name"
@@ -182,15 +246,24 @@ fn sizes(all: &[Series]) {
     println!();
     let mut envelope_bytes = 0;
     let mut best = vec![vec![f64::MAX; SIZES.len()]; all.len()];
-    for (codec, bytes) in CODECS {
-        let rates: Vec<Vec<f64>> =
-            all.iter().map(|one| SIZES.iter().map(|size| rate(&one.readings, *size, bytes)).collect()).collect();
+    let mut larger = 0;
+    let of_codec = |(codec, bytes): Codec| {
+        let of_series = |one: &Series| SIZES.iter().map(|size| rate(&one.readings, *size, bytes)).collect();
+        (codec, all.iter().map(of_series).collect::<Vec<Vec<f64>>>())
+    };
+    let parquet = parquet(all).map(|rates| ("Parquet + zstd-3", rates));
+    let mut decimals = std::collections::BTreeMap::new();
+    for (codec, rates) in parquet.into_iter().chain(CODECS.map(of_codec)) {
         print!("{codec:<24}");
         for kind in [Decimal, Digits, Sparse] {
             for place in 0..SIZES.len() {
                 let of: Vec<f64> =
                     all.iter().zip(&rates).filter(|(one, _)| one.kind == kind).map(|(_, rates)| rates[place]).collect();
-                print!(" {:>16.2}", of.iter().sum::<f64>() / of.len() as f64);
+                let mean = of.iter().sum::<f64>() / of.len() as f64;
+                if kind == Decimal {
+                    decimals.insert((codec, SIZES[place]), mean);
+                }
+                print!(" {mean:>16.2}");
             }
         }
         println!();
@@ -211,6 +284,7 @@ fn sizes(all: &[Series]) {
                     for (place, size) in SIZES.into_iter().enumerate() {
                         let bare = rates[place] - envelope_bytes as f64 / size.min(one.readings.len()) as f64;
                         if bare > best[place] {
+                            larger += 1;
                             println!(
                                 "larger than another codec: {} at {size}: {bare:.3} beside {:.3}",
                                 one.name, best[place]
@@ -226,6 +300,13 @@ fn sizes(all: &[Series]) {
         }
     }
     println!("(of a frame {envelope_bytes} bytes are its envelope)\n");
+    for (size, bound) in [(600, 1.5), (3600, 1.3)] {
+        let what = format!("bytes a reading, decimals, {size} in a frame");
+        asked.push(Asked::at_most(what, bound, decimals[&("frame, Dense", size)]));
+        let fast = decimals[&("frame, Fast", size)] / decimals[&("frame, Dense", size)];
+        asked.push(Asked::at_most(format!("Fast beside Dense, decimals, {size} in a frame"), 1.15, fast));
+    }
+    asked.push(Asked::at_most("series and sizes where a bare codec is smaller", 0.0, f64::from(larger)));
 }
 
 /// A sequence that looks like noise and is the same everywhere (a linear congruential generator, Knuth's MMIX constants).
@@ -318,7 +399,7 @@ fn aggregated() -> (Vec<SeriesInfo>, Vec<Record>) {
     (series, records)
 }
 
-fn shapes(all: &[Series]) {
+fn shapes(all: &[Series], asked: &mut Vec<Asked>) {
     println!("{:<52} {:>8} {:>8} {:>8}", "", "Fast", "Normal", "Dense");
     let line =
         |what: &str, values: [f64; 3]| println!("{what:<52} {}", values.map(|value| format!("{value:>8.2}")).join(" "));
@@ -334,7 +415,11 @@ fn shapes(all: &[Series]) {
             });
             rates.sum::<f64>() / decimals.len() as f64
         };
-        line(&format!("decimals, {size} readings, 1.5 ms of jitter"), DENSITIES.map(mean));
+        let found = DENSITIES.map(mean);
+        line(&format!("decimals, {size} readings, 1.5 ms of jitter"), found);
+        if size == 600 {
+            asked.push(Asked::at_most("bytes a reading, decimals, 600 with 1.5 ms of jitter", 1.95, found[2]));
+        }
     }
     for (jitter, what) in [(false, "regular"), (true, "1.5 ms of jitter")] {
         let mean = |density: Density| {
@@ -346,7 +431,11 @@ fn shapes(all: &[Series]) {
                 .sum();
             bytes as f64 / (starts.len() * 60 * decimals.len()) as f64
         };
-        line(&format!("all {} decimals polled, 60 rounds, {what}", decimals.len()), DENSITIES.map(mean));
+        let (what, found) = (format!("all {} decimals polled, 60 rounds, {what}", decimals.len()), DENSITIES.map(mean));
+        line(&what, found);
+        if !jitter {
+            asked.push(Asked::at_most(format!("bytes a reading, {what}"), 2.15, found[2]));
+        }
     }
     let (series, records) = aggregated();
     let mut json = Vec::new();
@@ -361,7 +450,9 @@ fn shapes(all: &[Series]) {
     let sealed = DENSITIES.map(|density| seal(&origin, 1, &records, &series, &functions(), density).unwrap().len());
     println!("100 series x 60 one-minute aggregates of 6 functions: {json} bytes as JSON + zstd-3");
     line("  bytes as a frame", sealed.map(|bytes| bytes as f64));
-    line("  so many times smaller", sealed.map(|bytes| json as f64 / bytes as f64));
+    let smaller = sealed.map(|bytes| json as f64 / bytes as f64);
+    line("  so many times smaller", smaller);
+    asked.push(Asked::at_least("aggregates, times smaller than JSON + zstd", 4.0, smaller[2]));
     println!();
 }
 
@@ -387,7 +478,7 @@ fn speed(items: usize, mut run: impl FnMut()) -> f64 {
     rates[2]
 }
 
-fn speeds(all: &[Series]) {
+fn speeds(all: &[Series], asked: &mut Vec<Asked>) {
     println!("million readings per CPU second, decimal series, one a frame");
     let series = [SeriesInfo { name: "a".into(), unit: None }];
     let origin = origin();
@@ -407,6 +498,16 @@ fn speeds(all: &[Series]) {
                 records.iter().map(|one| seal(&origin, 1, one, &series, &[], density).unwrap()).collect();
             let opened = speed(count, || frames.iter().for_each(|frame| drop(black_box(open(black_box(frame))))));
             let bytes = frames.iter().map(Vec::len).sum::<usize>() as f64 / count as f64;
+            let sealed_min = match density {
+                Density::Fast => 20.0,
+                Density::Normal | Density::Dense => 3.0,
+            };
+            asked.push(Asked::at_least(
+                format!("million sealed per CPU second, {size}, {density:?}"),
+                sealed_min,
+                sealed,
+            ));
+            asked.push(Asked::at_least(format!("million opened per CPU second, {size}, {density:?}"), 20.0, opened));
             println!(
                 "{:<24} sealed {sealed:>8.1}   opened {opened:>8.1}   ({bytes:.3} B a reading)",
                 format!("{size}, {density:?}")

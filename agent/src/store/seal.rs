@@ -10,6 +10,7 @@ use rtlive_core::time::Timestamp;
 
 use super::tails::{self, Tail};
 use super::{Store, StoreError, Touched, accounts};
+use crate::message::LinkHint;
 
 /// How long a JSON message may be, in bytes; more records go into the next. Small enough for every broker's default.
 const JSON_MESSAGE_BYTES_MAX: usize = 64 << 10;
@@ -18,12 +19,16 @@ const JSON_MESSAGE_BYTES_MAX: usize = 64 << 10;
 const SNAPSHOT_TAILS_PART: u64 = 64;
 const TAIL_RECORD_BYTES: u64 = 64;
 
+/// So many records at once come from a source of thousands a second: sealing them takes little of the processor where the link has room.
+const MANY_RECORDS: usize = 16_384;
+
 /// What sealing needs to know beside the records.
 pub(super) struct Context<'a> {
     pub(super) plan: &'a Plan,
     pub(super) stream: &'a StreamPlan,
     pub(super) epoch: Epoch,
     pub(super) series: &'a [SeriesInfo],
+    pub(super) hint: LinkHint,
 }
 
 /// A frame that is ready to be stored.
@@ -86,7 +91,7 @@ impl Store {
         let account = self.accounts.of_stream(stream);
         account.sealed_to = tail.first + tail.records.len() as u64 - 1;
         touched.insert(accounts::key(stream));
-        let context = Context { plan, stream, epoch: self.epoch, series: &self.series };
+        let context = Context { plan, stream, epoch: self.epoch, series: &self.series, hint: self.hint };
         for result in frames(&context, &tail) {
             match result {
                 Ok(frame) => {
@@ -191,6 +196,15 @@ fn spans<'a>(context: &Context<'_>, records: &'a [Record]) -> Vec<&'a [Record]> 
     pairs.filter_map(|(&from, &to)| records.get(from..to)).filter(|records| !records.is_empty()).collect()
 }
 
+/// How dense frames should be: as dense as can be where the link is behind or away.
+fn density(hint: LinkHint, records: usize) -> Density {
+    match hint {
+        LinkHint { connected: true, congested: false } if records >= MANY_RECORDS => Density::Fast,
+        LinkHint { connected: true, congested: false } => Density::Normal,
+        _ => Density::Dense,
+    }
+}
+
 fn compute(stream: &StreamPlan) -> &[Function] {
     match &stream.kind {
         StreamKind::Window(window) => &window.compute,
@@ -200,10 +214,10 @@ fn compute(stream: &StreamPlan) -> &[Function] {
 
 /// Seals records into one frame, or into two halves where that fails, so that what cannot be sealed takes nothing else with it.
 fn seal(context: &Context<'_>, from: u64, records: &[Record], frames: &mut Vec<Result<NewFrame, Lost>>) {
-    let Context { plan, stream, epoch, series } = context;
+    let Context { plan, stream, epoch, series, hint } = context;
     let origin =
         Origin { agent: plan.agent.clone(), epoch: *epoch, stream: stream.name.clone(), class: stream.class.clone() };
-    match frame::seal(&origin, from, records, series, compute(stream), Density::default()) {
+    match frame::seal(&origin, from, records, series, compute(stream), density(*hint, records.len())) {
         Ok(bytes) => frames.push(Ok(NewFrame { from, count: records.len() as u32, is_json: false, bytes })),
         Err(_) if records.len() > 1 => {
             let (first, second) = records.split_at(records.len() / 2);
@@ -228,7 +242,7 @@ fn seal(context: &Context<'_>, from: u64, records: &[Record], frames: &mut Vec<R
 
 /// Writes records as JSON arrays of at most [`JSON_MESSAGE_BYTES_MAX`]; with a batch of one, as bare objects.
 fn messages(context: &Context<'_>, from: u64, records: &[Record], frames: &mut Vec<Result<NewFrame, Lost>>) {
-    let Context { plan, stream, epoch, series } = context;
+    let Context { plan, stream, epoch, series, .. } = context;
     let epoch = epoch.to_string();
     let origin = json::Origin {
         agent: &plan.agent,

@@ -457,6 +457,22 @@ mod tests {
         }
     }
 
+    /// RFC 8949, appendix F: all kinds of what is no CBOR.
+    #[test]
+    fn what_the_standard_calls_malformed_is_refused() {
+        let malformed = "18 19 1a 1b 1901 1a0102 1b01020304050607 38 58 78 98 9a01ff00 b8 d8 f8 f900 fa0000 fb000000 41 61 5affffffff00 \
+            5bffffffffffffffff010203 7affffffff00 7b7fffffffffffffff010203 81 818181818181818181 8200 a1 a20102 a100 a2000000 c0 5f4100 \
+            7f6100 9f 9f0102 bf bf01020102 819f 9f8000 9f9f9f9f9fffffffff 9f819f819f9fffffff 1c 1d 1e 3c 3d 3e 5c 5d 5e 7c 7d 7e 9c 9d 9e \
+            bc bd be dc dd de fc fd fe f800 f801 f818 f81f 5f00ff 5f21ff 5f6100ff 5f80ff 5fa0ff 5fc000ff 5fe0ff 7f4100ff 5f5f4100ffff \
+            7f7f6100ffff ff 81ff 8200ff a1ff a1ff00 a100ff a20000ff 9f81ff 9f829f819f9fffffffff bf00ff bf000000ff 1f 3f df";
+        for hex in malformed.split_whitespace() {
+            let byte = |at: usize| u8::from_str_radix(&hex[at..at + 2], 16).unwrap();
+            let bytes: Vec<u8> = (0..hex.len()).step_by(2).map(byte).collect();
+            let fault = Reader::new(&bytes).skip();
+            assert!(matches!(fault, Err(CborFault::Truncated | CborFault::NotDeterministic)), "{hex}: {fault:?}");
+        }
+    }
+
     /// RFC 8949, appendix A: what a frame could hold is read as the vector says; what has another spelling is refused.
     #[test]
     fn the_vectors_of_the_standard() {
@@ -481,6 +497,7 @@ mod tests {
             let nan = vector["diagnostic"] == "NaN";
             let indefinite = bytes.iter().any(|byte| matches!(byte, 0x5f | 0x7f | 0x9f | 0xbf));
             if !shortest || nan || indefinite {
+                assert_eq!(reader.skip(), Err(CborFault::NotDeterministic), "{hex}");
                 continue;
             }
             assert_eq!(reader.skip(), Ok(()), "{hex}");

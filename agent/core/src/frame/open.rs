@@ -389,3 +389,36 @@ fn checked(
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The frames of corner cases that Zstandard is tested with, read as any other; whatever is cut off or altered ends in bytes or an error.
+    #[test]
+    fn the_golden_frames_of_zstandard() {
+        let data = std::env::var_os("RTLIVE_DATA").map_or_else(
+            || concat!(env!("CARGO_MANIFEST_DIR"), "/../../../shared/data").into(),
+            std::path::PathBuf::from,
+        );
+        for (name, expected) in [("empty-block", &b""[..]), ("zeroSeq_2B", b"Hello World!\n")] {
+            let path = data.join(format!("zstd/{name}.zst"));
+            let Ok(packed) = std::fs::read(&path) else {
+                println!("SKIPPED: the frames of Zstandard: no {}", path.display());
+                continue;
+            };
+            assert_eq!(unpack(&packed, expected.len() as u32), Ok(expected.to_vec()), "{name}");
+            assert!(unpack(&packed, expected.len() as u32 + 1).is_err(), "{name}");
+            for length in 0..packed.len() {
+                assert!(unpack(&packed[..length], expected.len() as u32).is_err(), "{name} cut at {length}");
+            }
+            for bit in 0..packed.len() * 8 {
+                let mut altered = packed.clone();
+                altered[bit / 8] ^= 1 << (bit % 8);
+                if let Ok(bytes) = unpack(&altered, expected.len() as u32) {
+                    assert_eq!(bytes.len(), expected.len(), "{name} with bit {bit} flipped");
+                }
+            }
+        }
+    }
+}

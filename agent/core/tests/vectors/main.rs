@@ -5,43 +5,21 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+mod golden;
+mod invalid;
+#[path = "../samples/mod.rs"]
 mod samples;
 
 use std::fmt::Write as _;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Command;
 
 use rtlive_core::frame::{Density, open, seal};
 use rtlive_core::json::{Origin, write_record};
 use rtlive_core::message::{Item, MessageReader, Reassembler, split};
+
+use golden::{from_hex, golden, to_hex};
 use samples::{Sample, samples};
-
-fn folder() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/vectors")
-}
-
-/// The file's text, written first if it is missing and that was asked for.
-fn golden(name: &str, make: impl FnOnce() -> String) -> String {
-    let path = folder().join(name);
-    if !path.exists() && std::env::var_os("RTLIVE_WRITE_VECTORS").is_some() {
-        std::fs::write(&path, make()).unwrap();
-    }
-    std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
-}
-
-/// Hexadecimal digits, 32 bytes a line.
-fn to_hex(bytes: &[u8]) -> String {
-    bytes.chunks(32).fold(String::new(), |mut text, line| {
-        line.iter().for_each(|byte| write!(text, "{byte:02x}").unwrap());
-        text.push('\n');
-        text
-    })
-}
-
-fn from_hex(text: &str) -> Vec<u8> {
-    let digits: Vec<u32> = text.chars().filter_map(|digit| digit.to_digit(16)).collect();
-    digits.chunks(2).map(|pair| (pair[0] * 16 + pair[1]) as u8).collect()
-}
 
 fn sealed(sample: &Sample) -> Vec<u8> {
     seal(&sample.origin, sample.first, &sample.records, &sample.series, &sample.compute, Density::Normal).unwrap()
@@ -121,64 +99,6 @@ fn the_golden_stream_is_read_as_ever() {
     assert_eq!(text, golden("stream.jsonl", || text.clone()));
 }
 
-fn again(mut frame: Vec<u8>) -> Vec<u8> {
-    let end = frame.len() - 4;
-    let checksum = crc32fast::hash(&frame[..end]);
-    frame[end..].copy_from_slice(&checksum.to_be_bytes());
-    frame
-}
-
-/// Frames that must be refused, with a word for each.
-fn invalid() -> Vec<(&'static str, Vec<u8>)> {
-    // The smallest frame is stored without compression, so that its contents can be altered by hand.
-    let frame = sealed(&samples()[0]);
-    let replaced = |from: &[u8], to: &[u8]| {
-        let at = frame.windows(from.len()).position(|window| window == from).unwrap();
-        again([&frame[..at], to, &frame[at + from.len()..]].concat())
-    };
-    let mut checksum = frame.clone();
-    *checksum.last_mut().unwrap() ^= 1;
-    vec![
-        ("empty", vec![]),
-        ("truncated", frame[..frame.len() - 1].to_vec()),
-        ("trailing", [&frame[..], &[0]].concat()),
-        ("checksum", checksum),
-        ("version_2", replaced(&[0x84, 0xa8, 0x00, 0x01], &[0x84, 0xa8, 0x00, 0x02])),
-        ("long_integer", replaced(&[0x05, 0x11], &[0x05, 0x18, 0x11])),
-        ("keys_out_of_order", replaced(&[0x05, 0x11, 0x06, 0x01], &[0x06, 0x01, 0x05, 0x11])),
-        ("two_records_said_one_there", replaced(&[0x06, 0x01], &[0x06, 0x02])),
-        ("no_records_said", replaced(&[0x06, 0x01], &[0x06, 0x00])),
-        ("critical_key", insert_critical(&replaced(&[0xa8, 0x00, 0x01], &[0xa9, 0x00, 0x01]))),
-        ("series_not_in_table", replaced(&[0x01, 0x01, 0x00, 0x01, 0x80], &[0x01, 0x01, 0x02, 0x01, 0x80])),
-        ("unknown_coding", replaced(&[0x00, 0x01, 0x00, 0xae, 0x03], &[0x07, 0x01, 0x00, 0xae, 0x03])),
-    ]
-}
-
-/// Puts a critical key after the last key of the smallest frame's header.
-fn insert_critical(frame: &[u8]) -> Vec<u8> {
-    let contents = frame.windows(2).position(|window| window == [0x80, 0x58]).unwrap() + 1;
-    again([&frame[..contents], &[0x20, 0x00], &frame[contents..]].concat())
-}
-
-#[test]
-fn golden_invalid_frames_are_refused() {
-    let made = || {
-        invalid()
-            .iter()
-            .fold(String::new(), |text, (name, frame)| format!("{text}{name} {}\n", to_hex(frame).replace('\n', "")))
-    };
-    let errors = |text: &str| {
-        text.lines().fold(String::new(), |all, line| {
-            let (name, hex) = line.split_once(' ').unwrap();
-            let error = open(&from_hex(hex)).expect_err(name);
-            let cause = std::error::Error::source(&error).map_or(String::new(), |cause| format!(": {cause}"));
-            format!("{all}{name}: {error}{cause}\n")
-        })
-    };
-    let text = golden("invalid.txt", made);
-    assert_eq!(errors(&text), golden("invalid.errors.txt", || errors(&text)));
-}
-
 /// Python with the packages of the example decoder, if there is one.
 fn python() -> Option<String> {
     let python = std::env::var("RTLIVE_PYTHON").unwrap_or_else(|_| "python3".into());
@@ -214,7 +134,8 @@ fn the_example_decoder_agrees() {
         assert!(content, "{name}");
         assert_eq!(found, expected, "{name}");
     }
-    for line in golden("invalid.txt", String::new).lines() {
+    let refused = ["invalid", "malformed"].map(|name| golden(&format!("{name}.txt"), String::new)).concat();
+    for line in refused.lines() {
         let (name, hex) = line.split_once(' ').unwrap();
         let (found, content) = decoded_by_example(&python, name, &from_hex(hex));
         // An empty file is no frame, and nothing wrong with a stream.

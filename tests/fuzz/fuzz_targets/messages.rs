@@ -1,0 +1,9 @@
+//! See `entries::messages`.
+
+#![no_main]
+
+#[path = "../entries.rs"]
+#[allow(dead_code)]
+mod entries;
+
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| entries::messages(bytes));
