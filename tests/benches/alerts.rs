@@ -22,7 +22,7 @@ const ALERTS: usize = 400;
 /// Alerts come at all phases of the commits of a second.
 const PAUSE: Duration = Duration::from_millis(137);
 
-/// What the issue asks for, beside the raw disk.
+/// What is aimed at, beside the raw disk.
 const P50_BEYOND_MS_MAX: f64 = 1.5;
 const P99_BEYOND_MS_MAX: f64 = 8.0;
 

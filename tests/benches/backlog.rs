@@ -33,7 +33,7 @@ const READINGS_PER_COMMIT: u32 = 1_000;
 const SERIES: u32 = 1_000;
 const COMMITS: usize = 300;
 
-/// What the issue asks for.
+/// What is aimed at.
 const START_S_MAX: f64 = 1.0;
 const DRAIN_MIN: f64 = 5.0;
 const STALL_MS_MAX: f64 = 100.0;

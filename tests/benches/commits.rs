@@ -33,7 +33,7 @@ const COMMITS: u64 = 1_500;
 const READINGS: u32 = 1_000;
 const READINGS_OF_A_GATEWAY: u32 = 100;
 
-/// What the issue asks for.
+/// What is aimed at.
 const SYNCS_PER_COMMIT_MAX: f64 = 1.02;
 const OF_THE_BARE_WRITER_MAX: f64 = 1.6;
 

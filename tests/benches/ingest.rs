@@ -22,7 +22,7 @@ const RUNS: usize = 5;
 /// The argument by which this program is the bare subscriber.
 const BARE: &str = "--bare-subscriber";
 
-/// What the issue asks for.
+/// What is aimed at.
 const CPU_RATIO_MAX: f64 = 1.6;
 const PEAK_MIB_MAX: f64 = 20.0;
 
