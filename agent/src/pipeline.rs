@@ -327,6 +327,7 @@ impl Inputs {
                 name: input.name.clone(),
                 agent: config.plan.agent.clone(),
                 prefix: input.prefix,
+                round: input.round,
                 clock: clock.clone(),
                 deliveries: deliveries.clone(),
                 committed,

@@ -10,7 +10,7 @@ use crate::catalogue::{Catalogue, CheckedInput};
 use crate::mistake::nearest;
 use crate::name::named_tables;
 use crate::options::words;
-use crate::quantity::Span;
+use crate::quantity::{Period, Span};
 use crate::table::{Table, Value};
 use crate::value::{Setting, parse};
 use crate::{choices, options};
@@ -54,6 +54,9 @@ options! {
         pub idle: Option<Span>,
         /// How far ahead of its arrival a reading may be; one further ahead goes to the stream `quarantine`.
         pub max_ahead: Span = "5m",
+        /// Times are rounded to the nearest multiple of this, such as `"10ms"` or `"100ms"`: jitter of a millisecond takes as many bytes as the values
+        /// themselves. Absent: as they are.
+        pub round: Option<Period>,
         /// When its readings must be on disk.
         pub durability: Durability = "commit",
         later: ["class"],
@@ -96,6 +99,8 @@ pub struct InputConfig<I> {
     pub multiplexes: bool,
     /// The shortest interval at which the source is polled.
     pub every: Option<Duration>,
+    /// What times are rounded to multiples of.
+    pub round: Option<Duration>,
     /// Whether the source keeps what was not acknowledged.
     pub can_be_asked_again: bool,
     /// The series that it will have, prefix and all, as far as they are known beforehand.
@@ -155,7 +160,7 @@ fn assemble<I>(
     options: InputOptions,
     checked: CheckedInput<I>,
 ) -> (InputConfig<I>, InputPlan) {
-    let InputOptions { driver, prefix: _, out_of_order, idle, max_ahead, durability } = options;
+    let InputOptions { driver, prefix: _, out_of_order, idle, max_ahead, round, durability } = options;
     let name: Arc<str> = name.into();
     let prefix: Arc<str> = prefix.into();
     let pushed = if checked.polled { Duration::ZERO } else { OUT_OF_ORDER_PUSHED };
@@ -181,6 +186,7 @@ fn assemble<I>(
         polled,
         multiplexes: false,
         every,
+        round: round.map(|period| period.0),
         can_be_asked_again,
         series,
         has_others,

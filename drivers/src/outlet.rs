@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use rtlive_core::columns::TEXT_BYTES_MAX;
 use rtlive_core::event::{Batch, Declared, Outage, Rejected};
@@ -80,6 +81,7 @@ pub struct Session {
     name: Arc<str>,
     agent: Arc<str>,
     prefix: Arc<str>,
+    round: Option<Duration>,
     clock: Arc<dyn Clock>,
     deliveries: mpsc::Sender<Delivery>,
     committed: watch::Receiver<u64>,
@@ -138,6 +140,8 @@ pub struct SessionParts {
     pub agent: Arc<str>,
     /// The first levels of its series.
     pub prefix: Arc<str>,
+    /// What the times of its readings are rounded to multiples of.
+    pub round: Option<Duration>,
     /// The time.
     pub clock: Arc<dyn Clock>,
     /// To the engine.
@@ -159,13 +163,27 @@ pub struct SessionParts {
 impl Session {
     /// Puts a session together.
     pub fn new(parts: SessionParts) -> Self {
-        let SessionParts { input, name, agent, prefix, clock, deliveries, committed, stop, held, health, state, trace } =
-            parts;
+        let SessionParts {
+            input,
+            name,
+            agent,
+            prefix,
+            round,
+            clock,
+            deliveries,
+            committed,
+            stop,
+            held,
+            health,
+            state,
+            trace,
+        } = parts;
         Self {
             input,
             name,
             agent,
             prefix,
+            round,
             clock,
             deliveries,
             committed,
@@ -282,7 +300,8 @@ impl Session {
             self.reject("too_many_at_once", 1);
         } else {
             self.next.text_bytes = bytes;
-            self.next.readings.push(reading);
+            let time = self.round.map_or(reading.time, |step| reading.time.saturating_add(step / 2).floor(step));
+            self.next.readings.push(Reading { time, ..reading });
         }
     }
 
@@ -437,6 +456,22 @@ mod tests {
         let events = vec![(Timestamp::EPOCH, Event::Batch(delivery.batch))];
         let chunk = Chunk { events, ..Chunk::default() };
         assert!(Chunk::decode(&chunk.encode().unwrap()).unwrap() == chunk);
+    }
+
+    #[test]
+    fn times_are_rounded_to_the_nearest_multiple() {
+        let (mut session, ..) = session(BTreeMap::new());
+        session.round = Some(Duration::from_millis(10));
+        let series = session.series("x", None, "");
+        for millis in [-6, -5, 4, 5, 14, 1_234] {
+            session.read(series, Timestamp::from_nanos(millis * 1_000_000), Value::Bool(true));
+        }
+        let arrival = Timestamp::from_nanos(1_237_000_000);
+        session.read_on_arrival(series, arrival, Value::Bool(true));
+        let batch = session.take(arrival, false).unwrap().batch;
+        let times: Vec<i64> = batch.readings.iter().map(|reading| reading.time.as_nanos() / 1_000_000).collect();
+        assert_eq!(times, [-10, 0, 0, 10, 10, 1_230, 1_240]);
+        assert_eq!(batch.arrival, arrival, "when it came is not rounded");
     }
 
     #[test]

@@ -84,6 +84,7 @@ pub(crate) fn session(
         name: "in".into(),
         agent: "test".into(),
         prefix: "in".into(),
+        round: None,
         clock: Arc::new(SystemClock),
         deliveries,
         committed: on_disk,

@@ -64,6 +64,7 @@ fn decode(config: &Config<Box<dyn Input>>, bytes: &[u8], cuts: &[usize]) -> Opti
         name: Arc::clone(&input.name),
         agent: "test".into(),
         prefix: Arc::clone(&input.prefix),
+        round: None,
         clock: Arc::new(Stopped),
         deliveries: mpsc::channel(1).0,
         committed: watch::channel(0).1,

@@ -97,6 +97,7 @@ fn session(input: &InputConfig<Box<dyn Input>>, agent: &Arc<str>, trace: bool) -
         name: input.name.clone(),
         agent: agent.clone(),
         prefix: input.prefix.clone(),
+        round: input.round,
         clock: Arc::new(SystemClock),
         deliveries: sender,
         committed,
