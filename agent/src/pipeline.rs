@@ -10,7 +10,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rtlive_config::Flash;
 use rtlive_config::agent::ClockTrust;
@@ -387,7 +387,7 @@ impl Uplink {
     }
 
     fn look(&self) -> UplinkHealth {
-        self.health.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.health.lock().unwrap_or_else(PoisonError::into_inner).clone().at(Instant::now())
     }
 
     async fn stop(mut self) {

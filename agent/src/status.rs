@@ -209,6 +209,12 @@ pub struct StreamStatus {
     pub stored_bytes: u64,
     /// How long the oldest that waits has waited, in seconds.
     pub lag_s: Option<f64>,
+    /// When it was committed, RFC 3339.
+    #[serde(default)]
+    pub oldest: Option<String>,
+    /// How long the link would take for `stored_bytes`, in seconds, if it had nothing else to send; `null` without an estimate of the link.
+    #[serde(default)]
+    pub drain_s: Option<f64>,
     /// Readings that the stream selects and that told nothing new; `null` for a stream that leaves nothing out.
     pub suppressed: Option<u64>,
 }
@@ -279,8 +285,14 @@ impl Status {
         engine: &EngineStatus,
         health: &BTreeMap<std::sync::Arc<str>, rtlive_drivers::outlet::SharedHealth>,
         (store, flash): (&StoreStatus, Option<Flash>),
-        uplink: Option<UplinkHealth>,
+        mut uplink: Option<UplinkHealth>,
     ) -> Self {
+        let capacity = uplink.as_ref().and_then(UplinkHealth::capacity);
+        if let Some(uplink) = &mut uplink {
+            uplink.waiting_records = store.streams.values().map(|account| account.stored).sum();
+            uplink.waiting_bytes = store.streams.values().map(|account| account.stored_bytes).sum();
+            uplink.drain_s = capacity.map(|capacity| uplink.waiting_bytes as f64 / capacity);
+        }
         let accounts = engine.ledger.inputs.iter().zip(&engine.times).zip(&engine.per_s);
         let inputs = accounts.map(|((account, time), per_s)| {
             let health = health.get(&account.input).map(|health| health.lock().unwrap_or_else(PoisonError::into_inner));
@@ -307,7 +319,7 @@ impl Status {
             streams: store
                 .streams
                 .iter()
-                .map(|(key, account)| StreamStatus::of(key, account, &engine.ledger, now))
+                .map(|(key, account)| StreamStatus::of(key, account, &engine.ledger, now, capacity))
                 .collect(),
             store: StoreLine {
                 epoch: store.epoch.map(|epoch| epoch.to_string()),
@@ -409,12 +421,14 @@ impl QualityStatus {
 }
 
 impl StreamStatus {
-    fn of(key: &StreamKey, account: &StreamAccount, ledger: &Ledger, now: Timestamp) -> Self {
+    fn of(key: &StreamKey, account: &StreamAccount, ledger: &Ledger, now: Timestamp, capacity: Option<f64>) -> Self {
         let suppressed = ledger.reports.iter().find(|report| report.stream == key.stream);
         let suppressed = suppressed.map(|report| report.suppressed);
         let (name, class) = (key.stream.to_string(), key.class.to_string());
         let StreamAccount { numbered, acknowledged, stored, in_gaps, stored_bytes, oldest } = *account;
         let lag_s = oldest.map(|oldest| now.since(oldest).as_secs_f64());
-        Self { name, class, numbered, acknowledged, stored, in_gaps, stored_bytes, lag_s, suppressed }
+        let (oldest, drain_s) =
+            (oldest.map(|oldest| oldest.to_string()), capacity.map(|capacity| stored_bytes as f64 / capacity));
+        Self { name, class, numbered, acknowledged, stored, in_gaps, stored_bytes, lag_s, oldest, drain_s, suppressed }
     }
 }

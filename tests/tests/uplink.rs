@@ -55,6 +55,12 @@ fn the_status_is_retained_and_the_last_will_tells_of_a_crash() {
     let configuration = format!("labels = {{ site = \"plant-7\" }}\n{COUNTER}[uplink]\nbroker = {:?}\n", broker.url());
     let mut agent = agent(folder.path(), &configuration);
     until("the link stands", || link(&agent)["state"] == "online");
+    until("the link is known", || {
+        let link = link(&agent);
+        ["link_bytes_per_s", "link_round_trip_ms", "sent_bytes_per_s", "record_ms_p50", "record_ms_p99", "drain_s"]
+            .iter()
+            .all(|figure| link[figure].as_f64().is_some())
+    });
 
     let output = folder.path().join("status.jsonl");
     let Some(_judge) = judge(&broker, "rtlive/test/status", &output) else { return };

@@ -182,6 +182,24 @@ impl fmt::Display for UplinkHealth {
         if self.reconnects > 0 {
             write!(f, ", lost {} times", self.reconnects)?;
         }
+        if let (Some(carries), Some(round_trip)) = (self.link_bytes_per_s, self.link_round_trip_ms) {
+            write!(f, "\n         carries about {}/s, {round_trip:.0} ms to and fro", bytes(carries as u64))?;
+        }
+        if let (Some(sent), Some(acknowledged)) = (self.sent_bytes_per_s, self.acknowledged_bytes_per_s) {
+            write!(f, "\n         sends {}/s", bytes(sent as u64))?;
+            if let Some(used) = self.link_use {
+                write!(f, " ({:.0} %)", used * 100.0)?;
+            }
+            write!(f, ", {}/s acknowledged", bytes(acknowledged as u64))?;
+        }
+        write!(f, "\n         {} records wait, {} in frames", self.waiting_records, bytes(self.waiting_bytes))?;
+        if let Some(drain) = self.drain_s {
+            write!(f, ", which takes {} if nothing new comes", span(drain))?;
+        }
+        if let (Some(p50), Some(p99)) = (self.record_ms_p50, self.record_ms_p99) {
+            let [p50, p99] = [p50, p99].map(|ms| span(ms / 1000.0));
+            write!(f, "\n         new records are acknowledged {p50} after their commit (99 %: {p99})")?;
+        }
         if let Some(error) = &self.error {
             write!(f, "\n         {error}")?;
         }

@@ -1,9 +1,11 @@
 //! What `rtlive status` tells of the link.
 
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
+
+use super::throughput::Throughput;
 
 /// How many round trips the percentiles look back at, roughly: when as many are counted, all counts are halved.
 const ROUND_TRIPS_MAX: u32 = 1024;
@@ -44,10 +46,63 @@ pub struct UplinkHealth {
     pub ack_ms_p50: Option<f64>,
     /// The same, 99th percentile.
     pub ack_ms_p99: Option<f64>,
+    /// From the commit of a new frame's first record to the acknowledgement of the frame: the median, in milliseconds. The frames of a backlog are not
+    /// among them.
+    #[serde(default)]
+    pub record_ms_p50: Option<f64>,
+    /// The same, 99th percentile.
+    #[serde(default)]
+    pub record_ms_p99: Option<f64>,
+    /// What the link is believed to carry, in bytes a second with the headers around messages; `null` before the first acknowledgement.
+    #[serde(default)]
+    pub link_bytes_per_s: Option<f64>,
+    /// The shortest of the newest round trips, in milliseconds.
+    #[serde(default)]
+    pub link_round_trip_ms: Option<f64>,
+    /// The bound of the rate, in bytes a second.
+    #[serde(default)]
+    pub rate_bytes_per_s: Option<u64>,
+    /// What was sent a second in the last ten, in bytes with the headers; `null` just after the start.
+    #[serde(default)]
+    pub sent_bytes_per_s: Option<f64>,
+    /// What of it was acknowledged.
+    #[serde(default)]
+    pub acknowledged_bytes_per_s: Option<f64>,
+    /// Which part that is of what the link carries, or of the bound of the rate where that is less.
+    #[serde(default)]
+    pub link_use: Option<f64>,
+    /// Records that wait, in frames or not.
+    #[serde(default)]
+    pub waiting_records: u64,
+    /// The bytes of the frames that wait.
+    #[serde(default)]
+    pub waiting_bytes: u64,
+    /// How long the link would take for these bytes, in seconds, if nothing new came; `null` without an estimate of the link.
+    #[serde(default)]
+    pub drain_s: Option<f64>,
+    #[serde(skip)]
+    pub(crate) throughput: Throughput,
     /// Streams that the broker refuses at present. Their frames are kept, and tried again from time to time.
     pub refused: Vec<StreamRefusal>,
     /// Frames that are longer than the broker takes; tried again with the next connection.
     pub too_long: u64,
+}
+
+impl UplinkHealth {
+    /// With what changes although nothing happens, as of now.
+    pub fn at(mut self, now: Instant) -> Self {
+        let per_second = self.throughput.per_second(now);
+        self.sent_bytes_per_s = per_second.map(|[sent, _]| sent);
+        self.acknowledged_bytes_per_s = per_second.map(|[_, acknowledged]| acknowledged);
+        self.link_use = self.sent_bytes_per_s.zip(self.capacity()).map(|(sent, capacity)| sent / capacity);
+        self
+    }
+
+    /// What may go over the link, in bytes a second, where that is known.
+    pub(crate) fn capacity(&self) -> Option<f64> {
+        let link = self.link_bytes_per_s?;
+        Some(self.rate_bytes_per_s.map_or(link, |rate| link.min(rate as f64)))
+    }
 }
 
 /// A stream that the broker refuses.

@@ -13,6 +13,7 @@ mod health;
 mod mqtt;
 mod status;
 mod task;
+mod throughput;
 mod topic;
 
 pub use health::{SharedHealth, StreamRefusal, UplinkHealth};

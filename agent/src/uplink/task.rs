@@ -12,7 +12,7 @@ use rtlive_core::time::Timestamp;
 use rtlive_core::uplink::sender::STABLE_AFTER;
 use rtlive_core::uplink::wire::Wire;
 use rtlive_core::uplink::{
-    Action, Event, Farewell, FrameId, Loss, Now, Parcel, Refused, Sender, State, Terms, Token, Verdict,
+    Action, Event, Farewell, FrameId, Lane, Loss, Now, Parcel, Refused, Sender, State, Terms, Token, Verdict,
 };
 use rtlive_drivers::outlet::Clock;
 use rtlive_drivers::tls::{Identity, TlsFiles};
@@ -22,6 +22,7 @@ use tokio::time::Instant;
 use super::health::{RoundTrips, SharedHealth, StreamRefusal};
 use super::mqtt::{Connection, FromBroker, LinkError, Peer, Version};
 use super::status;
+use super::throughput::Carried;
 use super::topic::Topics;
 use crate::clock::random;
 use crate::message::{LinkHint, StoreError, StoreHandle, StoreRequest};
@@ -51,6 +52,8 @@ pub async fn run(
 
 struct Task {
     peer: Peer,
+    wire: Wire,
+    rate_max: Option<u64>,
     plan: Arc<Plan>,
     topics: Topics,
     store: StoreHandle,
@@ -62,14 +65,23 @@ struct Task {
     /// Until when 3.1.1 is tried first.
     v311_until: Option<Instant>,
     short_connections: u32,
-    /// When each message that waits for its acknowledgement was published.
-    published: BTreeMap<Token, Instant>,
+    /// When each message that waits for its acknowledgement was published, and what it took of the link.
+    published: BTreeMap<Token, (Instant, u64)>,
     round_trips: RoundTrips,
-    /// The bytes of each frame that was given out.
-    frame_bytes: BTreeMap<FrameId, usize>,
+    /// How long records took from their commit to the acknowledgement.
+    record_trips: RoundTrips,
+    /// Each frame that was given out.
+    frames: BTreeMap<FrameId, Given>,
     /// Delivered, and not yet told to the store.
     delivered: Vec<FrameId>,
     refused: Vec<Refused>,
+}
+
+/// A frame that was given out.
+struct Given {
+    bytes: usize,
+    lane: Lane,
+    committed_at: Timestamp,
 }
 
 type Opening = Pin<Box<dyn Future<Output = Result<Connection, LinkError>> + Send>>;
@@ -114,6 +126,8 @@ impl Task {
         let terms = Terms { wire, keep_alive, rate_max, backlog_percent: backlog_share };
         Self {
             peer,
+            wire,
+            rate_max,
             topics: Topics::new(plan.clone(), topic),
             plan,
             store,
@@ -126,7 +140,8 @@ impl Task {
             short_connections: 0,
             published: BTreeMap::new(),
             round_trips: RoundTrips::default(),
-            frame_bytes: BTreeMap::new(),
+            record_trips: RoundTrips::default(),
+            frames: BTreeMap::new(),
             delivered: Vec::new(),
             refused: Vec::new(),
         }
@@ -141,7 +156,10 @@ impl Task {
     }
 
     async fn run(&mut self, mut stopping: watch::Receiver<bool>) -> Result<(), StoreError> {
-        self.health_mut(|health, task| health.broker = task.peer.broker.to_string());
+        self.health_mut(|health, task| {
+            health.broker = task.peer.broker.to_string();
+            health.rate_bytes_per_s = task.rate_max;
+        });
         let mut told_to_stop = false;
         loop {
             while let Some(action) = self.sender.poll(self.now()) {
@@ -213,11 +231,16 @@ impl Task {
     fn answered(&mut self, answer: FromBroker) {
         match answer {
             FromBroker::Answered(token, verdict) => {
-                if let Some(at) = self.published.remove(&token) {
+                let mut acknowledged = 0;
+                if let Some((at, bytes)) = self.published.remove(&token) {
                     self.round_trips.note(at.elapsed());
+                    acknowledged = bytes;
                 }
                 let wall = self.clock.now();
-                self.health_mut(|health, _| health.last_ack_at = Some(wall.to_string()));
+                self.health_mut(|health, _| {
+                    health.last_ack_at = Some(wall.to_string());
+                    health.throughput.count(std::time::Instant::now(), Carried { sent: 0, acknowledged });
+                });
                 self.handle(Event::Acknowledged { token, verdict });
             }
             FromBroker::StatusAnswered(Verdict::Refused(refusal)) => {
@@ -265,7 +288,7 @@ impl Task {
     fn close_link(&mut self) {
         self.link = Link::Closed;
         self.published.clear();
-        self.frame_bytes.clear();
+        self.frames.clear();
         self.health_mut(|health, _| health.protocol = None);
     }
 
@@ -277,7 +300,8 @@ impl Task {
                 self.tell_delivered().await?;
                 let event = match self.store.take(wanted).await? {
                     Some(frame) => {
-                        self.frame_bytes.insert(frame.id, frame.bytes.len());
+                        let (bytes, lane, committed_at) = (frame.bytes.len(), frame.lane, frame.committed_at);
+                        self.frames.insert(frame.id, Given { bytes, lane, committed_at });
                         Event::Offered(Parcel {
                             id: frame.id,
                             topic: self.topics.of(&frame.stream, &frame.bytes),
@@ -295,16 +319,23 @@ impl Task {
             }
             Action::Publish(publication) => {
                 let Link::Open(connection) = &self.link else { return Ok(()) };
+                let sent = self.wire.publish(publication.topic.len(), publication.payload.len()).up;
                 let published = connection.publish(publication.token, &publication.topic, publication.payload);
                 match published {
                     Ok(()) => {
-                        self.published.insert(publication.token, Instant::now());
+                        self.published.insert(publication.token, (Instant::now(), sent));
+                        let carried = Carried { sent, acknowledged: 0 };
+                        self.health_mut(|health, _| health.throughput.count(std::time::Instant::now(), carried));
                     }
                     Err(error) => self.lost(&error),
                 }
             }
             Action::Delivered(id) => {
-                let bytes = self.frame_bytes.remove(&id).unwrap_or_default() as u64;
+                let frame = self.frames.remove(&id);
+                let bytes = frame.as_ref().map_or(0, |frame| frame.bytes as u64);
+                if let Some(frame) = frame.filter(|frame| frame.lane == Lane::Live) {
+                    self.record_trips.note(self.clock.now().since(frame.committed_at));
+                }
                 self.delivered.push(id);
                 self.health_mut(|health, _| {
                     health.acknowledged_frames += 1;
@@ -312,7 +343,7 @@ impl Task {
                 });
             }
             Action::Return(id) => {
-                self.frame_bytes.remove(&id);
+                self.frames.remove(&id);
                 self.tell_delivered().await?;
                 self.store.tell(StoreRequest::Return(vec![id])).await?;
             }
@@ -402,6 +433,11 @@ impl Task {
             health.too_long = task.sender.set_aside();
             health.ack_ms_p50 = task.round_trips.percentile_ms(0.5);
             health.ack_ms_p99 = task.round_trips.percentile_ms(0.99);
+            health.record_ms_p50 = task.record_trips.percentile_ms(0.5);
+            health.record_ms_p99 = task.record_trips.percentile_ms(0.99);
+            let link = task.sender.link();
+            health.link_bytes_per_s = link.map(|link| link.rate);
+            health.link_round_trip_ms = link.map(|link| link.round_trip_min.as_secs_f64() * 1000.0);
         });
     }
 
