@@ -220,6 +220,8 @@ pub enum StoreRequest {
     Hint(LinkHint),
     /// Other bounds, from now on.
     Bound(Bounds),
+    /// Keep this, in a transaction of its own; answered once it is on the disk, or as durable as can be.
+    Keep(KeptChange, oneshot::Sender<()>),
     /// What drivers keep, as of the last commit.
     Kept(oneshot::Sender<Kept>),
     /// The accounts.
@@ -254,6 +256,14 @@ impl StoreHandle {
     /// The store has stopped.
     pub async fn take(&self, wanted: Wanted) -> Result<Option<StoredFrame>, StoreError> {
         self.ask(|reply| StoreRequest::Take(wanted, reply)).await
+    }
+
+    /// See [`StoreRequest::Keep`].
+    ///
+    /// # Errors
+    /// The store has stopped.
+    pub async fn keep(&self, change: KeptChange) -> Result<(), StoreError> {
+        self.ask(|reply| StoreRequest::Keep(change, reply)).await
     }
 
     /// See [`StoreRequest::Kept`].

@@ -11,6 +11,7 @@ use rtlive_core::plan::{
     BatchLimit, BindingSource, DerivedPlan, Durability, Format, Function, Plan, Priority, StreamKind, StreamPlan,
 };
 use rtlive_core::selector::Selector;
+use rtlive_core::uplink::BudgetTerms;
 use serde::Serialize;
 
 use crate::binding::looked_at;
@@ -78,7 +79,7 @@ pub struct Forecast {
     pub uplink: Option<String>,
     /// Bytes a day on the link, without the inputs of `rate_unknown`; `None` without an uplink.
     pub link_bytes_per_day: Option<u64>,
-    /// What `rate` lets pass in a day, in bytes; `None` where nothing bounds it.
+    /// What `rate` and `budget` let pass in a day, in bytes, the lesser of them; `None` where nothing bounds it.
     pub link_bytes_per_day_max: Option<u64>,
     /// Bytes a day that the device of the store is asked to write, without the inputs of `rate_unknown`.
     pub flash_bytes_per_day: u64,
@@ -200,8 +201,8 @@ impl Forecast {
             uplink: config.uplink.as_ref().map(|uplink| uplink.broker.to_string()),
             link_bytes_per_day: config.uplink.is_some().then_some(sent),
             link_bytes_per_day_max: config.uplink.as_ref().and_then(|uplink| {
-                let bytes_per_second = uplink.rate?.bits_per_second / 8;
-                Some(bytes_per_second.saturating_mul(SECONDS_PER_DAY as u64))
+                let rate = uplink.rate.map(|rate| (rate.bits_per_second / 8).saturating_mul(SECONDS_PER_DAY as u64));
+                rate.into_iter().chain(uplink.budget.as_ref().map(budget_bytes_per_day)).min()
             }),
             flash_bytes_per_day,
             flash_years: flash.map(|flash| flash.years(flash_bytes_per_day as f64)),
@@ -227,6 +228,12 @@ impl Forecast {
         };
         format!("{word} {} a day", write_bytes(bytes))
     }
+}
+
+/// What a budget lets pass in a day beside alerts and keep-alives, the shortest month being as long as the others.
+fn budget_bytes_per_day(budget: &BudgetTerms) -> u64 {
+    let days = (budget.period.length().as_secs_f64() / SECONDS_PER_DAY).max(1.0);
+    (budget.bytes as f64 / days) as u64
 }
 
 /// What makes series: the inputs, and the derived series, each behind those that it looks at.
@@ -416,12 +423,12 @@ impl fmt::Display for Forecast {
                 write!(f, "link: {} to {broker}", self.a_day(bytes))?;
                 match self.link_bytes_per_day_max {
                     None => writeln!(f)?,
-                    Some(most) if most >= bytes => writeln!(f, "; `rate` lets {} pass", write_bytes(most))?,
+                    Some(most) if most >= bytes => writeln!(f, "; `rate` or `budget` lets {} pass", write_bytes(most))?,
                     Some(most) => {
                         let most = write_bytes(most);
                         writeln!(
                             f,
-                            "; `rate` lets only {most} pass: the rest waits in the store, and goes when that is full"
+                            "; `rate` or `budget` lets only {most} pass: the rest waits in the store, and goes when that is full"
                         )?;
                     }
                 }

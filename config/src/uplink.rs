@@ -4,15 +4,17 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use rtlive_core::plan::{CalendarLength, WindowKind};
 use rtlive_core::template::Template;
+use rtlive_core::uplink::BudgetTerms;
 
 use crate::endpoint::Broker;
-use crate::quantity::{Percent, Rate, Span};
+use crate::quantity::{Budget, BudgetInterval, Percent, Rate, Span};
 use crate::secret::Secret;
 use crate::table::{Table, Value};
 use crate::topic::{self, Messages};
 use crate::value::{Setting, or_wrong, parse};
-use crate::{choices, options};
+use crate::{choices, options, zone};
 
 /// The bounds of `keep_alive`: whole seconds in 16 bits on the wire, and 0 would switch it off (MQTT 5.0, section 3.1.2.10).
 const KEEP_ALIVE_MIN: Duration = Duration::from_secs(1);
@@ -20,6 +22,12 @@ const KEEP_ALIVE_MAX: Duration = Duration::from_secs(65_535);
 
 /// The least rate: it takes a minute to connect over TLS.
 const RATE_MIN: Rate = Rate { bits_per_second: 1_000 };
+
+/// The last day that every month has.
+const RESET_DAY_MAX: u16 = 28;
+
+/// The least budget: what some connections over TLS cost.
+const BUDGET_BYTES_MIN: u64 = 50_000;
 
 /// The longest client id, in bytes; brokers must take 23 and all known ones take this.
 const CLIENT_ID_BYTES_MAX: usize = 128;
@@ -67,12 +75,21 @@ options! {
         /// The most that is sent, such as `"64 kbit/s"`: over any time no more than that and half a second of it (4 KiB at least). Counts an estimate of what
         /// the link carries: MQTT, TLS, the headers of TCP and IP, keep-alives, connections. Absent: as much as the link carries.
         pub rate: Option<RateMax>,
+        /// The most that the link carries in a day or a month, in both directions, such as `"500 MB/month"`: an estimate of what the link really
+        /// carries, as for `rate`, keep-alives and connections included; what the network loses is not in it. No period costs more, whatever fails ([link](link.md)).
+        pub budget: Option<Budget>,
+        /// The day of the month on which a budget a month begins anew, at midnight.
+        pub budget_reset_day: ResetDay = 1,
+        /// The time zone of that midnight, such as `"Europe/Berlin"`. Needs the system's time zone data (tzdata). Absent: UTC.
+        pub budget_zone: Option<String>,
+        /// The part of the budget that is left to alerts.
+        pub budget_for_alerts: Percent = "10 %",
         /// Of what is sent of one priority, the part that is left to the backlog while new records wait as well: `"0 %"` sends it only when nothing new
         /// waits, `"100 %"` before all that is new. Where one of them has nothing to send the other has the whole link.
         pub backlog_share: Percent = "20 %",
         /// The keys of TLS, with `mqtts://`.
         pub tls: Option<TlsOptions>,
-        later: ["budget", "schedule", "links", "schema"],
+        later: ["schedule", "links", "schema"],
     }
 }
 
@@ -121,6 +138,21 @@ impl Setting for RateMax {
     }
 }
 
+/// A day that every month has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ResetDay(pub u16);
+
+impl Setting for ResetDay {
+    fn expected() -> String {
+        format!("a day from 1 to {RESET_DAY_MAX}, which every month has")
+    }
+
+    fn read(value: &Value<'_>) -> Option<Self> {
+        let day = value.as_integer().and_then(|day| u16::try_from(day).ok());
+        or_wrong(value, day.filter(|day| (1..=RESET_DAY_MAX).contains(day)).map(Self))
+    }
+}
+
 /// An interval of whole seconds, as MQTT counts it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct KeepAlive(pub Duration);
@@ -153,7 +185,7 @@ impl Setting for ClientId {
 }
 
 /// The uplink, checked.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct UplinkConfig {
     /// The broker.
     pub broker: Broker,
@@ -169,6 +201,8 @@ pub struct UplinkConfig {
     pub client_id: String,
     /// The most that is sent.
     pub rate: Option<Rate>,
+    /// The budget.
+    pub budget: Option<BudgetTerms>,
     /// The share of the backlog, in hundredths.
     pub backlog_share: u8,
     /// The keys of TLS; all `None` where the broker is reached without.
@@ -219,6 +253,10 @@ pub(crate) fn check(
         client_id,
         delivery,
         rate,
+        budget,
+        budget_reset_day,
+        budget_zone,
+        budget_for_alerts,
         backlog_share: Percent(backlog_share),
         tls,
     } = options;
@@ -228,6 +266,11 @@ pub(crate) fn check(
     let client_id = client_id.map(|id| id.0).or_else(|| agent.map(|agent| format!("rtlive-{agent}")));
     let login = login(table, username, password, &broker);
     let tls = tls_config(table, tls, &broker);
+    let budget = budget.map(|budget| budget_terms(table, budget, budget_reset_day, budget_zone, budget_for_alerts));
+    let budget = match budget {
+        Some(None) => return None,
+        budget => budget.flatten(),
+    };
     let (keep_alive, rate) = (keep_alive.0, rate.map(|rate| rate.0));
     if !topic_is_right {
         return None;
@@ -240,9 +283,38 @@ pub(crate) fn check(
         keep_alive,
         client_id: client_id?,
         rate,
+        budget,
         backlog_share,
         tls: tls?,
     })
+}
+
+/// The budget; `None` after a mistake.
+fn budget_terms(
+    table: &Table<'_>,
+    budget: Budget,
+    ResetDay(reset_day): ResetDay,
+    zone: Option<String>,
+    Percent(alert_percent): Percent,
+) -> Option<BudgetTerms> {
+    const DAY: Duration = Duration::from_secs(86_400);
+    let name = zone.as_deref().unwrap_or("UTC");
+    let zone =
+        zone::find(name).map_err(|error| table.mistake("budget_zone", error.expected(), format!("{name:?}"))).ok()?;
+    if budget.bytes < BUDGET_BYTES_MIN {
+        table.mistake(
+            "budget",
+            format_args!("at least {} kB, or little but connecting is left", BUDGET_BYTES_MIN / 1000),
+            budget.bytes,
+        );
+        return None;
+    }
+    let (length, days) = match budget.interval {
+        BudgetInterval::Day => (CalendarLength::Days(1), 0),
+        BudgetInterval::Month => (CalendarLength::Months(1), u32::from(reset_day) - 1),
+    };
+    let period = WindowKind::Calendar { length, offset: DAY * days, zone };
+    Some(BudgetTerms { bytes: budget.bytes, period, alert_percent })
 }
 
 /// The login at a broker from the keys `username` and `password`; `None` after a mistake.

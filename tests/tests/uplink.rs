@@ -224,3 +224,21 @@ fn a_broker_that_speaks_311_alone_is_spoken_to_in_it() {
         assert!(decode(&output).unwrap().iter().any(|record| record["stream"] == "raw"));
     }
 }
+
+#[test]
+fn what_is_spent_of_a_budget_survives_a_crash() {
+    let folder = tempfile::tempdir().unwrap();
+    let Some(broker) = Mosquitto::start(&folder.path().join("broker"), "").unwrap() else { return };
+    let configuration = format!("{COUNTER}[uplink]\nbroker = {:?}\nbudget = \"10 MB/day\"\n", broker.url());
+    let mut agent = agent(folder.path(), &configuration);
+    let spent = |agent: &Agent| link(agent)["budget"]["spent"].as_u64().unwrap_or_default();
+    until("something is spent", || spent(&agent) > 3_000);
+    let before = spent(&agent);
+    agent.kill();
+    agent.start().unwrap();
+    until("the link stands again", || link(&agent)["state"] == "online");
+    // All that was reserved counts.
+    let after = spent(&agent);
+    assert!(after > before, "{before} before, {after} after");
+    assert_eq!(link(&agent)["budget"]["bytes"], 10_000_000);
+}

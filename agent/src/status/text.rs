@@ -6,7 +6,7 @@ use std::fmt;
 use super::{
     ClockLine, FlashLine, InputStatus, MemoryLine, ObjectionStatus, QualityStatus, Status, StreamStatus, WindowStatus,
 };
-use crate::uplink::{StreamRefusal, UplinkHealth};
+use crate::uplink::{BudgetLine, StreamRefusal, UplinkHealth};
 
 impl fmt::Display for Status {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -199,6 +199,16 @@ impl fmt::Display for UplinkHealth {
         if let (Some(p50), Some(p99)) = (self.record_ms_p50, self.record_ms_p99) {
             let [p50, p99] = [p50, p99].map(|ms| span(ms / 1000.0));
             write!(f, "\n         new records are acknowledged {p50} after their commit (99 %: {p99})")?;
+        }
+        if let Some(BudgetLine { spent, bytes: all, until, held }) = &self.budget {
+            let (part, until) = (*spent as f64 / (*all).max(1) as f64 * 100.0, second(until));
+            write!(f, "\n         budget: {} of {} ({part:.0} %) until {until}", bytes(*spent), bytes(*all))?;
+            match held.as_deref() {
+                Some("bulk") => write!(f, "; bulk waits")?,
+                Some("live") => write!(f, "; all but alerts waits")?,
+                Some(_) => write!(f, "; ALL WAITS")?,
+                None => {}
+            }
         }
         if let Some(error) = &self.error {
             write!(f, "\n         {error}")?;

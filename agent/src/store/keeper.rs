@@ -22,7 +22,9 @@ use super::lock::Lock;
 use super::seal::Sealed;
 use super::unreadable::{Answer, Unreadable};
 use super::{Boot, FILE_NAME, Look, Options, Recovered, Store, StoreError, evict, replace, reserve};
-use crate::message::{Bounds, Commit, Committed, FrameId, LinkHint, MemoryStatus, Snapshot, StoreStatus, Wanted};
+use crate::message::{
+    Bounds, Commit, Committed, FrameId, KeptChange, LinkHint, MemoryStatus, Snapshot, StoreStatus, Wanted,
+};
 use crate::recovery;
 use crate::stage::Kept;
 
@@ -180,6 +182,24 @@ impl Keeper {
         self.follow(now);
         let flushed = self.store.write(&mut Commit::empty(now), true).map(drop);
         self.or_fail_over(flushed)
+    }
+
+    /// Whether anything can be written: the first commit brings the plan.
+    pub fn has_plan(&self) -> bool {
+        self.store.plan.is_some()
+    }
+
+    /// Keeps what is no driver's, in a transaction of its own.
+    ///
+    /// # Errors
+    /// As [`Keeper::commit`].
+    pub fn keep(&mut self, change: KeptChange, now: Timestamp) -> Result<(), StoreError> {
+        self.now = now;
+        let mut commit = Commit { state: vec![change], ..Commit::empty(now) };
+        match self.store.write(&mut commit, true) {
+            Ok(_) => Ok(()),
+            Err(error) => self.fail_over(error, Some(&mut commit)).map(drop),
+        }
     }
 
     /// See [`Store::look_for`].

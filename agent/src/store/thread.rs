@@ -44,6 +44,8 @@ async fn serve(
     clock: &dyn Clock,
 ) -> Result<(), StoreError> {
     let mut vacuum_at = Instant::now() + VACUUM_EVERY;
+    // A new store can write nothing before its first commit. The uplink has one at a time.
+    let mut keeps = Vec::new();
     loop {
         if requests.is_empty() && Instant::now() >= vacuum_at {
             store.vacuum()?;
@@ -95,6 +97,7 @@ async fn serve(
             }
             Some(StoreRequest::Hint(hint)) => store.hint(hint),
             Some(StoreRequest::Bound(bounds)) => store.bound(bounds)?,
+            Some(StoreRequest::Keep(change, reply)) => keeps.push((change, reply)),
             Some(StoreRequest::Kept(reply)) => {
                 let _ = reply.send(store.kept().clone());
             }
@@ -108,6 +111,12 @@ async fn serve(
                 let closed = store.close();
                 let _ = reply.send(());
                 return closed;
+            }
+        }
+        if store.has_plan() {
+            for (change, reply) in keeps.drain(..) {
+                store.keep(change, clock.now())?;
+                let _ = reply.send(());
             }
         }
         flush(&mut store, changed, clock)?;

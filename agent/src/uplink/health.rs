@@ -3,6 +3,8 @@
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
+use rtlive_core::plan::Priority;
+use rtlive_core::uplink::BudgetState;
 use serde::{Deserialize, Serialize};
 
 use super::throughput::Throughput;
@@ -80,12 +82,40 @@ pub struct UplinkHealth {
     /// How long the link would take for these bytes, in seconds, if nothing new came; `null` without an estimate of the link.
     #[serde(default)]
     pub drain_s: Option<f64>,
+    /// How the budget stands; `null` without one.
+    #[serde(default)]
+    pub budget: Option<BudgetLine>,
     #[serde(skip)]
     pub(crate) throughput: Throughput,
     /// Streams that the broker refuses at present. Their frames are kept, and tried again from time to time.
     pub refused: Vec<StreamRefusal>,
     /// Frames that are longer than the broker takes; tried again with the next connection.
     pub too_long: u64,
+}
+
+/// The budget.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BudgetLine {
+    /// What is spent of the period, or was reserved when an agent ended, in bytes.
+    pub spent: u64,
+    /// How many bytes there are in the period.
+    pub bytes: u64,
+    /// When the next period begins, RFC 3339.
+    pub until: String,
+    /// What has to wait at present: `bulk`, `live` (and bulk), `all`; `null` while nothing has to.
+    pub held: Option<String>,
+}
+
+impl BudgetLine {
+    pub(super) fn of(state: &BudgetState) -> Self {
+        let held = state.held.map(|held| match held {
+            Priority::Alert => "all",
+            Priority::Live => "live",
+            Priority::Bulk => "bulk",
+        });
+        let BudgetState { spent, bytes, until, .. } = *state;
+        Self { spent, bytes, until: until.to_string(), held: held.map(str::to_owned) }
+    }
 }
 
 impl UplinkHealth {

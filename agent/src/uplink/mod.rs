@@ -16,5 +16,5 @@ mod task;
 mod throughput;
 mod topic;
 
-pub use health::{SharedHealth, StreamRefusal, UplinkHealth};
+pub use health::{BudgetLine, SharedHealth, StreamRefusal, UplinkHealth};
 pub use task::run;

@@ -12,14 +12,15 @@ use rtlive_core::time::Timestamp;
 use rtlive_core::uplink::sender::STABLE_AFTER;
 use rtlive_core::uplink::wire::Wire;
 use rtlive_core::uplink::{
-    Action, Event, Farewell, FrameId, Lane, Loss, Now, Parcel, Refused, Sender, State, Terms, Token, Verdict,
+    Action, Budget, BudgetTerms, Event, Farewell, FrameId, Lane, Loss, Now, Parcel, Refused, Sender, State, Terms,
+    Token, Verdict,
 };
 use rtlive_drivers::outlet::Clock;
 use rtlive_drivers::tls::{Identity, TlsFiles};
 use tokio::sync::watch;
 use tokio::time::Instant;
 
-use super::health::{RoundTrips, SharedHealth, StreamRefusal};
+use super::health::{BudgetLine, RoundTrips, SharedHealth, StreamRefusal};
 use super::mqtt::{Connection, FromBroker, LinkError, Peer, Version};
 use super::status;
 use super::throughput::Carried;
@@ -27,6 +28,9 @@ use super::topic::Topics;
 use crate::clock::random;
 use crate::message::{LinkHint, StoreError, StoreHandle, StoreRequest};
 
+/// What is kept of the budget: under a name that no input can have.
+const KEPT: &str = "[uplink]";
+const KEPT_BUDGET: &str = "budget";
 /// How long a broker that fell back to MQTT 3.1.1 is spoken to in it before 5 is tried again: it may have been replaced.
 const VERSION_REMEMBERED: Duration = Duration::from_secs(24 * 3600);
 /// After how many short connections in a row that the broker closed the log suspects a second agent. A broker that restarts does so once
@@ -52,6 +56,8 @@ pub async fn run(
 
 struct Task {
     peer: Peer,
+    /// The budget that was agreed, until what was kept of it is known.
+    budget: Option<BudgetTerms>,
     wire: Wire,
     rate_max: Option<u64>,
     plan: Arc<Plan>,
@@ -116,7 +122,8 @@ impl Task {
         clock: Arc<dyn Clock>,
         health: SharedHealth,
     ) -> Self {
-        let UplinkConfig { broker, login, topic, protocol, keep_alive, client_id, rate, backlog_share, tls } = config;
+        let UplinkConfig { broker, login, topic, protocol, keep_alive, client_id, rate, budget, backlog_share, tls } =
+            config;
         let identity = tls.identity.map(|identity| Identity { cert: identity.cert, key: identity.key });
         let tls = TlsFiles { ca: tls.ca, identity };
         let status_topic = status::topic(&plan);
@@ -126,6 +133,7 @@ impl Task {
         let terms = Terms { wire, keep_alive, rate_max, backlog_percent: backlog_share };
         Self {
             peer,
+            budget,
             wire,
             rate_max,
             topics: Topics::new(plan.clone(), topic),
@@ -160,6 +168,11 @@ impl Task {
             health.broker = task.peer.broker.to_string();
             health.rate_bytes_per_s = task.rate_max;
         });
+        if let Some(terms) = self.budget.take() {
+            let kept = self.store.kept().await?;
+            let saved = kept.get(KEPT).and_then(|kept| kept.get(KEPT_BUDGET)).map(Vec::as_slice);
+            self.sender.limit(Budget::new(terms, saved, self.clock.now()));
+        }
         let mut told_to_stop = false;
         loop {
             while let Some(action) = self.sender.poll(self.now()) {
@@ -317,6 +330,10 @@ impl Task {
                 };
                 self.handle(event);
             }
+            Action::SaveBudget(saved) => {
+                self.store.keep((KEPT.into(), KEPT_BUDGET.into(), Some(saved))).await?;
+                self.handle(Event::BudgetSaved);
+            }
             Action::Publish(publication) => {
                 let Link::Open(connection) = &self.link else { return Ok(()) };
                 let sent = self.wire.publish(publication.topic.len(), publication.payload.len()).up;
@@ -364,7 +381,10 @@ impl Task {
                     health.error = Some(text);
                 });
             }
-            Action::Disconnect(Farewell::Stopping) => {
+            Action::Disconnect(farewell @ (Farewell::Stopping | Farewell::Spent)) => {
+                if farewell == Farewell::Spent {
+                    tracing::warn!("the budget of the uplink is spent: nothing is sent before the next period");
+                }
                 if let Link::Open(connection) = std::mem::replace(&mut self.link, Link::Closed) {
                     connection.close(status::payload(&self.plan, false, self.clock.now())).await;
                     tracing::info!("disconnected from {}", self.peer.broker);
@@ -435,6 +455,7 @@ impl Task {
             health.ack_ms_p99 = task.round_trips.percentile_ms(0.99);
             health.record_ms_p50 = task.record_trips.percentile_ms(0.5);
             health.record_ms_p99 = task.record_trips.percentile_ms(0.99);
+            health.budget = task.sender.budget(now).map(|state| BudgetLine::of(&state));
             let link = task.sender.link();
             health.link_bytes_per_s = link.map(|link| link.rate);
             health.link_round_trip_ms = link.map(|link| link.round_trip_min.as_secs_f64() * 1000.0);

@@ -469,6 +469,8 @@ impl World {
                 let now = Now { steady: process.steady(self.now), wall };
                 process.sender.handle(now, heard);
             }
+            // There is no budget here.
+            Action::SaveBudget(_) => {}
             Action::Publish(publication) => {
                 let connection = self.link.connection;
                 let at = self.link.arrival(self.now, publication.payload.len() + publication.topic.len());

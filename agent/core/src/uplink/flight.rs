@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::estimate::{Departure, Estimate};
-use super::wire::Wire;
+use super::wire::{Cost, Wire};
 use super::{FrameId, Lane, Parcel, Publication, Token, Turns};
 use crate::message::{HEADER_BYTES_MAX, PART_BYTES_MIN};
 use crate::plan::Priority;
@@ -40,7 +40,7 @@ pub(super) struct Next {
     pub(super) priority: Priority,
     pub(super) lane: Lane,
     /// What it takes of the link.
-    pub(super) link_bytes: u64,
+    pub(super) cost: Cost,
 }
 
 /// What an acknowledgement came to.
@@ -89,7 +89,7 @@ impl Flight {
         let (priority, lane, order) = self.next_place(turns)?;
         let held = self.frames.get(&(priority, lane, order))?;
         let cost = self.wire.publish(held.topic.len(), held.unsent.front()?.len());
-        Some(Next { priority, lane, link_bytes: cost.up })
+        Some(Next { priority, lane, cost })
     }
 
     fn next_place(&self, turns: Turns) -> Option<Place> {

@@ -9,6 +9,7 @@
 //!   Spurious calls do nothing.
 //! - [`Action::Connect`] is answered by [`Event::Connected`] or [`Event::Disconnected`], in a time that the driver bounds.
 //! - [`Action::Take`] is answered by [`Event::Offered`] or [`Event::NothingOffered`] before the next poll.
+//! - [`Action::SaveBudget`] is answered by [`Event::BudgetSaved`] before the next poll, once it would survive a power cut.
 //! - [`Action::Publish`] is answered by [`Event::Acknowledged`] with its token, or never; tokens are not used twice.
 //! - [`Action::Disconnect`] ends the connection without an answer: what still comes from it is ignored.
 //!
@@ -22,9 +23,11 @@
 //!   ([`Terms::backlog_percent`]); within a lane they go in the order in which the frames were offered.
 //! - What is unacknowledged stays below what the link holds and one part, by the estimate of [`estimate`], and below the bounds of [`sender`] and of
 //!   the broker. So an alert never waits for long behind what was sent before it.
+//! - Where there is a budget, no period costs more ([`Budget`]): not over crashes either.
 //! - Where there is a bound of the rate, over any time no more is sent than it and one burst ([`Terms::rate_max`]), by the costs of [`wire`].
 
 mod bucket;
+mod budget;
 pub mod estimate;
 mod flight;
 mod refusal;
@@ -40,6 +43,7 @@ use crate::time::Timestamp;
 
 use wire::Wire;
 
+pub use budget::{Budget, BudgetState, BudgetTerms};
 pub use refusal::{Refusal, Refused};
 pub use sender::{Sender, State};
 pub use turns::Turns;
@@ -161,6 +165,8 @@ pub enum Event {
     Offered(Parcel),
     /// The store has no frame to give out that is wanted.
     NothingOffered,
+    /// The budget was saved.
+    BudgetSaved,
     /// The program stops: send what is left, say goodbye, within a bound.
     Stop,
 }
@@ -200,6 +206,8 @@ pub enum Action {
     Connect,
     /// Ask the store for the next frame.
     Take(Wanted),
+    /// Keep this for [`Budget::new`], instead of what was kept before.
+    SaveBudget(Vec<u8>),
     /// Send a message at QoS 1.
     Publish(Publication),
     /// The store may delete this frame.
@@ -224,6 +232,8 @@ pub enum Action {
 pub enum Farewell {
     /// In good order: the status goes offline, DISCONNECT is sent.
     Stopping,
+    /// The budget of the period is spent: the status goes offline, DISCONNECT is sent.
+    Spent,
     /// The peer has not answered for [`sender::ACKNOWLEDGEMENT_WAIT_MAX`]: nothing more is sent.
     Stalled,
 }

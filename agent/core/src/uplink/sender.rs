@@ -5,10 +5,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::bucket::Bucket;
+use super::budget::{Allowance, Budget, BudgetState};
 use super::estimate::{LinkEstimate, PART_TIME};
 use super::flight::{Flight, Next, Settled};
 use super::refusal::{Refusals, Refused};
 use super::turns::Credit;
+use super::wire::Cost;
 use super::{Action, Event, Farewell, FrameId, Lane, Limits, Loss, Now, Parcel, Terms, Token, Verdict, Wanted};
 use crate::backoff::Backoff;
 use crate::message::{HEADER_BYTES_MAX, PART_BYTES_MIN, split};
@@ -40,6 +42,9 @@ pub const REFUSED_WAIT_MIN: Duration = Duration::from_secs(10);
 pub const TAKEN_OVER_WAIT_MIN: Duration = Duration::from_secs(300);
 /// How long frames may wait for the link before it counts as congested.
 pub const CONGESTED_AFTER: Duration = Duration::from_secs(1);
+/// How long the budget may withhold before it is asked again: the wall clock may have been set. And the shortest, as instants of two clocks are compared.
+const BUDGET_LOOK_MAX: Duration = Duration::from_secs(600);
+const BUDGET_LOOK_MIN: Duration = Duration::from_millis(100);
 /// How long sending may go on after [`Event::Stop`].
 pub const STOP_WITHIN: Duration = Duration::from_secs(3);
 
@@ -75,6 +80,8 @@ enum Clearance {
     Withheld,
     /// The bound of the rate holds it back until then.
     NotBefore(Duration),
+    /// Bytes must be reserved of the budget before: so many.
+    Unreserved(u64),
 }
 
 /// Whether the store has frames.
@@ -115,6 +122,7 @@ pub struct Sender {
     terms: Terms,
     /// The bound of the rate.
     bucket: Option<Bucket>,
+    budget: Option<Budget>,
     /// Up to when the keep-alives of this connection are counted.
     kept_alive_to: Duration,
     state: State,
@@ -148,6 +156,7 @@ impl Sender {
         Self {
             terms,
             bucket: terms.rate_max.map(Bucket::new),
+            budget: None,
             kept_alive_to: Duration::ZERO,
             state: State::Waiting { until: Duration::ZERO },
             limits: Limits::NONE,
@@ -169,6 +178,11 @@ impl Sender {
         }
     }
 
+    /// Keeps within a budget from now on.
+    pub fn limit(&mut self, budget: Budget) {
+        self.budget = Some(budget);
+    }
+
     /// Takes in what happened.
     pub fn handle(&mut self, now: Now, event: Event) {
         match event {
@@ -187,6 +201,7 @@ impl Sender {
                 self.urgent.answer(false);
                 self.settle_turns(None);
             }
+            Event::BudgetSaved => self.budget.iter_mut().for_each(Budget::saved),
             Event::Stop => {
                 // The last commit may have sealed frames that the sender has not heard of yet.
                 self.ask_again();
@@ -209,12 +224,17 @@ impl Sender {
             self.retry_supply();
             return Some(Action::Requeue);
         }
+        self.budget.iter_mut().for_each(|budget| budget.turn(now.wall));
         match self.state {
-            State::Waiting { .. } if self.connect_at().is_some_and(|at| at <= now.steady) => {
-                self.state = State::Connecting;
-                self.charge(self.terms.wire.connect().up, now);
-                Some(Action::Connect)
-            }
+            State::Waiting { .. } => match self.may_connect(now) {
+                Clearance::Given => {
+                    self.state = State::Connecting;
+                    self.charge(self.terms.wire.connect(), now);
+                    Some(Action::Connect)
+                }
+                Clearance::Unreserved(bytes) => self.reserve(bytes),
+                _ => None,
+            },
             State::Connected { .. } => self.poll_connected(now),
             _ => None,
         }
@@ -227,7 +247,10 @@ impl Sender {
             return Some(now.steady);
         }
         match self.state {
-            State::Waiting { .. } => self.connect_at(),
+            State::Waiting { .. } => match self.may_connect(now) {
+                Clearance::NotBefore(at) => Some(at),
+                _ => Some(now.steady),
+            },
             State::Connecting | State::Stopped => None,
             State::Connected { .. } => {
                 let stalled = self.flight.silent_since().map(|since| since.saturating_add(ACKNOWLEDGEMENT_WAIT_MAX));
@@ -238,7 +261,11 @@ impl Sender {
                     Clearance::NotBefore(at) => Some(at),
                     _ => None,
                 };
-                [stalled, congested, trial, cleared, self.stop_at].into_iter().flatten().min()
+                // Keep-alives may use up what is left of the budget.
+                let keep_alive = self.terms.keep_alive;
+                let counts = self.budget.is_some() && !keep_alive.is_zero();
+                let kept_alive = counts.then(|| self.kept_alive_to.saturating_add(keep_alive));
+                [stalled, congested, trial, cleared, kept_alive, self.stop_at].into_iter().flatten().min()
             }
         }
     }
@@ -263,6 +290,11 @@ impl Sender {
         self.flight.estimate.shown()
     }
 
+    /// How the budget stands; `None` without one.
+    pub fn budget(&self, now: Now) -> Option<BudgetState> {
+        self.budget.as_ref().map(|budget| budget.state(now.wall))
+    }
+
     /// How many frames of this connection are too long for the broker, even in parts. They are offered again at the next one.
     pub fn set_aside(&self) -> u64 {
         self.set_aside
@@ -284,17 +316,29 @@ impl Sender {
         self.urgent = Supply::Possible;
     }
 
-    /// When to connect; the rate may put it off.
-    fn connect_at(&self) -> Option<Duration> {
-        let State::Waiting { until } = self.state else { return None };
-        let cost = self.terms.wire.connect().up;
-        Some(self.bucket.map_or(until, |bucket| bucket.ready_at(cost).max(until)))
+    /// Whether to connect; the rate and the budget may put it off.
+    fn may_connect(&self, now: Now) -> Clearance {
+        let State::Waiting { until } = self.state else { return Clearance::Withheld };
+        let cost = self.terms.wire.connect();
+        let at = self.bucket.map_or(until, |bucket| bucket.ready_at(cost.up).max(until));
+        if at > now.steady {
+            return Clearance::NotBefore(at);
+        }
+        let allowance = self.budget.as_ref().map(|budget| budget.allows_connection(cost.both()));
+        cleared(allowance, cost, now)
+    }
+
+    fn reserve(&mut self, bytes: u64) -> Option<Action> {
+        self.budget.as_mut().and_then(|budget| budget.reserve(bytes)).map(Action::SaveBudget)
     }
 
     /// Counts what is sent.
-    fn charge(&mut self, bytes: u64, now: Now) {
+    fn charge(&mut self, cost: Cost, now: Now) {
         if let Some(bucket) = &mut self.bucket {
-            bucket.take(bytes, now.steady);
+            bucket.take(cost.up, now.steady);
+        }
+        if let Some(budget) = &mut self.budget {
+            budget.spend(cost.both());
         }
     }
 
@@ -303,7 +347,7 @@ impl Sender {
         let every = self.terms.keep_alive;
         while !every.is_zero() && now.steady.saturating_sub(self.kept_alive_to) >= every {
             self.kept_alive_to += every;
-            self.charge(self.terms.wire.ping().up, now);
+            self.charge(self.terms.wire.ping(), now);
         }
     }
 
@@ -398,7 +442,18 @@ impl Sender {
             return Some(Action::Disconnect(Farewell::Stalled));
         }
         self.charge_keep_alives(now);
+        if let Some(budget) = self.budget.as_ref().filter(|budget| budget.is_exhausted()) {
+            let rest = budget.until().since(now.wall);
+            self.land();
+            self.state = State::Waiting { until: now.steady.saturating_add(rest) };
+            return Some(Action::Disconnect(Farewell::Spent));
+        }
         let clearance = self.may_send(now);
+        if let Clearance::Unreserved(bytes) = clearance
+            && let Some(action) = self.reserve(bytes)
+        {
+            return Some(action);
+        }
         let turns = self.credit.turns();
         let next = self.flight.next(turns);
         // What was taken and is not sent may be overtaken. At most one frame of each priority and lane more is out then.
@@ -414,11 +469,11 @@ impl Sender {
             }
         }
         if clearance == Clearance::Given
-            && let Some(Next { priority, lane, link_bytes }) = next
+            && let Some(Next { priority, lane, cost }) = next
             && let Some(publication) = self.flight.send(turns, now.steady)
         {
-            self.credit.charge(priority, lane, link_bytes);
-            self.charge(link_bytes, now);
+            self.credit.charge(priority, lane, cost.up);
+            self.charge(cost, now);
             return Some(Action::Publish(publication));
         }
         if self.asked.except.iter().any(|stream| !self.refusals.holds(stream, now.steady)) {
@@ -467,13 +522,16 @@ impl Sender {
         }
         let window = if is_alert { estimate.alert_window_bytes() } else { estimate.window_bytes() };
         // One message may always go, or a long one could never be sent.
-        let fits = messages == 0 || estimate.in_flight() + next.link_bytes <= window;
+        let fits = messages == 0 || estimate.in_flight() + next.cost.up <= window;
         if !fits {
             return Clearance::LinkIsFull;
         }
-        match self.bucket.map(|bucket| bucket.ready_at(next.link_bytes)) {
+        match self.bucket.map(|bucket| bucket.ready_at(next.cost.up)) {
             Some(at) if at > now.steady => Clearance::NotBefore(at),
-            _ => Clearance::Given,
+            _ => {
+                let allowance = |budget: &Budget| budget.allows(next.cost.both(), next.priority, now.wall);
+                cleared(self.budget.as_ref().map(allowance), next.cost, now)
+            }
         }
     }
 
@@ -510,6 +568,19 @@ impl Sender {
         // What is owed after this is paid with the next polls, so that whoever sends next finds every frame.
         self.land();
         (!matches!(before, State::Waiting { .. })).then_some(Action::Disconnect(Farewell::Stopping))
+    }
+}
+
+/// What the budget says, by the steady clock.
+fn cleared(allowance: Option<Allowance>, cost: Cost, now: Now) -> Clearance {
+    match allowance {
+        None | Some(Allowance::Given) => Clearance::Given,
+        Some(Allowance::Unreserved) => Clearance::Unreserved(cost.both()),
+        Some(Allowance::NotBefore(at)) => {
+            // The wall clock may be set before.
+            let rest = at.since(now.wall).clamp(BUDGET_LOOK_MIN, BUDGET_LOOK_MAX);
+            Clearance::NotBefore(now.steady.saturating_add(rest))
+        }
     }
 }
 

@@ -158,6 +158,7 @@ impl Model {
                 self.requeue_due = false;
             }
             Action::Disconnect(_) => self.lose(),
+            Action::SaveBudget(_) => panic!("there is no budget"),
             Action::Hint { connected, .. } => assert_eq!(connected, self.connected),
         }
     }

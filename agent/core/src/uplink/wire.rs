@@ -37,6 +37,13 @@ pub struct Cost {
     pub down: u64,
 }
 
+impl Cost {
+    /// Both directions together.
+    pub fn both(self) -> u64 {
+        self.up + self.down
+    }
+}
+
 /// What carries the messages.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Wire {

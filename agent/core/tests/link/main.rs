@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, clippy::panic)]
 
 mod lanes;
+mod month;
 mod world;
 
 use std::time::Duration;

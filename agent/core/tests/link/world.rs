@@ -10,9 +10,9 @@ use std::time::Duration;
 use rtlive_core::plan::Priority;
 use rtlive_core::time::Timestamp;
 use rtlive_core::uplink::estimate::LinkEstimate;
-use rtlive_core::uplink::wire::Wire;
+use rtlive_core::uplink::wire::{Cost, Wire};
 use rtlive_core::uplink::{
-    Action, Event, FrameId, Lane, Limits, Now, Parcel, Publication, Sender, Terms, Token, Verdict, Wanted,
+    Action, Budget, Event, FrameId, Lane, Limits, Now, Parcel, Publication, Sender, Terms, Token, Verdict, Wanted,
 };
 
 pub(crate) const TERMS: Terms = Terms {
@@ -90,6 +90,8 @@ pub(crate) struct World {
     pub(crate) alerts: Vec<Waited>,
     /// From when to when the link carried something.
     busy: Vec<(Duration, Duration)>,
+    /// What all of it cost, in both directions.
+    pub(crate) cost: u64,
     /// What was put on the link, and when.
     pub(crate) sent: Vec<(Duration, u64)>,
     /// The frame of each message, and its bytes on the link.
@@ -125,11 +127,18 @@ impl World {
             arose: BTreeMap::new(),
             alerts: Vec::new(),
             busy: Vec::new(),
+            cost: 0,
             sent: Vec::new(),
             frames: Vec::new(),
             places: BTreeMap::new(),
             delivered_frames: 0,
         }
+    }
+
+    /// The same world within a budget.
+    pub(crate) fn within(mut self, budget: Budget) -> Self {
+        self.sender.limit(budget);
+        self
     }
 
     /// Lets the time pass.
@@ -208,6 +217,7 @@ impl World {
             match action {
                 Action::Connect => {
                     self.sent.push((self.now, self.terms.wire.connect().up));
+                    self.cost += self.terms.wire.connect().both();
                     self.plan(self.now + self.path.round_trip, Happening::Connected);
                     self.plan(self.now + self.path.round_trip + self.terms.keep_alive, Happening::KeptAlive);
                 }
@@ -227,10 +237,12 @@ impl World {
                     assert!(self.sender.messages_in_flight() == 1 || link.is_none_or(fits), "{link:?}");
                     self.sent.push((self.now, link_bytes(&publication)));
                     self.frames.push((publication.frame, link_bytes(&publication)));
+                    self.cost += cost(&publication).both();
                     self.queue.push_back(publication);
                     self.carry();
                 }
                 Action::Delivered(_) => self.delivered_frames += 1,
+                Action::SaveBudget(_) => self.sender.handle(self.now(), Event::BudgetSaved),
                 Action::Disconnect(_) | Action::Return(_) => panic!("{action:?} at {:?}", self.now),
                 Action::Requeue | Action::Hint { .. } => {}
             }
@@ -289,6 +301,7 @@ impl World {
             }
             Happening::KeptAlive => {
                 self.sent.push((self.now, self.terms.wire.ping().up));
+                self.cost += self.terms.wire.ping().both();
                 self.plan(self.now + self.terms.keep_alive, Happening::KeptAlive);
             }
             Happening::Acknowledged(token) => {
@@ -318,5 +331,9 @@ impl World {
 }
 
 pub(crate) fn link_bytes(publication: &Publication) -> u64 {
-    TERMS.wire.publish(publication.topic.len(), publication.payload.len()).up
+    cost(publication).up
+}
+
+fn cost(publication: &Publication) -> Cost {
+    TERMS.wire.publish(publication.topic.len(), publication.payload.len())
 }
