@@ -55,12 +55,6 @@ fn the_status_is_retained_and_the_last_will_tells_of_a_crash() {
     let configuration = format!("labels = {{ site = \"plant-7\" }}\n{COUNTER}[uplink]\nbroker = {:?}\n", broker.url());
     let mut agent = agent(folder.path(), &configuration);
     until("the link stands", || link(&agent)["state"] == "online");
-    until("the link is known", || {
-        let link = link(&agent);
-        ["link_bytes_per_s", "link_round_trip_ms", "sent_bytes_per_s", "record_ms_p50", "record_ms_p99", "drain_s"]
-            .iter()
-            .all(|figure| link[figure].as_f64().is_some())
-    });
 
     let output = folder.path().join("status.jsonl");
     let Some(_judge) = judge(&broker, "rtlive/test/status", &output) else { return };
@@ -226,11 +220,18 @@ fn a_broker_that_speaks_311_alone_is_spoken_to_in_it() {
 }
 
 #[test]
-fn what_is_spent_of_a_budget_survives_a_crash() {
+fn the_link_is_told_of_and_what_is_spent_of_a_budget_survives_a_crash() {
     let folder = tempfile::tempdir().unwrap();
     let Some(broker) = Mosquitto::start(&folder.path().join("broker"), "").unwrap() else { return };
     let configuration = format!("{COUNTER}[uplink]\nbroker = {:?}\nbudget = \"10 MB/day\"\n", broker.url());
+    let Some(_judge) = judge(&broker, "rtlive/#", &folder.path().join("messages.jsonl")) else { return };
     let mut agent = agent(folder.path(), &configuration);
+    until("the link is known", || {
+        let link = link(&agent);
+        ["link_bytes_per_s", "link_round_trip_ms", "sent_bytes_per_s", "record_ms_p50", "record_ms_p99", "drain_s"]
+            .iter()
+            .all(|figure| link[figure].as_f64().is_some())
+    });
     let spent = |agent: &Agent| link(agent)["budget"]["spent"].as_u64().unwrap_or_default();
     until("something is spent", || spent(&agent) > 3_000);
     let before = spent(&agent);
