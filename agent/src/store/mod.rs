@@ -90,7 +90,10 @@ const JOURNAL_PART: u64 = 16;
 /// A snapshot is due after this many readings, however few bytes they take: a replay holds them all in memory, at some 600 bytes each with what they emit.
 const JOURNAL_READINGS_MAX: u64 = 200_000;
 
-/// What a reading takes in the journal and in frames, when a commit has more of them than any before.
+/// What a start, which knows of no commit before it, takes the largest one to need.
+const GROWTH_MIN: u64 = 8 << 10;
+
+/// What a reading or a record takes in the journal and in frames, when a commit has more of them than any before.
 const READING_BYTES: u64 = 8;
 
 /// How long an acknowledged frame may wait for a commit to be deleted with, before a transaction is made for it alone.
@@ -267,7 +270,8 @@ impl Store {
         let mut touched = BTreeSet::new();
         self.delete_acknowledged(&mut touched)?;
         self.give_up_missing(&mut touched);
-        self.growth_max = self.growth_max.max(READING_BYTES * readings(&commit.events));
+        let coming = readings(&commit.events).max(commit.records.len() as u64);
+        self.growth_max = self.growth_max.max(READING_BYTES * coming);
         let evicted = self.evict(&plan, at, &mut touched)?;
         let used = self.file.bytes_used()?;
         let begun = self.begin_epoch(&plan, at, &mut touched)?;

@@ -141,7 +141,7 @@ impl Store {
             tried: Default::default(),
             bounds: Bounds::NONE,
             frame_bytes_max: u64::MAX,
-            growth_max: 0,
+            growth_max: super::GROWTH_MIN,
             looked_for_expired_at: None,
             steady_since: Timestamp::MIN,
             unflushed_since: None,

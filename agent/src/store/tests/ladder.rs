@@ -320,7 +320,12 @@ fn the_coarsest_level_is_sent_first() {
         site.pass_quarter();
     }
     site.told();
+    let end = site.quarter * QUARTER_SECONDS;
     let store = site.store();
+    // Two minutes later all of it is backlog.
+    for minute in 1..=2 {
+        store.wants_flush(at(end + 60 * minute));
+    }
     let streams: Vec<_> =
         std::iter::from_fn(|| store.take(&["gaps".into()]).unwrap()).map(|frame| frame.stream.to_string()).collect();
     let first_raw = streams.iter().position(|stream| stream == "raw").unwrap();
