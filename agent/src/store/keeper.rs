@@ -7,7 +7,7 @@
 //!   others; beyond [`MEMORY_BYTES_MAX`] the oldest go, with gaps. Inputs that can be asked again are held meanwhile.
 //! - Every [`RETRY_EVERY`] the disk is tried with the next commit that brings a snapshot. When it takes that commit, it takes with it all that memory
 //!   still holds, in the same transaction and under the same numbers.
-//! - A disk of which something cannot be read has a way of its own: [unreadable].
+//! - A disk of which something cannot be read has a way of its own: [unreadable](super::unreadable).
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
