@@ -77,19 +77,7 @@ pub type SharedHealth = Arc<Mutex<InputHealth>>;
 
 /// A driver's side of the channel; lives as long as the input, through restarts of its driver.
 pub struct Session {
-    input: InputId,
-    name: Arc<str>,
-    agent: Arc<str>,
-    prefix: Arc<str>,
-    round: Option<Duration>,
-    clock: Arc<dyn Clock>,
-    deliveries: mpsc::Sender<Delivery>,
-    committed: watch::Receiver<u64>,
-    stop: watch::Receiver<bool>,
-    held: Option<watch::Receiver<bool>>,
-    health: SharedHealth,
-    state: BTreeMap<String, Vec<u8>>,
-    trace: Option<mpsc::Sender<TracedBytes>>,
+    parts: SessionParts,
     series: HashMap<String, SeriesId>,
     last_number: u64,
     next: Pending,
@@ -163,59 +151,27 @@ pub struct SessionParts {
 impl Session {
     /// Puts a session together.
     pub fn new(parts: SessionParts) -> Self {
-        let SessionParts {
-            input,
-            name,
-            agent,
-            prefix,
-            round,
-            clock,
-            deliveries,
-            committed,
-            stop,
-            held,
-            health,
-            state,
-            trace,
-        } = parts;
-        Self {
-            input,
-            name,
-            agent,
-            prefix,
-            round,
-            clock,
-            deliveries,
-            committed,
-            stop,
-            held,
-            health,
-            state,
-            trace,
-            series: HashMap::new(),
-            last_number: 0,
-            next: Pending::default(),
-        }
+        Self { parts, series: HashMap::new(), last_number: 0, next: Pending::default() }
     }
 
     /// Now, by the wall clock.
     pub fn now(&self) -> Timestamp {
-        self.clock.now()
+        self.parts.clock.now()
     }
 
     /// The clock, for who must look at it beside the session.
     pub fn clock(&self) -> Arc<dyn Clock> {
-        Arc::clone(&self.clock)
+        Arc::clone(&self.parts.clock)
     }
 
     /// The input's name in the configuration.
     pub fn name(&self) -> &str {
-        &self.name
+        &self.parts.name
     }
 
     /// The agent's id.
     pub fn agent(&self) -> &str {
-        &self.agent
+        &self.parts.agent
     }
 
     /// The number of the series `<prefix>/<rest>`, declared at its first use. `rest` may have several levels; each must have gone
@@ -226,7 +182,7 @@ impl Session {
         if let Some(&id) = self.series.get(rest) {
             return id;
         }
-        let name = format!("{}/{rest}", self.prefix);
+        let name = format!("{}/{rest}", self.parts.prefix);
         if !is_series_name(&name) {
             return SeriesId::UNKNOWN;
         }
@@ -234,13 +190,13 @@ impl Session {
         self.series.insert(rest.to_owned(), id);
         let unit = unit.filter(|unit| unit.len() <= NAME_BYTES_MAX).map(Into::into);
         let info = SeriesInfo { name: name.into(), unit };
-        self.next.declared.push(Declared { input: self.input, source: source.into(), info });
+        self.next.declared.push(Declared { input: self.parts.input, source: source.into(), info });
         id
     }
 
     /// The first levels of the input's series.
     pub fn prefix(&self) -> &str {
-        &self.prefix
+        &self.parts.prefix
     }
 
     /// Whether the series `<prefix>/<rest>` was declared.
@@ -255,12 +211,12 @@ impl Session {
 
     /// Whether the clock is not known to be right: what it shows must not be taken for the date.
     pub fn is_clock_unsure(&self) -> bool {
-        self.clock.at_least().is_some()
+        self.parts.clock.at_least().is_some()
     }
 
     /// A receiver with a fix has just told this time.
     pub fn hear_time(&self, time: Timestamp) {
-        self.clock.hear(time);
+        self.parts.clock.hear(time);
     }
 
     /// Adds a good reading without a time of its own to the next delivery: its time is `arrival`, taken from [`Session::now`] just now,
@@ -273,7 +229,7 @@ impl Session {
 
     /// An instant of the clock as it is now, as the clock of the next delivery's first stamp shows it.
     fn agreed(&mut self, now: Timestamp) -> Timestamp {
-        let current = self.clock.ahead();
+        let current = self.parts.clock.ahead();
         let first = *self.next.ahead.get_or_insert(current);
         Timestamp::from_nanos(now.as_nanos().saturating_add(first.saturating_sub(current)))
     }
@@ -300,7 +256,7 @@ impl Session {
             self.reject("too_many_at_once", 1);
         } else {
             self.next.text_bytes = bytes;
-            let time = self.round.map_or(reading.time, |step| reading.time.saturating_add(step / 2).floor(step));
+            let time = self.parts.round.map_or(reading.time, |step| reading.time.saturating_add(step / 2).floor(step));
             self.next.readings.push(Reading { time, ..reading });
         }
     }
@@ -318,20 +274,20 @@ impl Session {
     /// Stores something for after a restart, committed together with the next delivery.
     pub fn keep(&mut self, key: &str, value: Option<Vec<u8>>) {
         match &value {
-            Some(value) => self.state.insert(key.to_owned(), value.clone()),
-            None => self.state.remove(key),
+            Some(value) => self.parts.state.insert(key.to_owned(), value.clone()),
+            None => self.parts.state.remove(key),
         };
         self.next.state.push((key.to_owned(), value));
     }
 
     /// What was kept, as of the last call of [`Session::keep`] or the last commit before this process.
     pub fn kept(&self) -> &BTreeMap<String, Vec<u8>> {
-        &self.state
+        &self.parts.state
     }
 
     /// Notes a stretch in which the source could not be heard.
     pub fn outage(&mut self, start: Option<Timestamp>, end: Timestamp, count: Option<u64>, reason: &str) {
-        self.next.outage = Some(Outage { input: self.input, start, end, count, reason: reason.into() });
+        self.next.outage = Some(Outage { input: self.parts.input, start, end, count, reason: reason.into() });
     }
 
     /// Hands over what was added since the last call, as one delivery that arrived at `arrival`; waits while the engine has no room.
@@ -345,7 +301,7 @@ impl Session {
             // The clock may be set while there is no room.
             let arrival = self.agreed(arrival);
             self.wait_while_held().await?;
-            let deliveries = self.deliveries.clone();
+            let deliveries = self.parts.deliveries.clone();
             let room = deliveries.reserve().await.map_err(|_| EngineStopped)?;
             if let Some(delivery) = self.complete(arrival, urgent) {
                 room.send(delivery);
@@ -359,7 +315,7 @@ impl Session {
     /// # Errors
     /// [`EngineStopped`] when the program stops first.
     pub async fn wait_while_held(&self) -> Result<(), EngineStopped> {
-        let Some(mut held) = self.held.clone().filter(|held| *held.borrow()) else { return Ok(()) };
+        let Some(mut held) = self.parts.held.clone().filter(|held| *held.borrow()) else { return Ok(()) };
         tokio::select! {
             biased;
             // An error means that the store is gone.
@@ -389,37 +345,46 @@ impl Session {
         let ahead = ahead.unwrap_or_default();
         self.last_number += 1;
         let rejected = rejected.into_iter().map(|(reason, count)| Rejected { reason: reason.into(), count }).collect();
-        let batch = Batch { input: self.input, arrival, readings, rejected };
-        Some(Delivery { input: self.input, number: self.last_number, declared, batch, state, outage, urgent, ahead })
+        let batch = Batch { input: self.parts.input, arrival, readings, rejected };
+        Some(Delivery {
+            input: self.parts.input,
+            number: self.last_number,
+            declared,
+            batch,
+            state,
+            outage,
+            urgent,
+            ahead,
+        })
     }
 
     /// The number of the last delivery that is on disk; changes wake the receiver.
     pub fn committed(&self) -> watch::Receiver<u64> {
-        self.committed.clone()
+        self.parts.committed.clone()
     }
 
     /// Resolves when the program stops.
     pub async fn stopping(&self) {
-        let mut stop = self.stop.clone();
+        let mut stop = self.parts.stop.clone();
         // An error means that the sender is gone, which is a stop as well.
         let _ = stop.wait_for(|stop| *stop).await;
     }
 
     /// `true` once the program stops; for those who must watch it without holding the session.
     pub fn stop_signal(&self) -> watch::Receiver<bool> {
-        self.stop.clone()
+        self.parts.stop.clone()
     }
 
     /// Shows bytes that crossed a port to `try --trace`; dropped when nobody looks or looking is too slow.
     pub fn trace(&self, sent: bool, bytes: &[u8]) {
-        if let Some(trace) = &self.trace {
+        if let Some(trace) = &self.parts.trace {
             let _ = trace.try_send(TracedBytes { sent, bytes: bytes.to_vec() });
         }
     }
 
     /// What status shows of this input.
     pub fn health(&self) -> std::sync::MutexGuard<'_, InputHealth> {
-        self.health.lock().unwrap_or_else(PoisonError::into_inner)
+        self.parts.health.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -461,7 +426,7 @@ mod tests {
     #[test]
     fn times_are_rounded_to_the_nearest_multiple() {
         let (mut session, ..) = session(BTreeMap::new());
-        session.round = Some(Duration::from_millis(10));
+        session.parts.round = Some(Duration::from_millis(10));
         let series = session.series("x", None, "");
         for millis in [-6, -5, 4, 5, 14, 1_234] {
             session.read(series, Timestamp::from_nanos(millis * 1_000_000), Value::Bool(true));

@@ -13,7 +13,7 @@ use rtlive_config::Flash;
 use rtlive_core::frame;
 use rtlive_core::reading::{Reading, Value};
 use rtlive_core::record::{Epoch, EpochStart, Gap, Record};
-use rtlive_tests::peer::{PATIENCE, until};
+use rtlive_tests::peer::{PATIENCE, until, until_within};
 use rtlive_tests::program::Agent;
 
 use crate::disk::{Disk, Failure, File, Node, ROOT};
@@ -228,8 +228,7 @@ impl Course {
         self.start()?;
         let flash = || self.agent.status().unwrap_or_default()["store"]["flash"].clone();
         // Nothing is estimated from less than a minute.
-        thread::sleep(Duration::from_secs(60));
-        until("a day can be estimated", || flash()["bytes_per_day"].is_u64());
+        until_within(2 * PATIENCE, "a day can be estimated", || flash()["bytes_per_day"].is_u64());
         let told = flash();
         let (bytes, syncs) = {
             let disk = self.mount.disk();
