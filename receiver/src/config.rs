@@ -94,12 +94,26 @@ choices! {
     pub enum OutputKind {
         /// JSON lines on standard output, as `rtlive decode` prints them.
         Json = "json",
+        /// Parquet files, partitioned by date and stream.
+        Parquet = "parquet",
     }
 }
 
 options! {
     /// JSON lines on standard output. After a crash the lines of the last moment come again: a pipe cannot take them back.
     pub struct JsonOptions {
+    }
+}
+
+options! {
+    /// Parquet files, `date=YYYY-MM-DD/stream=NAME/*.parquet` below a folder that receivers may share.
+    pub struct ParquetOptions {
+        /// The folder.
+        pub path: PathBuf,
+        /// How often files are closed and put in their places: how long a record may wait to be seen.
+        pub every: Period = "5m",
+        /// After how many rows files are closed, whatever the time.
+        pub rows: Bounded<u64, 1, 1_000_000_000> = 1_000_000,
     }
 }
 
@@ -157,10 +171,30 @@ pub struct Config {
     pub state_dir: PathBuf,
     /// The sources, by name.
     pub sources: BTreeMap<Arc<str>, SourceConfig>,
-    /// Whether JSON lines go to standard output.
-    pub json: bool,
+    /// The outputs.
+    pub outputs: OutputConfig,
     /// What is probably not what was meant.
     pub warnings: Vec<Mistake>,
+}
+
+/// The outputs, checked.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct OutputConfig {
+    /// Whether JSON lines go to standard output.
+    pub json: bool,
+    /// Where Parquet files go.
+    pub parquet: Option<ParquetConfig>,
+}
+
+/// An output of Parquet files, checked.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ParquetConfig {
+    /// The folder.
+    pub folder: PathBuf,
+    /// How often files are closed.
+    pub every: Duration,
+    /// After how many rows files are closed.
+    pub rows_max: u64,
 }
 
 /// A source, checked.
@@ -228,9 +262,9 @@ fn check_root(root: &Table<'_>) -> Option<Config> {
     let receiver = root.table_or_empty("receiver").and_then(|table| ReceiverOptions::read(&table));
     let id = receiver.as_ref().map(|receiver| receiver.id.0.as_str());
     let sources = sources(root, id);
-    let json = outputs(root);
+    let outputs = outputs(root);
     let ReceiverOptions { id, state_dir } = receiver?;
-    Some(Config { id: id.0, state_dir, sources: sources?, json: json?, warnings: Vec::new() })
+    Some(Config { id: id.0, state_dir, sources: sources?, outputs: outputs?, warnings: Vec::new() })
 }
 
 fn sources(root: &Table<'_>, id: Option<&str>) -> Option<BTreeMap<Arc<str>, SourceConfig>> {
@@ -274,26 +308,39 @@ fn mqtt(name: &str, table: &Table<'_>, id: Option<&str>) -> Option<MqttConfig> {
     Some(MqttConfig { broker, login: login?, topics, protocol, client_id, inflight, session, tls: tls? })
 }
 
-/// Whether JSON lines are wanted; `None` after a mistake.
-fn outputs(root: &Table<'_>) -> Option<bool> {
+fn outputs(root: &Table<'_>) -> Option<OutputConfig> {
     let table = root.table_or_empty("outputs")?;
     let tables = named_tables(&table, "an output");
-    let read = |(_, table): &(&str, Table<'_>)| {
-        let kind: OutputKind = table.read("kind", None)?;
-        match kind {
-            OutputKind::Json => JsonOptions::read(table).map(|JsonOptions {}| kind),
-        }
-    };
-    let kinds: Vec<Option<OutputKind>> = tables.iter().map(read).collect();
-    let kinds: Vec<OutputKind> = kinds.into_iter().collect::<Option<_>>()?;
-    let lines = kinds.iter().filter(|kind| **kind == OutputKind::Json).count();
-    if lines > 1 {
-        table.mistake("", "at most one output of JSON lines", lines);
+    let mut outputs = OutputConfig::default();
+    let mut is_right = true;
+    for (_, table) in &tables {
+        is_right &= output(table, &mut outputs).is_some();
     }
-    if kinds.is_empty() {
+    if tables.is_empty() {
         root.warn("", "no [outputs]: records are counted, and go nowhere");
     }
-    Some(lines > 0)
+    is_right.then_some(outputs)
+}
+
+/// Adds an output; `None` after a mistake.
+fn output(table: &Table<'_>, outputs: &mut OutputConfig) -> Option<()> {
+    let kind: OutputKind = table.read("kind", None)?;
+    let is_again = match kind {
+        OutputKind::Json => {
+            let JsonOptions {} = JsonOptions::read(table)?;
+            std::mem::replace(&mut outputs.json, true)
+        }
+        OutputKind::Parquet => {
+            let ParquetOptions { path, every, rows } = ParquetOptions::read(table)?;
+            let config = ParquetConfig { folder: path, every: every.0, rows_max: rows.get() };
+            outputs.parquet.replace(config).is_some()
+        }
+    };
+    if is_again {
+        table.mistake("kind", "one output of a kind", format!("another of {:?}", kind.word()));
+        return None;
+    }
+    Some(())
 }
 
 /// The reference of every table, in Markdown, for docs/receiver.md.
@@ -305,6 +352,7 @@ pub fn reference_markdown() -> String {
         ("`[sources.NAME]` with `kind = \"directory\"`", DirectoryOptions::reference()),
         ("`[sources.NAME]` with `kind = \"stdin\"`", StdinOptions::reference()),
         ("`[outputs.NAME]` with `kind = \"json\"`", JsonOptions::reference()),
+        ("`[outputs.NAME]` with `kind = \"parquet\"`", ParquetOptions::reference()),
     ] {
         section(&mut text, &format!("### {heading}"), &reference);
     }
@@ -323,7 +371,7 @@ mod tests {
     fn what_is_not_written_has_its_default() {
         let text = "[sources.centre]\nkind = \"mqtt\"\nbroker = \"mqtt://127.0.0.1\"\ntopics = \"rtlive/#\"\n[outputs.lines]\nkind = \"json\"";
         let config = checked(text).unwrap();
-        assert_eq!((&*config.id, config.json), ("receiver", true));
+        assert_eq!((&*config.id, &config.outputs), ("receiver", &OutputConfig { json: true, parquet: None }));
         let SourceConfig::Mqtt(mqtt) = &config.sources["centre"] else { panic!("{config:?}") };
         assert_eq!((&*mqtt.client_id, mqtt.inflight), ("rtlive-receiver-receiver-centre", 256));
         assert_eq!(mqtt.topics, ["rtlive/#"]);

@@ -19,6 +19,8 @@ pub struct Counts {
     pub records: u64,
     /// Records that were here before.
     pub records_again: u64,
+    /// Files that were closed.
+    pub files: u64,
     /// Commits of the state.
     pub commits: u64,
 }

@@ -3,16 +3,19 @@
 use std::io::{self, Write};
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
-use rtlive_core::frame::{self, FrameError, Header};
+use rtlive_config::name::{is_agent_id, is_name};
+use rtlive_core::frame::{self, FrameError, Header, Origin};
 use rtlive_core::message::{MAGIC, Message, MessageError};
 
 use crate::complaint::Complaints;
+use crate::config::ParquetConfig;
 use crate::counts::Counts;
 use crate::delivery::{Cursor, Delivery, SourceId};
 use crate::intervals::Numbers;
 use crate::new_records::NewRecords;
-use crate::output::Lines;
+use crate::output::{Files, FilesError, Lines};
 use crate::state::{ASSEMBLIES_MAX, ASSEMBLY_BYTES_MAX, Assembled, State, StateError};
 use crate::told::told;
 
@@ -25,6 +28,9 @@ pub enum IntakeError {
     /// Standard output cannot be written.
     #[error("write to standard output")]
     Lines(#[source] io::Error),
+    /// Parquet files cannot be written.
+    #[error(transparent)]
+    Files(#[from] FilesError),
 }
 
 /// Why a message is no frame.
@@ -39,6 +45,16 @@ pub enum Refusal {
     /// It is JSON.
     #[error("expected a frame, found JSON, which is not yet taken in this version")]
     Json,
+    /// An agent or a stream has a name that the configuration of none allows; it would be the name of a folder.
+    #[error(
+        "expected a frame of an agent and a stream with names that a configuration allows, found {agent:?} and {stream:?}"
+    )]
+    Name {
+        /// The agent's.
+        agent: Arc<str>,
+        /// The stream's.
+        stream: Arc<str>,
+    },
     /// The parts are longer together than any frame.
     #[error("expected the parts of a frame, found more bytes than any frame has")]
     TooLong,
@@ -52,6 +68,10 @@ pub struct Setup {
     pub sources: Vec<Arc<str>>,
     /// Where JSON lines go, if they go anywhere.
     pub lines: Option<Box<dyn Write + Send>>,
+    /// Where Parquet files go, if they go anywhere.
+    pub parquet: Option<ParquetConfig>,
+    /// What the names of files begin with.
+    pub id: String,
 }
 
 /// Takes messages in.
@@ -59,6 +79,7 @@ pub struct Intake {
     state: State,
     sources: Vec<Arc<str>>,
     lines: Option<Lines<Box<dyn Write + Send>>>,
+    files: Option<Files>,
     counts: Counts,
     complaints: Complaints,
 }
@@ -69,15 +90,11 @@ impl Intake {
     /// # Errors
     /// What the state says.
     pub fn open(setup: Setup) -> Result<Self, IntakeError> {
-        let Setup { state_dir, sources, lines } = setup;
-        let state = State::open(&state_dir)?;
-        Ok(Self {
-            state,
-            sources,
-            lines: lines.map(Lines::new),
-            counts: Counts::default(),
-            complaints: Complaints::default(),
-        })
+        let Setup { state_dir, sources, lines, parquet, id } = setup;
+        let mut state = State::open(&state_dir)?;
+        let files = parquet.map(|config| Files::open(config, &id, &mut state)).transpose()?;
+        let lines = lines.map(Lines::new);
+        Ok(Self { state, sources, lines, files, counts: Counts::default(), complaints: Complaints::default() })
     }
 
     /// How far the files of a source are read.
@@ -132,6 +149,25 @@ impl Intake {
         }
         self.state.commit()?;
         self.counts.commits += 1;
+        match &self.files {
+            Some(files) if files.is_full() => self.close_files(),
+            _ => Ok(()),
+        }
+    }
+
+    /// How long nothing need be done but to take messages; `None` while nothing waits.
+    pub fn files_due_in(&self) -> Option<Duration> {
+        self.files.as_ref()?.due_in()
+    }
+
+    /// Closes the files that hold rows, and puts them in their places.
+    ///
+    /// # Errors
+    /// What is not done can be done by the next process; the intake must be dropped.
+    pub fn close_files(&mut self) -> Result<(), IntakeError> {
+        if let Some(files) = &mut self.files {
+            self.counts.files += files.close(&mut self.state)?;
+        }
         Ok(())
     }
 
@@ -174,16 +210,26 @@ impl Intake {
                 return Ok(());
             }
         };
+        let Origin { agent, stream, .. } = &header.origin;
+        if !is_agent_id(agent) || !is_name(stream) {
+            let (agent, stream) = (Arc::clone(agent), Arc::clone(stream));
+            self.refuse(delivery, &Refusal::Name { agent, stream });
+            return Ok(());
+        }
         self.counts.frames += 1;
         let numbers = self.state.receive(&header.origin, numbers_of(&header), header.span.map(|(_, latest)| latest))?;
         let records = NewRecords { header, contents, historical, numbers };
         let new = records.count();
         self.counts.records += new;
         self.counts.records_again += u64::from(records.header.count) - new;
-        if let Some(lines) = &mut self.lines
-            && new > 0
-        {
+        if new == 0 {
+            return Ok(());
+        }
+        if let Some(lines) = &mut self.lines {
             lines.write(&records).map_err(IntakeError::Lines)?;
+        }
+        if let Some(files) = &mut self.files {
+            files.append(&mut self.state, &records, frame)?;
         }
         Ok(())
     }

@@ -21,6 +21,8 @@ pub mod intervals;
 pub mod new_records;
 pub mod output;
 pub mod pipeline;
+#[cfg(test)]
+mod sample;
 pub mod source;
 pub mod state;
 mod tls;

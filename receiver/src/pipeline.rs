@@ -11,6 +11,7 @@ use std::io::{self, Write};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};
+use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinSet;
@@ -71,8 +72,10 @@ impl Pipeline {
     /// The state cannot be opened, or the system has no room for a thread.
     pub fn start(config: &Config, reads: Vec<(Arc<str>, Reads)>) -> Result<Self, PipelineError> {
         let names: Vec<Arc<str>> = reads.iter().map(|(name, _)| Arc::clone(name)).collect();
-        let lines: Option<Box<dyn Write + Send>> = if config.json { Some(Box::new(io::stdout())) } else { None };
-        let setup = Setup { state_dir: config.state_dir.clone(), sources: names.clone(), lines };
+        let lines: Option<Box<dyn Write + Send>> =
+            if config.outputs.json { Some(Box::new(io::stdout())) } else { None };
+        let (parquet, id) = (config.outputs.parquet.clone(), config.id.clone());
+        let setup = Setup { state_dir: config.state_dir.clone(), sources: names.clone(), lines, parquet, id };
         let mut intake = Intake::open(setup)?;
         let (queue, deliveries) = delivery::channel();
         let (stop, stopping) = watch::channel(false);
@@ -83,10 +86,12 @@ impl Pipeline {
             settle.push(start_source(&mut sources, &mut intake, id, reads, &queue, &stopping)?);
         }
         let (end, ended) = oneshot::channel();
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build();
+        let runtime = runtime.map_err(PipelineError::Thread)?;
         let thread = thread::Builder::new().name("intake".into());
         let intake = thread.spawn(move || {
             // Whoever waits for the end may have gone.
-            let _ = end.send(serve(intake, deliveries, &settle));
+            let _ = end.send(runtime.block_on(serve(intake, deliveries, &settle)));
         });
         Ok(Self { names, sources, stop, intake: intake.map_err(PipelineError::Thread)?, ended })
     }
@@ -160,13 +165,26 @@ fn start_source(
 }
 
 /// The intake's thread: takes what waits as one batch, until every source has ended.
-fn serve(
+async fn serve(
     mut intake: Intake,
     mut deliveries: mpsc::Receiver<Queued>,
     settle: &[Option<mpsc::Sender<Vec<u64>>>],
 ) -> Result<Counts, IntakeError> {
     let mut queued = Vec::with_capacity(DELIVERIES_MAX);
-    while deliveries.blocking_recv_many(&mut queued, DELIVERIES_MAX) > 0 {
+    loop {
+        let due_in = intake.files_due_in();
+        if due_in.is_some_and(|due_in| due_in.is_zero()) {
+            intake.close_files()?;
+            continue;
+        }
+        let next = deliveries.recv_many(&mut queued, DELIVERIES_MAX);
+        // A thousand years are for ever.
+        let due_in = due_in.unwrap_or(Duration::from_secs(1_000 * 365 * 86_400));
+        match tokio::time::timeout(due_in, next).await {
+            Ok(0) => break,
+            Ok(_) => {}
+            Err(_) => continue,
+        }
         intake.take(queued.iter().map(|queued| &queued.delivery))?;
         for (place, settle) in settle.iter().enumerate() {
             let Some(settle) = settle else { continue };
@@ -174,10 +192,11 @@ fn serve(
             let tokens: Vec<u64> = of_source.map(|queued| queued.delivery.token).collect();
             if !tokens.is_empty() {
                 // A source that has ended acknowledges nothing more; its peer sends again.
-                let _ = settle.blocking_send(tokens);
+                let _ = settle.send(tokens).await;
             }
         }
         queued.clear();
     }
+    intake.close_files()?;
     Ok(*intake.counts())
 }

@@ -271,6 +271,17 @@ pub enum Severity {
     Critical,
 }
 
+impl Severity {
+    /// The word in the configuration, in frames and in JSON.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Info => "info",
+            Self::Warning => "warning",
+            Self::Critical => "critical",
+        }
+    }
+}
+
 /// A rule: a condition over series that raises and clears an alert.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct RulePlan {

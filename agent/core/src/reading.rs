@@ -167,6 +167,17 @@ pub enum Quality {
     Bad,
 }
 
+impl Quality {
+    /// The word in JSON.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Good => "good",
+            Self::Suspect => "suspect",
+            Self::Bad => "bad",
+        }
+    }
+}
+
 /// A quality check. The order is that in which they run, but for [`Check::Source`], which the driver ran.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]

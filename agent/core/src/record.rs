@@ -89,6 +89,17 @@ pub enum AlertState {
     Cleared,
 }
 
+impl AlertState {
+    /// The word in frames and in JSON.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Raised => "raised",
+            Self::Repeated => "repeated",
+            Self::Cleared => "cleared",
+        }
+    }
+}
+
 /// A rule raised, repeated or cleared an alert.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Alert {

@@ -4,7 +4,9 @@ use std::fmt::Write;
 use std::path::PathBuf;
 
 use super::{Failure, print};
-use crate::config::{self, Config, SourceConfig};
+use rtlive_config::quantity::write_span;
+
+use crate::config::{self, Config, ParquetConfig, SourceConfig};
 
 /// Checks a configuration.
 ///
@@ -16,7 +18,7 @@ pub fn check(paths: &[PathBuf]) -> Result<(), Failure> {
 }
 
 fn meaning(config: &Config) -> String {
-    let Config { id, state_dir, sources, json, warnings } = config;
+    let Config { id, state_dir, sources, outputs, warnings } = config;
     let mut text = format!("receiver {id}, state in {}\n", state_dir.display());
     for (name, source) in sources {
         // A string always has room.
@@ -32,8 +34,12 @@ fn meaning(config: &Config) -> String {
             SourceConfig::Stdin => writeln!(text, "source {name}: standard input"),
         };
     }
-    if *json {
+    if outputs.json {
         text.push_str("output: JSON lines on standard output\n");
+    }
+    if let Some(ParquetConfig { folder, every, rows_max }) = &outputs.parquet {
+        let every = write_span(*every);
+        let _ = writeln!(text, "output: Parquet files in {}, every {every} or {rows_max} rows", folder.display());
     }
     for warning in warnings {
         let _ = writeln!(text, "{warning}");

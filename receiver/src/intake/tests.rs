@@ -5,13 +5,10 @@ use std::path::Path;
 use std::sync::{Arc, Mutex};
 
 use proptest::prelude::*;
-use rtlive_core::frame::{Density, Origin, seal};
 use rtlive_core::message::split;
-use rtlive_core::reading::{ClockState, Quality, Reading, SeriesId, SeriesInfo, Value};
-use rtlive_core::record::{Epoch, Record};
-use rtlive_core::time::Timestamp;
 
 use super::*;
+use crate::sample::frame;
 
 /// Lines that a test can read.
 #[derive(Clone, Default)]
@@ -50,24 +47,9 @@ impl Shared {
 
 fn intake(folder: &Path, lines: &Shared) -> Intake {
     let lines: Box<dyn Write + Send> = Box::new(lines.clone());
-    let setup = Setup { state_dir: folder.to_owned(), sources: vec!["s".into()], lines: Some(lines) };
+    let (sources, id) = (vec!["s".into()], "test".into());
+    let setup = Setup { state_dir: folder.to_owned(), sources, lines: Some(lines), parquet: None, id };
     Intake::open(setup).unwrap()
-}
-
-/// A frame of an agent whose readings have their numbers as values.
-fn frame(agent: &str, from: u64, count: u64) -> Vec<u8> {
-    let origin = Origin { agent: agent.into(), epoch: Epoch(0x9f1c), stream: "raw".into(), class: "process".into() };
-    let series = [SeriesInfo { name: "n/s1".into(), unit: None }];
-    let reading = |number: u64| {
-        let (quality, check, clock) = (Quality::Good, None, ClockState::Synced);
-        // Times that no column foretells, so that a frame is long enough to be split.
-        let noise = number.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32;
-        let time = Timestamp::from_nanos((number << 32 | noise).cast_signed());
-        let value = Value::Int(number.cast_signed());
-        Record::Reading(Reading { series: SeriesId(0), time, value, quality, check, clock })
-    };
-    let records: Vec<Record> = (from..from + count).map(reading).collect();
-    seal(&origin, from, &records, &series, &[], Density::Fast).unwrap()
 }
 
 fn delivery(topic: &str, payload: Vec<u8>) -> Delivery {
@@ -167,7 +149,8 @@ fn a_second_receiver_on_the_same_state_is_refused() {
     let folder = tempfile::tempdir().unwrap();
     let lines = Shared::default();
     let _first = intake(folder.path(), &lines);
-    let setup = Setup { state_dir: folder.path().to_owned(), sources: Vec::new(), lines: None };
+    let (state_dir, id) = (folder.path().to_owned(), "test".into());
+    let setup = Setup { state_dir, sources: Vec::new(), lines: None, parquet: None, id };
     let refused = Intake::open(setup).err().unwrap().to_string();
     assert!(refused.contains(&std::process::id().to_string()), "{refused}");
 }

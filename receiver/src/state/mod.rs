@@ -3,6 +3,7 @@
 //! What is always true of the file, between any two transactions:
 //! - A number that is in a lane's intervals belongs to a record that was handed on, or lies in this file.
 //! - A part that was acknowledged to its source lies in this file until its frame is complete or given up.
+//! - A record that was handed on to files is in a closed one, or its frame lies in this file; never both.
 //! - A source's cursor lies behind messages that are dealt with, and before all others.
 //!
 //! The intake commits a batch of messages as one transaction with one sync, and only then are they acknowledged. So a process that is killed between any
@@ -15,6 +16,7 @@ mod error;
 mod lanes;
 mod lock;
 mod parts;
+mod spool;
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
@@ -26,6 +28,7 @@ pub use error::StateError;
 use lanes::Lane;
 use lock::Lock;
 pub use parts::{ASSEMBLIES_MAX, ASSEMBLY_BYTES_MAX, Assembled};
+pub use spool::Spooled;
 
 /// The name of the file in the state folder.
 pub const FILE_NAME: &str = "state.db";
@@ -41,6 +44,8 @@ const VERSION: i64 = MIGRATIONS.len() as i64;
 
 /// A number of 64 bits is stored as the signed one with the same bits.
 const SCHEMA: &str = "
+    CREATE TABLE meta (only INTEGER PRIMARY KEY CHECK (only = 1), instance INTEGER NOT NULL, files INTEGER NOT NULL) STRICT;
+    INSERT INTO meta (only, instance, files) VALUES (1, random() & 0xffffffff, 1);
     CREATE TABLE lanes (
         id INTEGER PRIMARY KEY, agent TEXT NOT NULL, epoch INTEGER NOT NULL, stream TEXT NOT NULL, class TEXT NOT NULL, received BLOB NOT NULL,
         UNIQUE (agent, epoch, stream, class)
@@ -51,6 +56,8 @@ const SCHEMA: &str = "
     ) STRICT;
     CREATE INDEX assemblies_touched ON assemblies (touched);
     CREATE TABLE parts (id INTEGER PRIMARY KEY, bytes BLOB NOT NULL) STRICT;
+    CREATE TABLE spool (number INTEGER PRIMARY KEY, numbers BLOB NOT NULL, historical INTEGER NOT NULL, frame BLOB NOT NULL) STRICT;
+    CREATE TABLE files (name TEXT PRIMARY KEY, folder TEXT NOT NULL) STRICT;
     CREATE TABLE cursors (source TEXT NOT NULL, name TEXT NOT NULL, offset INTEGER NOT NULL, PRIMARY KEY (source, name)) STRICT;
     CREATE TABLE subscriptions (source TEXT NOT NULL, filter TEXT NOT NULL, PRIMARY KEY (source, filter)) STRICT;
 ";
@@ -64,6 +71,10 @@ pub struct State {
     lanes: HashMap<Origin, Lane>,
     /// When a part last came, as a count of parts: which assembly waits longest.
     touches: i64,
+    /// A number that no other state has.
+    instance: u32,
+    /// The number of the files that are closed next.
+    files_number: u64,
 }
 
 impl State {
@@ -99,8 +110,10 @@ impl State {
             let steps = format!("BEGIN; {} {marks} COMMIT;", missing.concat());
             connection.execute_batch(&steps).map_err(failed("make the tables"))?;
         }
-        let mut state = Self { connection, path, _lock: lock, lanes: HashMap::new(), touches: 0 };
+        let mut state =
+            Self { connection, path, _lock: lock, lanes: HashMap::new(), touches: 0, instance: 0, files_number: 0 };
         state.touches = state.last_touch()?;
+        state.read_meta()?;
         Ok(state)
     }
 

@@ -12,24 +12,6 @@ use crate::time::Timestamp;
 /// More keys than any notice has, and room for later ones.
 const KEYS_MAX: usize = 32;
 
-/// The word for a severity in frames and in JSON.
-pub(crate) const fn severity_name(severity: Severity) -> &'static str {
-    match severity {
-        Severity::Info => "info",
-        Severity::Warning => "warning",
-        Severity::Critical => "critical",
-    }
-}
-
-/// The word for the state of an alert in frames and in JSON.
-pub(crate) const fn state_name(state: AlertState) -> &'static str {
-    match state {
-        AlertState::Raised => "raised",
-        AlertState::Repeated => "repeated",
-        AlertState::Cleared => "cleared",
-    }
-}
-
 /// The word for a time that is not known, in frames and in JSON.
 pub(crate) const UNSYNCED: &str = "unsynced";
 
@@ -76,9 +58,9 @@ pub(super) fn write(record: &Record, out: &mut Writer) {
             map.text("is", "alert");
             map.text("rule", &alert.rule);
             map.text("instance", &alert.instance);
-            map.text("severity", severity_name(alert.severity));
+            map.text("severity", alert.severity.name());
             map.time("time", Some(alert.time));
-            map.text("state", state_name(alert.state));
+            map.text("state", alert.state.name());
             map.text("message", &alert.message);
             if alert.clock == ClockState::Unsynced {
                 map.text("clock", UNSYNCED);
@@ -233,13 +215,13 @@ impl Found {
             "severity" => {
                 let word = reader.text(NAME_BYTES_MAX)?;
                 let all = [Severity::Info, Severity::Warning, Severity::Critical];
-                let severity = all.into_iter().find(|severity| severity_name(*severity) == word);
+                let severity = all.into_iter().find(|severity| severity.name() == word);
                 self.severity = Some(severity.ok_or(NoticeFault::Expected("a known severity"))?);
             }
             "state" => {
                 let word = reader.text(NAME_BYTES_MAX)?;
                 let all = [AlertState::Raised, AlertState::Repeated, AlertState::Cleared];
-                let state = all.into_iter().find(|state| state_name(*state) == word);
+                let state = all.into_iter().find(|state| state.name() == word);
                 self.state = Some(state.ok_or(NoticeFault::Expected("`raised`, `repeated` or `cleared`"))?);
             }
             "clock" => match reader.text(NAME_BYTES_MAX)? {

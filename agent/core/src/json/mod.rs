@@ -8,4 +8,4 @@ mod read;
 mod write;
 
 pub use read::{LineError, LineFault, LineValue, ReadingLine, parse_reading};
-pub use write::{Origin, write_record};
+pub use write::{Origin, write_last, write_record, write_values};

@@ -3,11 +3,12 @@
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::io::Write as _;
+use std::sync::Arc;
 
-use crate::frame::notice::{UNSYNCED, severity_name, state_name};
+use crate::frame::notice::UNSYNCED;
 use crate::frame::{self, DEFAULT_CLASS};
 use crate::plan::Function;
-use crate::reading::{ClockState, Quality, Reading, SeriesId, SeriesInfo, Value};
+use crate::reading::{ClockState, Reading, SeriesId, SeriesInfo, Value};
 use crate::record::{Aggregate, Alert, EpochStart, Gap, OutageRecord, Record};
 use crate::time::Timestamp;
 
@@ -162,12 +163,7 @@ fn write_reading(object: &mut Object<'_>, reading: &Reading, origin: &Origin<'_>
     object.time("time", reading.time);
     object.value("value", Some(&reading.value));
     write_unit(object, reading.series, series);
-    let quality = match reading.quality {
-        Quality::Good => "good",
-        Quality::Suspect => "suspect",
-        Quality::Bad => "bad",
-    };
-    object.text("quality", quality);
+    object.text("quality", reading.quality.name());
     if let Some(check) = reading.check {
         object.text("check", check.name());
     }
@@ -219,18 +215,23 @@ fn is_map_of_numbers(text: &str) -> bool {
 fn write_alert(object: &mut Object<'_>, alert: &Alert) {
     object.text("rule", &alert.rule);
     object.text("instance", &alert.instance);
-    object.text("severity", severity_name(alert.severity));
+    object.text("severity", alert.severity.name());
     object.time("time", alert.time);
-    object.text("state", state_name(alert.state));
+    object.text("state", alert.state.name());
     object.text("message", &alert.message);
-    let mut values = Object::open(object.key("values"));
-    for (name, value) in &alert.values {
-        values.value(name, value.as_ref());
-    }
-    values.close();
+    write_values(object.key("values"), &alert.values);
     if alert.clock == ClockState::Unsynced {
         object.text("clock", UNSYNCED);
     }
+}
+
+/// Appends the values of an alert as one JSON object.
+pub fn write_values(out: &mut Vec<u8>, values: &[(Arc<str>, Option<Value>)]) {
+    let mut object = Object::open(out);
+    for (name, value) in values {
+        object.value(name, value.as_ref());
+    }
+    object.close();
 }
 
 fn write_gap(object: &mut Object<'_>, gap: &Gap) {
@@ -276,28 +277,32 @@ fn write_epoch_start(object: &mut Object<'_>, start: &EpochStart) {
         Some(epoch) => inner.text("predecessor", &epoch.to_string()),
         None => inner.key("predecessor").extend_from_slice(b"null"),
     }
-    let out = inner.key("last");
+    write_last(inner.key("last"), &start.last);
+    inner.text("reason", &start.reason);
+    inner.close();
+}
+
+/// Appends the last numbers of an epoch as one JSON array.
+pub fn write_last(out: &mut Vec<u8>, last: &[(Arc<str>, Arc<str>, u64)]) {
     out.push(b'[');
-    for (place, (stream, class, seq)) in start.last.iter().enumerate() {
+    for (place, (stream, class, seq)) in last.iter().enumerate() {
         if place > 0 {
             out.push(b',');
         }
-        let mut last = Object::open(out);
-        last.text("stream", stream);
-        last.text("class", class);
-        last.unsigned("seq", *seq);
-        last.close();
+        let mut object = Object::open(out);
+        object.text("stream", stream);
+        object.text("class", class);
+        object.unsigned("seq", *seq);
+        object.close();
     }
     out.push(b']');
-    inner.text("reason", &start.reason);
-    inner.close();
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::plan::Severity;
-    use crate::reading::Check;
+    use crate::reading::{Check, Quality};
     use crate::record::{AlertState, Epoch};
 
     const START: Timestamp = Timestamp::from_nanos(1_767_225_600_250_000_000);
