@@ -16,17 +16,21 @@ Commands:
   run                   Receive from the configured sources in the foreground. SIGTERM hands on what is here, and stops
   read [FILES]...       Receive files of messages in a row instead of the configured sources, to their ends; `-`, or none, is
                         standard input
+  completeness [AGENT]...
+                        For each stream of all agents, or of these: up to when it is complete, and what is not here and why;
+                        also while a receiver runs
   check                 Check the configuration: all its mistakes, or what it means
 
 Options:
   -c, --config FILE     A configuration file, or a folder of them; may be given several times. Without it:
                         /etc/rtlive-receiver/receiver.toml and conf.d
+      --json            Of `completeness`: a JSON object a line
   -h, --help            This text
   -V, --version         The version
 ";
 
-const COMMANDS: [&str; 3] = ["run", "read", "check"];
-const OPTIONS: [&str; 3] = ["config", "help", "version"];
+const COMMANDS: [&str; 4] = ["run", "read", "completeness", "check"];
+const OPTIONS: [&str; 4] = ["config", "help", "json", "version"];
 
 /// A command, and the configuration that it is for.
 #[derive(Debug, PartialEq, Eq)]
@@ -48,6 +52,13 @@ pub enum Command {
     Read {
         /// The files; `-`, or none, is standard input.
         files: Vec<PathBuf>,
+    },
+    /// Say what is here, and what is not.
+    Completeness {
+        /// Of which agents; none is all of them.
+        agents: Vec<String>,
+        /// Whether a program reads it.
+        json: bool,
     },
     /// Check the configuration.
     Check,
@@ -75,12 +86,13 @@ pub fn parse<T: Into<OsString>>(words: impl IntoIterator<Item = T>) -> Result<Cl
 
 fn read(words: Vec<OsString>) -> Result<Cli, Stop> {
     let mut parser = Parser::from_args(words);
-    let (mut config, mut command, mut arguments) = (Vec::new(), None, Vec::new());
+    let (mut config, mut command, mut arguments, mut json) = (Vec::new(), None, Vec::new(), false);
     while let Some(arg) = parser.next().map_err(|error| Stop::Usage(error.to_string()))? {
         match arg {
             Arg::Short('c') | Arg::Long("config") => {
                 config.push(PathBuf::from(parser.value().map_err(|error| Stop::Usage(error.to_string()))?));
             }
+            Arg::Long("json") => json = true,
             Arg::Short('h') | Arg::Long("help") => return Err(Stop::Help(HELP)),
             Arg::Short('V') | Arg::Long("version") => return Ok(Cli { config, command: Command::Version }),
             Arg::Value(word) if command.is_none() => {
@@ -91,15 +103,22 @@ fn read(words: Vec<OsString>) -> Result<Cli, Stop> {
                 let known = COMMANDS.into_iter().find(|known| *known == name);
                 command = Some(known.ok_or_else(|| unknown("command", &name, &COMMANDS))?);
             }
-            Arg::Value(word) if command == Some("read") => arguments.push(PathBuf::from(word)),
+            Arg::Value(word) if matches!(command, Some("read" | "completeness")) => arguments.push(word),
             Arg::Value(word) => return Err(Stop::Usage(format!("{word:?}: expected nothing more"))),
             Arg::Long(name) => return Err(unknown("option", &format!("--{name}"), &OPTIONS)),
             Arg::Short(letter) => return Err(Stop::Usage(format!("-{letter}: there is no such option"))),
         }
     }
+    if json && command != Some("completeness") {
+        return Err(Stop::Usage("--json: expected the command completeness beside it".into()));
+    }
     let command = match command {
         Some("run") => Command::Run,
-        Some("read") => Command::Read { files: arguments },
+        Some("read") => Command::Read { files: arguments.into_iter().map(PathBuf::from).collect() },
+        Some("completeness") => {
+            let agents = arguments.iter().map(|agent| agent.to_string_lossy().into_owned()).collect();
+            Command::Completeness { agents, json }
+        }
         Some("check") => Command::Check,
         _ => return Err(Stop::Usage(format!("expected a command: {}", COMMANDS.join(", ")))),
     };
@@ -130,6 +149,8 @@ mod tests {
         assert_eq!(parsed("-c a run --config=b"), Ok(cli(&["a", "b"], Command::Run)));
         let files = vec!["x".into(), "-".into()];
         assert_eq!(parsed("read x -"), Ok(cli(&[], Command::Read { files })));
+        let agents = vec!["gw-1".into()];
+        assert_eq!(parsed("completeness gw-1 --json"), Ok(cli(&[], Command::Completeness { agents, json: true })));
         assert_eq!(parsed("-V"), Ok(cli(&[], Command::Version)));
         assert_eq!(parsed("read --help"), Err("help".into()));
     }
@@ -137,10 +158,11 @@ mod tests {
     #[test]
     fn mistakes_say_what_was_expected() {
         let cases = [
-            ("", "expected a command: run, read, check"),
+            ("", "expected a command: run, read, completeness, check"),
             ("chek", "chek: there is no such command; did you mean \"check\"?"),
             ("run --confg x", "--confg: there is no such option; did you mean \"config\"?"),
             ("run -x", "-x: there is no such option"),
+            ("run --json", "--json: expected the command completeness beside it"),
             ("check now", "\"now\": expected nothing more"),
             ("run -c", "missing argument for option '-c'"),
         ];

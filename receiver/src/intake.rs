@@ -225,6 +225,7 @@ impl Intake {
         if new == 0 {
             return Ok(());
         }
+        self.state.announce(&records)?;
         if let Some(lines) = &mut self.lines {
             lines.write(&records).map_err(IntakeError::Lines)?;
         }

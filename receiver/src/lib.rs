@@ -13,6 +13,7 @@
 pub mod cli;
 pub mod command;
 mod complaint;
+pub mod completeness;
 pub mod config;
 pub mod counts;
 pub mod delivery;

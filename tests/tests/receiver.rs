@@ -114,3 +114,74 @@ fn files_are_read_once_however_often_they_are_read() {
     let fresh = Receiver::new(&folder.path().join("fresh"), "[outputs.lines]\nkind = \"json\"\n").unwrap();
     assert!(received(&fresh, &["read", messages_name]) == expected, "other records than `rtlive decode` finds");
 }
+
+/// What a receiver says of the stream `raw`.
+fn report(receiver: &Receiver) -> Option<Value> {
+    let output = receiver.run(&["completeness", "--json"]).unwrap();
+    let reports = output.status.success().then(|| json_lines(&output.stdout).unwrap())?;
+    reports.into_iter().find(|report| report["stream"] == "raw")
+}
+
+/// An agent that sends the numbers in a file to a broker.
+fn reader(folder: &Path, source: &Path, broker: &Mosquitto) -> Agent {
+    let input = format!("[inputs.app]\ndriver = \"file\"\npath = {source:?}\nformat = \"json\"\ntime = \"/t\"\n");
+    let fields = "fields = [{ series = \"n\", pointer = \"/n\", type = \"i64\" }]\n[streams.raw]\nselect = \"#\"\n";
+    let uplink = format!("[uplink]\nbroker = {:?}\n", broker.url());
+    Agent::new(&folder.join("agent"), &(input + fields + &uplink)).unwrap()
+}
+
+/// Appends numbers to a file, one a second of event time.
+fn append(source: &Path, numbers: std::ops::Range<u64>) {
+    let mut text = fs::read_to_string(source).unwrap_or_default();
+    for number in numbers {
+        text.push_str(&format!("{{\"t\":{},\"n\":{number}}}\n", 1_767_225_600_000 + number * 1_000));
+    }
+    fs::write(source, text).unwrap();
+}
+
+#[test]
+fn what_is_here_and_what_is_not_is_told_at_any_moment() {
+    let folder = tempfile::tempdir().unwrap();
+    let (folder, source) = (folder.path(), folder.path().join("source.jsonl"));
+    let Some(broker) = Mosquitto::start(&folder.join("broker"), "").unwrap() else { return };
+    let mut early = printer(&folder.join("early"), &broker, "");
+    early.start().unwrap();
+    append(&source, 0..100);
+    let mut agent = reader(folder, &source, &broker);
+    agent.start().unwrap();
+    let told = |receiver: &Receiver, records: u64| {
+        let Some(report) = report(receiver) else { return false };
+        let printed = raw(&receiver.lines().unwrap()).count() as u64;
+        let told = report["records"].as_u64().unwrap();
+        assert!(told <= printed, "{told} records are told of, and {printed} printed");
+        told == records
+    };
+    until("a half is told of", || told(&early, 100));
+    // Its session begins now, and what was sent before never comes.
+    let mut late = printer(&folder.join("late"), &broker, "client_id = \"late\"");
+    late.start().unwrap();
+    until("the second is there", || late.log().is_ok_and(|log| log.contains("connected to")));
+    for part in 1..6 {
+        append(&source, part * 100..(part + 1) * 100);
+        until("one more part is told of", || told(&early, (part + 1) * 100));
+    }
+    let lines = || raw(&late.lines().unwrap()).cloned().collect::<Vec<Value>>();
+    until("the second has the last", || lines().iter().any(|line| line["seq"] == 600));
+
+    let (whole, partial) = (report(&early).unwrap(), report(&late).unwrap());
+    assert_eq!((&whole["state"], &whole["missing"]), (&"complete".into(), &serde_json::json!([])));
+    assert_eq!(whole["until"], "2026-01-01T00:09:59Z");
+    let lines = lines();
+    let first = lines.iter().filter_map(|line| line["seq"].as_u64()).min().unwrap();
+    let missing = serde_json::json!([{"epoch": whole_epoch(&lines), "from": 1, "to": first - 1}]);
+    assert_eq!((&partial["state"], &partial["missing"]), (&"missing".into(), &missing));
+    assert_eq!(partial["until"], Value::Null, "nothing before the first hole is here");
+    agent.kill();
+}
+
+/// The epoch that all records are of.
+fn whole_epoch(records: &[Value]) -> Value {
+    let epoch = records[0]["epoch"].clone();
+    assert!(records.iter().all(|record| record["epoch"] == epoch));
+    epoch
+}

@@ -2,6 +2,7 @@
 //!
 //! What is always true of the file, between any two transactions:
 //! - A number that is in a lane's intervals belongs to a record that was handed on, or lies in this file.
+//! - Every gap, and every beginning of an epoch, whose number is in a lane's intervals lies in this file.
 //! - A part that was acknowledged to its source lies in this file until its frame is complete or given up.
 //! - A record that was handed on to files is in a closed one, or its frame lies in this file; never both.
 //! - A source's cursor lies behind messages that are dealt with, and before all others.
@@ -11,10 +12,12 @@
 //!
 //! Synchronous; one process holds it at a time. Others may read it meanwhile, and see the last commit.
 
+mod announced;
 mod cursors;
 mod error;
 mod lanes;
 mod lock;
+mod look;
 mod parts;
 mod spool;
 
@@ -27,6 +30,7 @@ use rusqlite::{Connection, OptionalExtension, Params};
 pub use error::StateError;
 use lanes::Lane;
 use lock::Lock;
+pub use look::Look;
 pub use parts::{ASSEMBLIES_MAX, ASSEMBLY_BYTES_MAX, Assembled};
 pub use spool::Spooled;
 
@@ -50,6 +54,13 @@ const SCHEMA: &str = "
         id INTEGER PRIMARY KEY, agent TEXT NOT NULL, epoch INTEGER NOT NULL, stream TEXT NOT NULL, class TEXT NOT NULL, received BLOB NOT NULL,
         UNIQUE (agent, epoch, stream, class)
     ) STRICT;
+    CREATE TABLE gaps (
+        agent TEXT NOT NULL, epoch INTEGER NOT NULL, stream TEXT NOT NULL, class TEXT NOT NULL, first INTEGER NOT NULL, last INTEGER NOT NULL,
+        count INTEGER, latest INTEGER, reason TEXT NOT NULL, covered_by TEXT
+    ) STRICT;
+    CREATE INDEX gaps_agent ON gaps (agent);
+    CREATE TABLE epochs (agent TEXT NOT NULL, epoch INTEGER NOT NULL, predecessor INTEGER, began INTEGER NOT NULL, last BLOB NOT NULL) STRICT;
+    CREATE INDEX epochs_agent ON epochs (agent);
     CREATE TABLE assemblies (
         id INTEGER PRIMARY KEY, topic TEXT NOT NULL, checksum INTEGER NOT NULL, count INTEGER NOT NULL, missing INTEGER NOT NULL,
         bytes INTEGER NOT NULL, historical INTEGER NOT NULL, touched INTEGER NOT NULL, UNIQUE (topic, checksum, count)
