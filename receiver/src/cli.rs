@@ -19,18 +19,20 @@ Commands:
   completeness [AGENT]...
                         For each stream of all agents, or of these: up to when it is complete, and what is not here and why;
                         also while a receiver runs
+  compact               Make one of the Parquet files of each day and stream; also while receivers run
   check                 Check the configuration: all its mistakes, or what it means
 
 Options:
   -c, --config FILE     A configuration file, or a folder of them; may be given several times. Without it:
                         /etc/rtlive-receiver/receiver.toml and conf.d
+      --before DATE     Of `compact`: only days before this one, such as 2026-01-31
       --json            Of `completeness`: a JSON object a line
   -h, --help            This text
   -V, --version         The version
 ";
 
-const COMMANDS: [&str; 4] = ["run", "read", "completeness", "check"];
-const OPTIONS: [&str; 4] = ["config", "help", "json", "version"];
+const COMMANDS: [&str; 5] = ["run", "read", "completeness", "compact", "check"];
+const OPTIONS: [&str; 5] = ["before", "config", "help", "json", "version"];
 
 /// A command, and the configuration that it is for.
 #[derive(Debug, PartialEq, Eq)]
@@ -60,6 +62,11 @@ pub enum Command {
         /// Whether a program reads it.
         json: bool,
     },
+    /// Merge Parquet files.
+    Compact {
+        /// Only of the days before this one.
+        before: Option<String>,
+    },
     /// Check the configuration.
     Check,
 }
@@ -86,13 +93,17 @@ pub fn parse<T: Into<OsString>>(words: impl IntoIterator<Item = T>) -> Result<Cl
 
 fn read(words: Vec<OsString>) -> Result<Cli, Stop> {
     let mut parser = Parser::from_args(words);
-    let (mut config, mut command, mut arguments, mut json) = (Vec::new(), None, Vec::new(), false);
+    let (mut config, mut command, mut arguments, mut json, mut before) = (Vec::new(), None, Vec::new(), false, None);
     while let Some(arg) = parser.next().map_err(|error| Stop::Usage(error.to_string()))? {
         match arg {
             Arg::Short('c') | Arg::Long("config") => {
                 config.push(PathBuf::from(parser.value().map_err(|error| Stop::Usage(error.to_string()))?));
             }
             Arg::Long("json") => json = true,
+            Arg::Long("before") => {
+                let date = parser.value().map_err(|error| Stop::Usage(error.to_string()))?;
+                before = Some(date_of(&date.to_string_lossy())?);
+            }
             Arg::Short('h') | Arg::Long("help") => return Err(Stop::Help(HELP)),
             Arg::Short('V') | Arg::Long("version") => return Ok(Cli { config, command: Command::Version }),
             Arg::Value(word) if command.is_none() => {
@@ -112,6 +123,9 @@ fn read(words: Vec<OsString>) -> Result<Cli, Stop> {
     if json && command != Some("completeness") {
         return Err(Stop::Usage("--json: expected the command completeness beside it".into()));
     }
+    if before.is_some() && command != Some("compact") {
+        return Err(Stop::Usage("--before: expected the command compact beside it".into()));
+    }
     let command = match command {
         Some("run") => Command::Run,
         Some("read") => Command::Read { files: arguments.into_iter().map(PathBuf::from).collect() },
@@ -119,10 +133,24 @@ fn read(words: Vec<OsString>) -> Result<Cli, Stop> {
             let agents = arguments.iter().map(|agent| agent.to_string_lossy().into_owned()).collect();
             Command::Completeness { agents, json }
         }
+        Some("compact") => Command::Compact { before },
         Some("check") => Command::Check,
         _ => return Err(Stop::Usage(format!("expected a command: {}", COMMANDS.join(", ")))),
     };
     Ok(Cli { config, command })
+}
+
+/// A date, as folders are named by it.
+fn date_of(word: &str) -> Result<String, Stop> {
+    let is_date = word.len() == 10
+        && word
+            .bytes()
+            .enumerate()
+            .all(|(place, byte)| if matches!(place, 4 | 7) { byte == b'-' } else { byte.is_ascii_digit() });
+    if is_date {
+        return Ok(word.to_owned());
+    }
+    Err(Stop::Usage(format!("--before: expected a date such as 2026-01-31, found {word:?}")))
 }
 
 /// What was not found, and the nearest of what there is.
@@ -149,6 +177,8 @@ mod tests {
         assert_eq!(parsed("-c a run --config=b"), Ok(cli(&["a", "b"], Command::Run)));
         let files = vec!["x".into(), "-".into()];
         assert_eq!(parsed("read x -"), Ok(cli(&[], Command::Read { files })));
+        let before = Some("2026-02-01".into());
+        assert_eq!(parsed("compact --before 2026-02-01"), Ok(cli(&[], Command::Compact { before })));
         let agents = vec!["gw-1".into()];
         assert_eq!(parsed("completeness gw-1 --json"), Ok(cli(&[], Command::Completeness { agents, json: true })));
         assert_eq!(parsed("-V"), Ok(cli(&[], Command::Version)));
@@ -158,11 +188,12 @@ mod tests {
     #[test]
     fn mistakes_say_what_was_expected() {
         let cases = [
-            ("", "expected a command: run, read, completeness, check"),
+            ("", "expected a command: run, read, completeness, compact, check"),
             ("chek", "chek: there is no such command; did you mean \"check\"?"),
             ("run --confg x", "--confg: there is no such option; did you mean \"config\"?"),
             ("run -x", "-x: there is no such option"),
             ("run --json", "--json: expected the command completeness beside it"),
+            ("compact --before 1.2.2026", "--before: expected a date such as 2026-01-31, found \"1.2.2026\""),
             ("check now", "\"now\": expected nothing more"),
             ("run -c", "missing argument for option '-c'"),
         ];

@@ -16,6 +16,7 @@ fn main() -> ExitCode {
         Command::Version => command::version(),
         Command::Run => command::run::run(&cli.config),
         Command::Read { files } => command::run::read(&cli.config, files),
+        Command::Compact { before } => command::compact::compact(&cli.config, before.as_deref()),
         Command::Completeness { agents, json } => command::completeness::completeness(&cli.config, &agents, json),
         Command::Check => command::check::check(&cli.config),
     })

@@ -164,20 +164,32 @@ fn every_reader_finds_what_the_source_had_once() {
     until("the last of it is there", || receiver.lines().is_ok_and(|lines| sent.is_subset(&keys(&lines))));
     assert_eq!(receiver.stop().unwrap(), Some(0), "{}", receiver.log().unwrap());
 
+    // As the receivers left it, and compacted.
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("receiver/readers.py");
-    let output = Command::new(python).arg(script).arg(&lake).arg("ten").output().unwrap();
+    let check = || {
+        let output = Command::new(&python).arg(&script).arg(&lake).arg("ten").output().unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        let found: Value = serde_json::from_slice(&output.stdout).unwrap();
+        for reader in ["pyarrow", "polars", "duckdb"] {
+            assert_eq!(found[reader]["raw"], raw_expected(), "{reader}");
+            assert_eq!(found[reader]["windows"], windows_expected(), "{reader}");
+        }
+    };
+    check();
+    let output = receiver.run(&["compact"]).unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    let found: Value = serde_json::from_slice(&output.stdout).unwrap();
-    for reader in ["pyarrow", "polars", "duckdb"] {
-        assert_eq!(found[reader]["raw"], raw_expected(), "{reader}");
-        assert_eq!(found[reader]["windows"], windows_expected(), "{reader}");
-    }
+    check();
+    let of_raw = |path: &&PathBuf| path.to_str().unwrap().contains("date=2026-01-02/stream=raw/");
+    assert_eq!(files(&lake).keys().filter(of_raw).count(), 1);
     let dates: Vec<String> = fs::read_dir(&lake)
         .unwrap()
         .filter_map(|entry| entry.unwrap().file_name().into_string().ok())
         .filter(|name| name.starts_with("date=2026"))
         .collect();
-    assert!(["date=2026-01-01", "date=2026-01-02"].iter().all(|date| dates.iter().any(|found| found == date)), "{dates:?}");
+    assert!(
+        ["date=2026-01-01", "date=2026-01-02"].iter().all(|date| dates.iter().any(|found| found == date)),
+        "{dates:?}"
+    );
 
     // The same frames once more, from a file.
     let before = files(&lake);

@@ -1,6 +1,7 @@
 //! The commands of the program, one file each, and what they share: exit codes, the log, the way errors are told.
 
 pub mod check;
+pub mod compact;
 pub mod completeness;
 pub mod run;
 

@@ -155,10 +155,11 @@ mod tests {
         numbers
     }
 
+    /// How many files are not in their places; the locks beside them stay.
     fn staged(folder: &Path) -> usize {
         let mut found = Vec::new();
         files_of(&folder.join(super::super::parquet::STAGING), &mut found);
-        found.len()
+        found.iter().filter(|path| path.extension().is_some_and(|extension| extension == "parquet")).count()
     }
 
     fn open(folder: &Path) -> (Files, State) {
@@ -212,5 +213,35 @@ mod tests {
                 assert_eq!((staged(&lake), files.close(&mut state).unwrap()), (0, 0), "{first} {second}");
             }
         }
+    }
+
+    /// A receiver goes on while its files are compacted, and a compaction before was killed.
+    #[test]
+    fn compaction_keeps_each_row_once() {
+        let folder = tempfile::tempdir().unwrap();
+        let lake = folder.path().join("lake");
+        let (mut files, mut state) = open(folder.path());
+        let mut last = 0;
+        for round in 1..4 {
+            for _ in 0..3 {
+                append(&mut files, &mut state, last + 1, 60);
+                last += 60;
+                files.close(&mut state).unwrap();
+            }
+            append(&mut files, &mut state, last + 1, 60);
+            last += 60;
+            let work = lake.join(super::super::parquet::STAGING).join("compaction");
+            fs::create_dir_all(&work).unwrap();
+            fs::write(work.join("compacted-000001.parquet"), "half a file").unwrap();
+            let compacted = super::super::parquet::compact(&lake, None).unwrap();
+            assert!(compacted.files > compacted.into, "{round}: {compacted:?}");
+            assert!(!work.exists(), "{round}");
+            assert_eq!(super::super::parquet::compact(&lake, None).unwrap().files, 0, "{round}");
+            files.close(&mut state).unwrap();
+            let expected: BTreeMap<i64, u32> = (1..=last.cast_signed()).map(|number| (number, 1)).collect();
+            assert_eq!(numbers(&lake), expected, "{round}");
+        }
+        let untouched = super::super::parquet::compact(&lake, Some("1970-01-01")).unwrap();
+        assert_eq!(untouched.folders, 0);
     }
 }

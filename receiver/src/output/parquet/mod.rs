@@ -10,6 +10,8 @@
 //! the names, and goes on with the third. So no record is lost or there twice, and nobody ever sees a file that is taken back.
 
 mod column;
+mod compact;
+mod lock;
 mod place;
 mod table;
 
@@ -27,6 +29,8 @@ use parquet::schema::types::ColumnPath;
 use rtlive_core::record::Record;
 
 use crate::new_records::NewRecords;
+pub use compact::{Compacted, compact};
+use lock::PublishLock;
 use place::Place;
 use table::Table;
 
@@ -55,6 +59,20 @@ pub enum LakeError {
         /// What it said.
         source: io::Error,
     },
+    /// A file is none of this output.
+    #[error("read {}", path.display())]
+    Decode {
+        /// The file.
+        path: PathBuf,
+        /// What the decoder said.
+        source: ParquetError,
+    },
+    /// Another process compacts the same output.
+    #[error("{} is held: another compaction is running", path.display())]
+    Compacting {
+        /// The lock.
+        path: PathBuf,
+    },
     /// The encoder refused.
     #[error("write {}", path.display())]
     Encode {
@@ -78,6 +96,7 @@ pub struct ClosedFile {
 pub struct Lake {
     folder: PathBuf,
     staging: PathBuf,
+    lock: PublishLock,
     /// What the names of its files begin with; no other receiver's do.
     prefix: String,
     open: BTreeMap<Place, OpenFile>,
@@ -108,6 +127,7 @@ impl Lake {
         let lake = Self {
             folder: folder.to_owned(),
             staging: staging.clone(),
+            lock: PublishLock::open(&folder.join(STAGING))?,
             prefix: prefix.to_owned(),
             open: BTreeMap::new(),
             closed: Vec::new(),
@@ -189,6 +209,7 @@ impl Lake {
     /// What the system said; what is not done can be done again.
     pub fn publish(&self, files: &[ClosedFile]) -> Result<(), LakeError> {
         let mut changed = BTreeSet::new();
+        let _shared = self.lock.shared()?;
         for ClosedFile { name, folder } in files {
             let (staged, folder) = (self.staging.join(name), self.folder.join(folder));
             let failed = |doing, path: &Path| {
