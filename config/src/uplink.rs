@@ -9,7 +9,7 @@ use rtlive_core::template::Template;
 use rtlive_core::uplink::BudgetTerms;
 
 use crate::endpoint::Broker;
-use crate::quantity::{Budget, BudgetInterval, Percent, Rate, Span};
+use crate::quantity::{Budget, BudgetInterval, Percent, Period, Rate, Span};
 use crate::secret::Secret;
 use crate::table::{Table, Value};
 use crate::topic::{self, Messages};
@@ -49,7 +49,8 @@ choices! {
     pub enum Delivery {
         /// The broker acknowledged it.
         Broker = "broker",
-        ; later: ["receiver"]
+        /// The broker acknowledged it, and a receipt of the receiver covers it. JSON has no receipts.
+        Receiver = "receiver",
     }
 }
 
@@ -72,6 +73,9 @@ options! {
         pub client_id: Option<ClientId>,
         /// What must be known of a frame before it is deleted.
         pub delivery: Delivery = "broker",
+        /// With `delivery = "receiver"`: how long a frame that the broker acknowledged waits for its receipt before it is sent again. Longer than the
+        /// receiver may be away without every frame going twice.
+        pub receipt_timeout: Period = "10m",
         /// The most that is sent, such as `"64 kbit/s"`: over any time no more than that and half a second of it (4 KiB at least). Counts an estimate of what
         /// the link carries: MQTT, TLS, the headers of TCP and IP, keep-alives, connections. Absent: as much as the link carries.
         pub rate: Option<RateMax>,
@@ -199,6 +203,8 @@ pub struct UplinkConfig {
     pub keep_alive: Duration,
     /// The client id.
     pub client_id: String,
+    /// How long a frame waits for its receipt; `None` where the broker's acknowledgement is enough.
+    pub receipt_timeout: Option<Duration>,
     /// The most that is sent.
     pub rate: Option<Rate>,
     /// The budget.
@@ -252,6 +258,7 @@ pub(crate) fn check(
         keep_alive,
         client_id,
         delivery,
+        receipt_timeout,
         rate,
         budget,
         budget_reset_day,
@@ -260,7 +267,7 @@ pub(crate) fn check(
         backlog_share: Percent(backlog_share),
         tls,
     } = options;
-    let Delivery::Broker = delivery;
+    let receipt_timeout = (delivery == Delivery::Receiver).then_some(receipt_timeout.0);
     let broker = broker.0;
     let topic_is_right = topic::check(table, "topic", &topic, Messages::OfAny, labels);
     let client_id = client_id.map(|id| id.0).or_else(|| agent.map(|agent| format!("rtlive-{agent}")));
@@ -282,6 +289,7 @@ pub(crate) fn check(
         protocol,
         keep_alive,
         client_id: client_id?,
+        receipt_timeout,
         rate,
         budget,
         backlog_share,

@@ -68,6 +68,8 @@ options! {
         pub inflight: Bounded<u16, 1, 65_535> = 256,
         /// For how long the broker keeps the session of a receiver that is away. MQTT 3.1.1 has no word for it.
         pub session: Period = "7d",
+        /// Whether the agents get receipts, at the topics `rtlive-receipts/AGENT` of this broker.
+        pub receipts: bool = false,
         /// The keys of TLS, with `mqtts://`.
         pub tls: Option<TlsOptions>,
     }
@@ -230,6 +232,8 @@ pub struct MqttConfig {
     pub inflight: u16,
     /// For how long the broker keeps the session.
     pub session: Duration,
+    /// Whether the agents get receipts.
+    pub receipts: bool,
     /// The keys of TLS; all `None` where the broker is reached without.
     pub tls: TlsConfig,
 }
@@ -298,14 +302,14 @@ fn source(name: &str, table: &Table<'_>, id: Option<&str>) -> Option<SourceConfi
 }
 
 fn mqtt(name: &str, table: &Table<'_>, id: Option<&str>) -> Option<MqttConfig> {
-    let MqttOptions { broker, username, password, topics, protocol, client_id, inflight, session, tls } =
+    let MqttOptions { broker, username, password, topics, protocol, client_id, inflight, session, receipts, tls } =
         MqttOptions::read(table)?;
     let login = login(table, username, password, &broker);
     let tls = tls_config(table, tls, &broker);
     let client_id = client_id.map(|id| id.0).or_else(|| id.map(|id| format!("rtlive-receiver-{id}-{name}")))?;
     let topics = topics.into_iter().map(|filter| filter.0).collect();
     let (inflight, session) = (inflight.get(), session.0);
-    Some(MqttConfig { broker, login: login?, topics, protocol, client_id, inflight, session, tls: tls? })
+    Some(MqttConfig { broker, login: login?, topics, protocol, client_id, inflight, session, receipts, tls: tls? })
 }
 
 fn outputs(root: &Table<'_>) -> Option<OutputConfig> {

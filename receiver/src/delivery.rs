@@ -6,6 +6,7 @@
 
 use std::sync::Arc;
 
+use rtlive_core::uplink::receipt::Receipt;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 
 /// How many messages may wait for the intake: what it takes in one commit. A source that finds no room waits, and with it its peer.
@@ -31,6 +32,15 @@ pub struct Delivery {
     pub token: u64,
     /// How far the source has come with this message, where it can begin again from there.
     pub cursor: Option<Cursor>,
+}
+
+/// What a source hears of its messages that are durable now.
+#[derive(Debug)]
+pub struct Settlement {
+    /// Their tokens.
+    pub tokens: Vec<u64>,
+    /// For each agent the receipt for its frames, where receipts are sent.
+    pub receipts: Vec<(Arc<str>, Receipt)>,
 }
 
 /// How far a file is read.

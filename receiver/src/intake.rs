@@ -8,6 +8,7 @@ use std::time::Duration;
 use rtlive_config::name::{is_agent_id, is_name};
 use rtlive_core::frame::{self, FrameError, Header, Origin};
 use rtlive_core::message::{MAGIC, Message, MessageError};
+use rtlive_core::uplink::receipt::Receipt;
 
 use crate::complaint::Complaints;
 use crate::config::ParquetConfig;
@@ -16,6 +17,7 @@ use crate::delivery::{Cursor, Delivery, SourceId};
 use crate::intervals::Numbers;
 use crate::new_records::NewRecords;
 use crate::output::{Files, FilesError, Lines};
+use crate::receipts::Receipts;
 use crate::state::{ASSEMBLIES_MAX, ASSEMBLY_BYTES_MAX, Assembled, State, StateError};
 use crate::told::told;
 
@@ -80,6 +82,7 @@ pub struct Intake {
     sources: Vec<Arc<str>>,
     lines: Option<Lines<Box<dyn Write + Send>>>,
     files: Option<Files>,
+    receipts: Receipts,
     counts: Counts,
     complaints: Complaints,
 }
@@ -94,7 +97,8 @@ impl Intake {
         let mut state = State::open(&state_dir)?;
         let files = parquet.map(|config| Files::open(config, &id, &mut state)).transpose()?;
         let lines = lines.map(Lines::new);
-        Ok(Self { state, sources, lines, files, counts: Counts::default(), complaints: Complaints::default() })
+        let (receipts, counts, complaints) = (Receipts::default(), Counts::default(), Complaints::default());
+        Ok(Self { state, sources, lines, files, receipts, counts, complaints })
     }
 
     /// How far the files of a source are read.
@@ -127,6 +131,7 @@ impl Intake {
     /// # Errors
     /// Nothing was committed, and the intake must be dropped.
     pub fn take<'a>(&mut self, batch: impl IntoIterator<Item = &'a Delivery>) -> Result<(), IntakeError> {
+        self.receipts.clear();
         self.state.begin()?;
         let mut parts = false;
         for delivery in batch {
@@ -153,6 +158,14 @@ impl Intake {
             Some(files) if files.is_full() => self.close_files(),
             _ => Ok(()),
         }
+    }
+
+    /// The receipts for what a source brought in the last batch, for each agent.
+    ///
+    /// # Errors
+    /// What the state says.
+    pub fn receipts(&mut self, source: SourceId) -> Result<Vec<(Arc<str>, Receipt)>, IntakeError> {
+        Ok(self.receipts.of(source, &mut self.state)?)
     }
 
     /// How long nothing need be done but to take messages; `None` while nothing waits.
@@ -218,6 +231,7 @@ impl Intake {
         }
         self.counts.frames += 1;
         let numbers = self.state.receive(&header.origin, numbers_of(&header), header.span.map(|(_, latest)| latest))?;
+        self.receipts.note(delivery.source, &header.origin, header.first);
         let records = NewRecords { header, contents, historical, numbers };
         let new = records.count();
         self.counts.records += new;

@@ -22,6 +22,7 @@ pub mod intervals;
 pub mod new_records;
 pub mod output;
 pub mod pipeline;
+pub mod receipts;
 #[cfg(test)]
 mod sample;
 pub mod source;

@@ -18,7 +18,7 @@ use tokio::task::JoinSet;
 
 use crate::config::{Config, SourceConfig};
 use crate::counts::Counts;
-use crate::delivery::{self, DELIVERIES_MAX, Queue, Queued, SourceId};
+use crate::delivery::{self, DELIVERIES_MAX, Queue, Queued, Settlement, SourceId};
 use crate::intake::{Intake, IntakeError, Setup};
 use crate::source::{SourceError, files, mqtt};
 
@@ -130,6 +130,13 @@ impl Pipeline {
     }
 }
 
+/// Where a source hears of what is durable.
+struct Settle {
+    sender: mpsc::Sender<Settlement>,
+    /// Whether it sends receipts.
+    receipts: bool,
+}
+
 /// Starts a source; says where it hears of what is durable, if it does.
 fn start_source(
     sources: &mut JoinSet<(SourceId, Result<(), SourceError>)>,
@@ -138,17 +145,18 @@ fn start_source(
     reads: Reads,
     queue: &Queue,
     stopping: &watch::Receiver<bool>,
-) -> Result<Option<mpsc::Sender<Vec<u64>>>, PipelineError> {
+) -> Result<Option<Settle>, PipelineError> {
     let (queue, stopping) = (queue.clone(), stopping.clone());
     match reads {
         Reads::Source(SourceConfig::Mqtt(config)) => {
             let obsolete = intake.subscribe(id, &config.topics)?;
-            let (settle, settled) = mpsc::channel(SETTLED_MAX);
+            let (sender, settled) = mpsc::channel(SETTLED_MAX);
+            let receipts = config.receipts;
             sources.spawn(async move {
                 let ended = mqtt::receive(id, *config, obsolete, queue, settled, stopping).await;
                 (id, ended.map_err(SourceError::Stopped))
             });
-            return Ok(Some(settle));
+            return Ok(Some(Settle { sender, receipts }));
         }
         Reads::Source(SourceConfig::Directory { path, follow }) => {
             let cursors = intake.cursors(id)?;
@@ -168,7 +176,7 @@ fn start_source(
 async fn serve(
     mut intake: Intake,
     mut deliveries: mpsc::Receiver<Queued>,
-    settle: &[Option<mpsc::Sender<Vec<u64>>>],
+    settle: &[Option<Settle>],
 ) -> Result<Counts, IntakeError> {
     let mut queued = Vec::with_capacity(DELIVERIES_MAX);
     loop {
@@ -187,12 +195,13 @@ async fn serve(
         }
         intake.take(queued.iter().map(|queued| &queued.delivery))?;
         for (place, settle) in settle.iter().enumerate() {
-            let Some(settle) = settle else { continue };
+            let Some(Settle { sender, receipts }) = settle else { continue };
             let of_source = queued.iter().filter(|queued| queued.delivery.source == SourceId(place));
             let tokens: Vec<u64> = of_source.map(|queued| queued.delivery.token).collect();
             if !tokens.is_empty() {
                 // A source that has ended acknowledges nothing more; its peer sends again.
-                let _ = settle.send(tokens).await;
+                let receipts = if *receipts { intake.receipts(SourceId(place))? } else { Vec::new() };
+                let _ = sender.send(Settlement { tokens, receipts }).await;
             }
         }
         queued.clear();

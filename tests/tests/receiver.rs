@@ -123,10 +123,10 @@ fn report(receiver: &Receiver) -> Option<Value> {
 }
 
 /// An agent that sends the numbers in a file to a broker.
-fn reader(folder: &Path, source: &Path, broker: &Mosquitto) -> Agent {
+fn reader(folder: &Path, source: &Path, broker: &Mosquitto, more: &str) -> Agent {
     let input = format!("[inputs.app]\ndriver = \"file\"\npath = {source:?}\nformat = \"json\"\ntime = \"/t\"\n");
     let fields = "fields = [{ series = \"n\", pointer = \"/n\", type = \"i64\" }]\n[streams.raw]\nselect = \"#\"\n";
-    let uplink = format!("[uplink]\nbroker = {:?}\n", broker.url());
+    let uplink = format!("[uplink]\nbroker = {:?}\n{more}", broker.url());
     Agent::new(&folder.join("agent"), &(input + fields + &uplink)).unwrap()
 }
 
@@ -147,7 +147,7 @@ fn what_is_here_and_what_is_not_is_told_at_any_moment() {
     let mut early = printer(&folder.join("early"), &broker, "");
     early.start().unwrap();
     append(&source, 0..100);
-    let mut agent = reader(folder, &source, &broker);
+    let mut agent = reader(folder, &source, &broker, "");
     agent.start().unwrap();
     let told = |receiver: &Receiver, records: u64| {
         let Some(report) = report(receiver) else { return false };
@@ -184,4 +184,44 @@ fn whole_epoch(records: &[Value]) -> Value {
     let epoch = records[0]["epoch"].clone();
     assert!(records.iter().all(|record| record["epoch"] == epoch));
     epoch
+}
+
+#[test]
+fn a_frame_is_kept_until_a_receipt_covers_it() {
+    for protocol in ["5", "3.1.1"] {
+        let folder = tempfile::tempdir().unwrap();
+        let (folder, source) = (folder.path(), folder.path().join("source.jsonl"));
+        let Some(broker) = Mosquitto::start(&folder.join("broker"), "").unwrap() else { return };
+        // Whoever listens makes the broker take messages; it sends no receipts.
+        let messages = folder.join("messages");
+        let Some(_subscriber) = broker.subscribe("rtlive/#", "judge", &messages).unwrap() else { return };
+        append(&source, 0..100);
+        let more = format!("protocol = {protocol:?}\ndelivery = \"receiver\"\nreceipt_timeout = \"1s\"\n");
+        let mut agent = reader(folder, &source, &broker, &more);
+        agent.start().unwrap();
+        let times_sent = || {
+            let records = decode(&messages).unwrap_or_default();
+            raw(&records).filter(|record| record["seq"] == 1).count()
+        };
+        until("the first record is sent again and again", || times_sent() > 2);
+        assert_eq!(acknowledged(&agent), Some(0), "deleted without a receipt");
+        agent.kill();
+        agent.start().unwrap();
+
+        let mut receiver = printer(folder, &broker, &format!("protocol = {protocol:?}\nreceipts = true"));
+        receiver.start().unwrap();
+        until("all is covered", || acknowledged(&agent) == Some(100));
+        for part in 1..4 {
+            append(&source, part * 100..(part + 1) * 100);
+            until("more is printed", || raw(&receiver.lines().unwrap()).any(|line| line["seq"] == (part + 1) * 100));
+            receiver.kill();
+            receiver.start().unwrap();
+        }
+        until("all is covered again", || acknowledged(&agent) == Some(400));
+        let report = report(&receiver).unwrap();
+        assert_eq!((&report["state"], report["records"].as_u64()), (&"complete".into(), Some(400)));
+        let status = agent.status().unwrap();
+        assert_eq!(status["ledger"]["closes"], true, "{status}");
+        agent.kill();
+    }
 }

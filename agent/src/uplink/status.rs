@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use rtlive_core::plan::Plan;
 use rtlive_core::time::Timestamp;
+use rtlive_core::uplink::receipt::TOPICS;
 use serde::Serialize;
 
 #[derive(Serialize)]
@@ -18,6 +19,11 @@ struct Status<'a> {
 /// Where it is published.
 pub(super) fn topic(plan: &Plan) -> String {
     format!("rtlive/{}/status", plan.agent)
+}
+
+/// Where receipts for this agent come from; not below the topics of frames, so that whoever reads those gets no receipts.
+pub(super) fn receipt_topic(plan: &Plan) -> String {
+    format!("{TOPICS}/{}", plan.agent)
 }
 
 /// What is published. The last will is written when the connection is made, so that its `since` is that time: the agent cannot know

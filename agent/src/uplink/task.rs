@@ -9,6 +9,7 @@ use std::time::Duration;
 use rtlive_config::uplink::UplinkConfig;
 use rtlive_core::plan::Plan;
 use rtlive_core::time::Timestamp;
+use rtlive_core::uplink::receipt::{Awaited, Awaiting, Receipt};
 use rtlive_core::uplink::sender::STABLE_AFTER;
 use rtlive_core::uplink::wire::Wire;
 use rtlive_core::uplink::{
@@ -26,7 +27,7 @@ use super::status;
 use super::throughput::Carried;
 use super::topic::Topics;
 use crate::clock::random;
-use crate::message::{LinkHint, StoreError, StoreHandle, StoreRequest};
+use crate::message::{LinkHint, StoreError, StoreHandle, StoreRequest, StoredFrame};
 
 /// What is kept of the budget: under a name that no input can have.
 const KEPT: &str = "[uplink]";
@@ -74,9 +75,11 @@ struct Task {
     /// When each message that waits for its acknowledgement was published, and what it took of the link.
     published: BTreeMap<Token, (Instant, u64)>,
     round_trips: RoundTrips,
-    /// How long records took from their commit to the acknowledgement.
+    /// How long records took from their commit until they were delivered.
     record_trips: RoundTrips,
-    /// Each frame that was given out.
+    /// The frames that wait for receipts, where they are waited for.
+    awaited: Option<Awaited>,
+    /// Each frame that was given out and is neither delivered nor given back.
     frames: BTreeMap<FrameId, Given>,
     /// Delivered, and not yet told to the store.
     delivered: Vec<FrameId>,
@@ -122,12 +125,35 @@ impl Task {
         clock: Arc<dyn Clock>,
         health: SharedHealth,
     ) -> Self {
-        let UplinkConfig { broker, login, topic, protocol, keep_alive, client_id, rate, budget, backlog_share, tls } =
-            config;
+        let UplinkConfig {
+            broker,
+            login,
+            topic,
+            protocol,
+            keep_alive,
+            client_id,
+            receipt_timeout,
+            rate,
+            budget,
+            backlog_share,
+            tls,
+        } = config;
         let identity = tls.identity.map(|identity| Identity { cert: identity.cert, key: identity.key });
         let tls = TlsFiles { ca: tls.ca, identity };
         let status_topic = status::topic(&plan);
-        let peer = Peer { broker, client_id, login, protocol, keep_alive, tls, clock: clock.clone(), status_topic };
+        let receipt_topic = receipt_timeout.map(|_| status::receipt_topic(&plan));
+        let clock_of_peer = clock.clone();
+        let peer = Peer {
+            broker,
+            client_id,
+            login,
+            protocol,
+            keep_alive,
+            tls,
+            clock: clock_of_peer,
+            status_topic,
+            receipt_topic,
+        };
         let wire = Wire { tls: peer.broker.tls, identity: peer.tls.identity.is_some() };
         let rate_max = rate.map(|rate| rate.bits_per_second / 8);
         let terms = Terms { wire, keep_alive, rate_max, backlog_percent: backlog_share };
@@ -149,6 +175,7 @@ impl Task {
             published: BTreeMap::new(),
             round_trips: RoundTrips::default(),
             record_trips: RoundTrips::default(),
+            awaited: receipt_timeout.map(Awaited::new),
             frames: BTreeMap::new(),
             delivered: Vec::new(),
             refused: Vec::new(),
@@ -178,12 +205,15 @@ impl Task {
             while let Some(action) = self.sender.poll(self.now()) {
                 self.carry_out(action).await?;
             }
+            self.send_overdue_again().await?;
             self.tell_delivered().await?;
             self.show();
             if self.sender.state() == State::Stopped {
                 return Ok(());
             }
-            let wake_at = self.sender.wake_at(self.now()).map(|at| self.started + at);
+            let overdue_at = self.awaited.as_ref().and_then(Awaited::wake_at);
+            let wake_at = [self.sender.wake_at(self.now()), overdue_at].into_iter().flatten().min();
+            let wake_at = wake_at.map(|at| self.started + at);
             tokio::select! {
                 heard = self.link.next() => self.heard(heard),
                 changed = self.store.frames.changed() => {
@@ -260,6 +290,7 @@ impl Task {
                 tracing::debug!("the status at {} was not taken: {refusal}", self.peer.status_topic);
             }
             FromBroker::StatusAnswered(Verdict::Taken) => {}
+            FromBroker::Receipt(message) => self.take_receipt(&message),
             FromBroker::Lost(error) => self.lost(&error),
         }
     }
@@ -301,7 +332,6 @@ impl Task {
     fn close_link(&mut self) {
         self.link = Link::Closed;
         self.published.clear();
-        self.frames.clear();
         self.health_mut(|health, _| health.protocol = None);
     }
 
@@ -311,10 +341,11 @@ impl Task {
             Action::Take(wanted) => {
                 // In this order, so that the store never gives out what was delivered.
                 self.tell_delivered().await?;
-                let event = match self.store.take(wanted).await? {
+                let is_full = self.awaited.as_ref().is_some_and(Awaited::is_full);
+                let taken = if is_full { None } else { self.store.take(wanted).await? };
+                let event = match taken {
                     Some(frame) => {
-                        let (bytes, lane, committed_at) = (frame.bytes.len(), frame.lane, frame.committed_at);
-                        self.frames.insert(frame.id, Given { bytes, lane, committed_at });
+                        self.note_taken(&frame);
                         Event::Offered(Parcel {
                             id: frame.id,
                             topic: self.topics.of(&frame.stream, &frame.bytes),
@@ -348,26 +379,13 @@ impl Task {
                 }
             }
             Action::Delivered(id) => {
-                let frame = self.frames.remove(&id);
-                let bytes = frame.as_ref().map_or(0, |frame| frame.bytes as u64);
-                if let Some(frame) = frame.filter(|frame| frame.lane == Lane::Live) {
-                    self.record_trips.note(self.clock.now().since(frame.committed_at));
+                let now = self.now().steady;
+                if self.awaited.as_mut().is_none_or(|awaited| awaited.acknowledge(id, now)) {
+                    self.deliver(id);
                 }
-                self.delivered.push(id);
-                self.health_mut(|health, _| {
-                    health.acknowledged_frames += 1;
-                    health.acknowledged_bytes += bytes;
-                });
             }
-            Action::Return(id) => {
-                self.frames.remove(&id);
-                self.tell_delivered().await?;
-                self.store.tell(StoreRequest::Return(vec![id])).await?;
-            }
-            Action::Requeue => {
-                self.tell_delivered().await?;
-                self.store.tell(StoreRequest::Requeue).await?;
-            }
+            Action::Return(id) => self.give_back(vec![id]).await?,
+            Action::Requeue => self.requeue().await?,
             Action::Hint { connected, congested } => {
                 self.store.tell(StoreRequest::Hint(LinkHint { connected, congested })).await?;
             }
@@ -402,6 +420,81 @@ impl Task {
         let peer = self.peer.clone();
         let offline = status::payload(&self.plan, false, self.clock.now());
         self.link = Link::Opening(Box::pin(async move { Connection::open(&peer, prefer_v311, offline).await }));
+    }
+
+    /// The store gave out a frame.
+    fn note_taken(&mut self, frame: &StoredFrame) {
+        let (bytes, lane, committed_at) = (frame.bytes.len(), frame.lane, frame.committed_at);
+        self.frames.insert(frame.id, Given { bytes, lane, committed_at });
+        let Some(awaited) = self.awaited.as_mut().filter(|_| !frame.json) else { return };
+        let (stream, class) = (frame.stream.clone(), frame.class.clone());
+        let to = frame.first.saturating_add(u64::from(frame.records).saturating_sub(1));
+        awaited.send(frame.id, Awaiting { epoch: frame.epoch, stream, class, from: frame.first, to });
+    }
+
+    /// The store may delete a frame.
+    fn deliver(&mut self, id: FrameId) {
+        let frame = self.frames.remove(&id);
+        let bytes = frame.as_ref().map_or(0, |frame| frame.bytes as u64);
+        if let Some(frame) = frame.filter(|frame| frame.lane == Lane::Live) {
+            self.record_trips.note(self.clock.now().since(frame.committed_at));
+        }
+        self.delivered.push(id);
+        self.health_mut(|health, _| {
+            health.acknowledged_frames += 1;
+            health.acknowledged_bytes += bytes;
+        });
+    }
+
+    fn take_receipt(&mut self, message: &[u8]) {
+        let Some(awaited) = &mut self.awaited else { return };
+        match Receipt::parse(message) {
+            Ok(receipt) => {
+                let was_full = awaited.is_full();
+                awaited.cover(&receipt).into_iter().for_each(|id| self.deliver(id));
+                if was_full {
+                    self.handle(Event::FramesAvailable);
+                }
+            }
+            Err(error) => tracing::warn!("a receipt from {} is passed over: {error}", self.peer.broker),
+        }
+    }
+
+    /// Gives the frames back whose receipts have not come in their time.
+    async fn send_overdue_again(&mut self) -> Result<(), StoreError> {
+        let now = self.now().steady;
+        let overdue = self.awaited.as_mut().map(|awaited| awaited.overdue(now)).unwrap_or_default();
+        if overdue.is_empty() {
+            return Ok(());
+        }
+        tracing::warn!("{} frames that {} took have no receipt; they are sent again", overdue.len(), self.peer.broker);
+        self.give_back(overdue).await?;
+        self.handle(Event::FramesAvailable);
+        Ok(())
+    }
+
+    async fn give_back(&mut self, ids: Vec<FrameId>) -> Result<(), StoreError> {
+        for id in &ids {
+            self.frames.remove(id);
+            if let Some(awaited) = &mut self.awaited {
+                awaited.give_back(*id);
+            }
+        }
+        self.tell_delivered().await?;
+        self.store.tell(StoreRequest::Return(ids)).await
+    }
+
+    /// Gives back what the broker has not acknowledged; what it has goes on waiting for receipts.
+    async fn requeue(&mut self) -> Result<(), StoreError> {
+        if let Some(awaited) = &mut self.awaited
+            && awaited.lose_connection()
+        {
+            let lost = self.frames.keys().copied().filter(|id| !awaited.holds(*id)).collect();
+            return self.give_back(lost).await;
+        }
+        self.frames.clear();
+        self.tell_delivered().await?;
+        self.store.tell(StoreRequest::Requeue).await
     }
 
     async fn tell_delivered(&mut self) -> Result<(), StoreError> {

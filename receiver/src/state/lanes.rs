@@ -34,6 +34,16 @@ impl State {
         Ok(new)
     }
 
+    /// The interval of a lane that a number lies in.
+    ///
+    /// # Errors
+    /// What SQLite said.
+    pub fn interval(&mut self, origin: &Origin, number: u64) -> Result<Option<(u64, u64)>, StateError> {
+        let mut intervals = self.lane(origin)?.received.iter();
+        let found = intervals.find(|interval| (interval.from..=interval.to).contains(&number));
+        Ok(found.map(|interval| (interval.from, interval.to)))
+    }
+
     /// A lane; one that is not known begins empty.
     fn lane(&mut self, origin: &Origin) -> Result<&mut Lane, StateError> {
         let lane = match self.lanes.remove(origin) {

@@ -30,6 +30,7 @@ mod bucket;
 mod budget;
 pub mod estimate;
 mod flight;
+pub mod receipt;
 mod refusal;
 pub mod sender;
 mod turns;

@@ -31,11 +31,11 @@ use tokio::task::JoinHandle;
 const CONNECT_WITHIN: Duration = Duration::from_secs(30);
 /// How long the goodbye may take: the status, its acknowledgement, DISCONNECT. The last will says the same when it does not get through.
 const GOODBYE_WITHIN: Duration = Duration::from_millis(1500);
-/// How many publishes the library holds back at once; the two more than the sender's are the status and the goodbye.
-const REQUESTS_MAX: usize = sender::MESSAGES_MAX as usize + 2;
+/// How many requests the library holds back at once; the three more than the sender's are the status, the subscription to receipts and the goodbye.
+const REQUESTS_MAX: usize = sender::MESSAGES_MAX as usize + 3;
 /// How many answers may wait for the uplink's task; beyond that the broker waits.
 const ANSWERS_MAX: usize = 64;
-/// The longest packet that the broker may send. It has nothing to send but acknowledgements.
+/// The longest packet that the broker may send. It has nothing to send but acknowledgements and receipts.
 const RECEIVED_BYTES_MAX: u32 = 64 * 1024;
 
 /// The broker, and who we are to it.
@@ -49,6 +49,8 @@ pub(super) struct Peer {
     pub(super) tls: TlsFiles,
     pub(super) clock: Arc<dyn Clock>,
     pub(super) status_topic: String,
+    /// Where receipts come from, where they are waited for.
+    pub(super) receipt_topic: Option<String>,
 }
 
 /// A version of MQTT.
@@ -65,6 +67,8 @@ pub(super) enum FromBroker {
     Answered(Token, Verdict),
     /// The status was answered.
     StatusAnswered(Verdict),
+    /// A message came where receipts do.
+    Receipt(Vec<u8>),
     /// The connection is gone.
     Lost(LinkError),
 }
@@ -110,6 +114,10 @@ enum Heard {
     /// The next publish got this packet id.
     Sent(u16),
     Answered(u16, Verdict),
+    /// A message came.
+    Received(Vec<u8>),
+    /// The subscription was not granted.
+    SubscriptionRefused,
     /// Our DISCONNECT is written.
     Goodbye,
     Nothing,
@@ -175,6 +183,9 @@ impl Connection {
                 return Err(failure.while_doing(doing()));
             }
         };
+        if let Some(topic) = &peer.receipt_topic {
+            client.subscribe(topic)?;
+        }
         let tokens = Tokens::default();
         let (tell, answers) = mpsc::channel(ANSWERS_MAX);
         let doing = format!("hear from {}", peer.broker);
@@ -282,6 +293,19 @@ async fn poll(mut wire: impl Wire, tokens: Tokens, tell: mpsc::Sender<FromBroker
                         return;
                     }
                 }
+                Heard::Received(message) => {
+                    if tell.send(FromBroker::Receipt(message)).await.is_err() {
+                        return;
+                    }
+                }
+                Heard::SubscriptionRefused => {
+                    // Without receipts nothing would ever leave the store.
+                    let cause = "the broker refused the subscription to receipts";
+                    let hint = Some("its access list must let this agent read them".to_owned());
+                    let refused = LinkError { hint, ..LinkError::refused(doing, cause) };
+                    let _ = tell.send(FromBroker::Lost(refused)).await;
+                    return;
+                }
                 Heard::Goodbye => return,
                 Heard::Connected(_) | Heard::Nothing => {}
             }
@@ -291,6 +315,21 @@ async fn poll(mut wire: impl Wire, tokens: Tokens, tell: mpsc::Sender<FromBroker
             let _ = tell.send(FromBroker::Lost(failure.while_doing(doing))).await;
             return;
         }
+    }
+}
+
+impl Client {
+    /// Subscribes at QoS 0: a receipt that is lost is followed by another.
+    fn subscribe(&self, topic: &str) -> Result<(), LinkError> {
+        let subscribed = match self {
+            Self::V5(client) => {
+                client.try_subscribe(topic, rumqttc::v5::mqttbytes::QoS::AtMostOnce).map_err(|error| error.to_string())
+            }
+            Self::V311(client) => {
+                client.try_subscribe(topic, rumqttc::QoS::AtMostOnce).map_err(|error| error.to_string())
+            }
+        };
+        subscribed.map_err(|error| LinkError::refused(format!("subscribe to {topic}"), error))
     }
 }
 

@@ -7,7 +7,7 @@ use rtlive_core::uplink::{Limits, Loss, Verdict, sender};
 use rumqttc::mqttbytes::Error as PacketError;
 use rumqttc::{
     AsyncClient, ConnectReturnCode, ConnectionError, Event, EventLoop, LastWill, MqttOptions, Outgoing, Packet, QoS,
-    StateError,
+    StateError, SubscribeReasonCode,
 };
 
 use super::{
@@ -59,6 +59,12 @@ fn heard(event: Event) -> Heard {
         Event::Outgoing(Outgoing::Publish(id)) => Heard::Sent(id),
         Event::Outgoing(Outgoing::Disconnect) => Heard::Goodbye,
         Event::Incoming(Packet::PubAck(answer)) => Heard::Answered(answer.pkid, Verdict::Taken),
+        Event::Incoming(Packet::Publish(message)) => Heard::Received(message.payload.into()),
+        Event::Incoming(Packet::SubAck(answer))
+            if !answer.return_codes.iter().all(|code| matches!(code, SubscribeReasonCode::Success(_))) =>
+        {
+            Heard::SubscriptionRefused
+        }
         _ => Heard::Nothing,
     }
 }

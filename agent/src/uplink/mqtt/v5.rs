@@ -7,7 +7,9 @@ use rtlive_core::uplink::{Limits, Loss, Refusal, Verdict, sender};
 use rumqttc::Outgoing;
 use rumqttc::v5::mqttbytes::Error as PacketError;
 use rumqttc::v5::mqttbytes::QoS;
-use rumqttc::v5::mqttbytes::v5::{ConnAck, ConnectReturnCode, DisconnectReasonCode, LastWill, Packet, PubAckReason};
+use rumqttc::v5::mqttbytes::v5::{
+    ConnAck, ConnectReturnCode, DisconnectReasonCode, LastWill, Packet, PubAckReason, SubscribeReasonCode,
+};
 use rumqttc::v5::{AsyncClient, ConnectionError, Event, EventLoop, MqttOptions, StateError};
 
 use super::{
@@ -85,6 +87,12 @@ fn heard(event: Event) -> Heard {
         Event::Outgoing(Outgoing::Publish(id)) => Heard::Sent(id),
         Event::Outgoing(Outgoing::Disconnect) => Heard::Goodbye,
         Event::Incoming(Packet::PubAck(answer)) => Heard::Answered(answer.pkid, verdict(answer.reason)),
+        Event::Incoming(Packet::Publish(message)) => Heard::Received(message.payload.into()),
+        Event::Incoming(Packet::SubAck(answer))
+            if !answer.return_codes.iter().all(|code| matches!(code, SubscribeReasonCode::Success(_))) =>
+        {
+            Heard::SubscriptionRefused
+        }
         _ => Heard::Nothing,
     }
 }

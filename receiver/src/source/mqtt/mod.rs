@@ -17,11 +17,12 @@ use rtlive_config::endpoint::Broker;
 use rtlive_config::uplink::{Login, Protocol};
 use rtlive_core::backoff::Backoff;
 use rtlive_core::message::MESSAGE_BYTES_MAX;
+use rtlive_core::uplink::receipt::TOPICS;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 
 use crate::config::MqttConfig;
-use crate::delivery::{Delivery, Queue, SourceId, Stopped};
+use crate::delivery::{Delivery, Queue, Settlement, SourceId, Stopped};
 use crate::told::told;
 
 /// How long name, TCP, TLS and CONNACK may take together.
@@ -37,11 +38,11 @@ const RECONNECT_WAIT_MAX: Duration = Duration::from_secs(30);
 const PACKET_BYTES_MAX: usize = MESSAGE_BYTES_MAX + (64 << 10) + 16;
 /// The longest packet that is sent: the subscription.
 const SENT_BYTES_MAX: usize = 1 << 20;
-/// How many requests the library may hold: an acknowledgement for each packet id, and the subscription.
-const REQUESTS_MAX: usize = (1 << 16) + 8;
+/// How many requests the library may hold: an acknowledgement for each packet id, as many receipts, and the subscription.
+const REQUESTS_MAX: usize = (2 << 16) + 8;
 
-/// What was committed: its tokens.
-pub type Settled = mpsc::Receiver<Vec<u64>>;
+/// What was committed.
+pub type Settled = mpsc::Receiver<Settlement>;
 
 /// Receives until it is told to stop. `obsolete` are filters of earlier configurations, which the broker may still have in the session.
 ///
@@ -176,6 +177,14 @@ impl Client {
             Self::V311(client) => v311::acknowledge(client, packet),
         }
     }
+
+    /// Publishes at QoS 0: a receipt that is lost is followed by another, when the frame comes again.
+    fn publish(&self, topic: String, message: Vec<u8>) -> Result<(), Failure> {
+        match self {
+            Self::V5(client) => v5::publish(client, topic, message),
+            Self::V311(client) => v311::publish(client, topic, message),
+        }
+    }
 }
 
 /// Where the messages of a connection go.
@@ -246,19 +255,24 @@ impl Connection {
         Ok(Self { version, client, poller: tokio::spawn(poll(wire, config.topics.clone(), post)) })
     }
 
-    /// Acknowledges what was committed, until the connection ends: with its failure, or because the intake has stopped.
+    /// Acknowledges what was committed, with receipts for the agents, until the connection ends: with its failure, or because the intake has stopped.
     async fn serve(mut self, number: u64, settled: &mut Settled) -> Result<Failure, Stopped> {
         loop {
             tokio::select! {
                 ended = &mut self.poller => {
                     return ended.unwrap_or_else(|error| Ok(Failure::of(told(&error))));
                 }
-                tokens = settled.recv() => {
-                    let tokens = tokens.ok_or(Stopped)?;
+                settlement = settled.recv() => {
+                    let Settlement { tokens, receipts } = settlement.ok_or(Stopped)?;
                     for token in tokens.into_iter().filter(|token| token >> 16 == number) {
                         // Packet id 0 stands for QoS 0, which is not acknowledged.
                         let packet = (token & 0xffff) as u16;
                         if packet != 0 && let Err(failure) = self.client.acknowledge(packet) {
+                            return Ok(failure);
+                        }
+                    }
+                    for (agent, receipt) in receipts {
+                        if let Err(failure) = self.client.publish(format!("{TOPICS}/{agent}"), receipt.to_message()) {
                             return Ok(failure);
                         }
                     }

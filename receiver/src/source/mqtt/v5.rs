@@ -49,6 +49,10 @@ pub(super) fn acknowledge(client: &AsyncClient, packet: u16) -> Result<(), Failu
     client.try_ack(&message).map_err(full)
 }
 
+pub(super) fn publish(client: &AsyncClient, topic: String, message: Vec<u8>) -> Result<(), Failure> {
+    client.try_publish(topic, QoS::AtMostOnce, false, message).map_err(full)
+}
+
 /// The library takes no more requests: the connection is gone.
 fn full(error: ClientError) -> Failure {
     Failure::of(told(&error))
