@@ -1,6 +1,7 @@
 //! The configuration: what is read from where, and what becomes of it.
 
 use std::collections::BTreeMap;
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -34,6 +35,9 @@ options! {
         pub id: ReceiverId = "receiver",
         /// The folder of what must survive a restart: which records are here, and what is not in its output yet.
         pub state_dir: PathBuf = "/var/lib/rtlive-receiver",
+        /// The address at which counters and lags are served over HTTP, such as `"127.0.0.1:9464"`, at the path `/metrics`. Absent: nowhere. Whoever reaches
+        /// the address may read them.
+        pub metrics: Option<MetricsAddress>,
     }
 }
 
@@ -133,6 +137,20 @@ impl Setting for ReceiverId {
     }
 }
 
+/// An address of this machine.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct MetricsAddress(pub SocketAddr);
+
+impl Setting for MetricsAddress {
+    fn expected() -> String {
+        "an address with a port such as \"127.0.0.1:9464\" or \"[::1]:9464\"".into()
+    }
+
+    fn read(value: &Value<'_>) -> Option<Self> {
+        parse(value, |text| text.parse().ok().map(Self))
+    }
+}
+
 /// A filter of topics (MQTT 5.0, section 4.7), not of a shared subscription.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TopicFilter(pub String);
@@ -171,6 +189,8 @@ pub struct Config {
     pub id: String,
     /// The folder of what must survive a restart.
     pub state_dir: PathBuf,
+    /// Where counters and lags are served.
+    pub metrics: Option<SocketAddr>,
     /// The sources, by name.
     pub sources: BTreeMap<Arc<str>, SourceConfig>,
     /// The outputs.
@@ -267,8 +287,9 @@ fn check_root(root: &Table<'_>) -> Option<Config> {
     let id = receiver.as_ref().map(|receiver| receiver.id.0.as_str());
     let sources = sources(root, id);
     let outputs = outputs(root);
-    let ReceiverOptions { id, state_dir } = receiver?;
-    Some(Config { id: id.0, state_dir, sources: sources?, outputs: outputs?, warnings: Vec::new() })
+    let ReceiverOptions { id, state_dir, metrics } = receiver?;
+    let (id, metrics) = (id.0, metrics.map(|metrics| metrics.0));
+    Some(Config { id, state_dir, metrics, sources: sources?, outputs: outputs?, warnings: Vec::new() })
 }
 
 fn sources(root: &Table<'_>, id: Option<&str>) -> Option<BTreeMap<Arc<str>, SourceConfig>> {
@@ -383,17 +404,18 @@ mod tests {
 
     #[test]
     fn every_mistake_is_told_with_its_place() {
-        let text = "[receiver]\nid = \"a b\"\n[sources.a]\nkind = \"mqtt\"\nbroker = \"mqtt://x\"\ntopics = [\"a/#/b\"]\n[sources.b]\nkind = \"strudel\"\n[sources.c]\nkind = \"mqtt\"\nbroker = \"mqtt://x\"\ntopics = \"$share/g/rtlive/#\"\n[outputs.x]\nkind = \"json\"\nfolder = \"/x\"\n";
+        let text = "[receiver]\nid = \"a b\"\nmetrics = \"localhost\"\n[sources.a]\nkind = \"mqtt\"\nbroker = \"mqtt://x\"\ntopics = [\"a/#/b\"]\n[sources.b]\nkind = \"strudel\"\n[sources.c]\nkind = \"mqtt\"\nbroker = \"mqtt://x\"\ntopics = \"$share/g/rtlive/#\"\n[outputs.x]\nkind = \"json\"\nfolder = \"/x\"\n";
         let told = checked(text).unwrap_err();
         let lines: Vec<&str> = told.lines().map(|line| line.split(": ").next().unwrap()).collect();
         assert_eq!(
             lines,
             [
                 "receiver.toml:2:6",
-                "receiver.toml:6:11",
-                "receiver.toml:8:8",
-                "receiver.toml:12:10",
-                "receiver.toml:15:1"
+                "receiver.toml:3:11",
+                "receiver.toml:7:11",
+                "receiver.toml:9:8",
+                "receiver.toml:13:10",
+                "receiver.toml:16:1"
             ],
             "{told}"
         );

@@ -15,6 +15,7 @@ use crate::config::ParquetConfig;
 use crate::counts::Counts;
 use crate::delivery::{Cursor, Delivery, SourceId};
 use crate::intervals::Numbers;
+use crate::metrics::Figures;
 use crate::new_records::NewRecords;
 use crate::output::{Files, FilesError, Lines};
 use crate::receipts::Receipts;
@@ -74,6 +75,8 @@ pub struct Setup {
     pub parquet: Option<ParquetConfig>,
     /// What the names of files begin with.
     pub id: String,
+    /// Where figures are kept for whoever asks.
+    pub figures: Figures,
 }
 
 /// Takes messages in.
@@ -84,6 +87,7 @@ pub struct Intake {
     files: Option<Files>,
     receipts: Receipts,
     counts: Counts,
+    figures: Figures,
     complaints: Complaints,
 }
 
@@ -93,12 +97,12 @@ impl Intake {
     /// # Errors
     /// What the state says.
     pub fn open(setup: Setup) -> Result<Self, IntakeError> {
-        let Setup { state_dir, sources, lines, parquet, id } = setup;
+        let Setup { state_dir, sources, lines, parquet, id, figures } = setup;
         let mut state = State::open(&state_dir)?;
         let files = parquet.map(|config| Files::open(config, &id, &mut state)).transpose()?;
         let lines = lines.map(Lines::new);
         let (receipts, counts, complaints) = (Receipts::default(), Counts::default(), Complaints::default());
-        Ok(Self { state, sources, lines, files, receipts, counts, complaints })
+        Ok(Self { state, sources, lines, files, receipts, counts, figures, complaints })
     }
 
     /// How far the files of a source are read.
@@ -154,6 +158,7 @@ impl Intake {
         }
         self.state.commit()?;
         self.counts.commits += 1;
+        self.figures.note_counts(&self.counts);
         match &self.files {
             Some(files) if files.is_full() => self.close_files(),
             _ => Ok(()),
@@ -180,6 +185,7 @@ impl Intake {
     pub fn close_files(&mut self) -> Result<(), IntakeError> {
         if let Some(files) = &mut self.files {
             self.counts.files += files.close(&mut self.state)?;
+            self.figures.note_counts(&self.counts);
         }
         Ok(())
     }
@@ -232,6 +238,9 @@ impl Intake {
         self.counts.frames += 1;
         let numbers = self.state.receive(&header.origin, numbers_of(&header), header.span.map(|(_, latest)| latest))?;
         self.receipts.note(delivery.source, &header.origin, header.first);
+        if let Some((_, latest)) = header.span {
+            self.figures.note_frame(&header.origin.agent, latest);
+        }
         let records = NewRecords { header, contents, historical, numbers };
         let new = records.count();
         self.counts.records += new;

@@ -19,6 +19,7 @@ pub mod counts;
 pub mod delivery;
 pub mod intake;
 pub mod intervals;
+pub mod metrics;
 pub mod new_records;
 pub mod output;
 pub mod pipeline;

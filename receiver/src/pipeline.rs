@@ -8,6 +8,7 @@
 //! Closing the queue is how it ends: when all sources have ended, the intake takes what waits, commits, and ends.
 
 use std::io::{self, Write};
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};
@@ -20,6 +21,7 @@ use crate::config::{Config, SourceConfig};
 use crate::counts::Counts;
 use crate::delivery::{self, DELIVERIES_MAX, Queue, Queued, Settlement, SourceId};
 use crate::intake::{Intake, IntakeError, Setup};
+use crate::metrics::{self, Figures};
 use crate::source::{SourceError, files, mqtt};
 
 /// How many batches of tokens may wait for a source.
@@ -38,6 +40,14 @@ pub enum PipelineError {
         name: Arc<str>,
         /// Why.
         source: SourceError,
+    },
+    /// Nobody can ask for metrics.
+    #[error("listen at {address} for requests of metrics")]
+    Metrics {
+        /// The address.
+        address: SocketAddr,
+        /// What the system said.
+        source: io::Error,
     },
     /// The system has no room for a thread.
     #[error("start a thread")]
@@ -75,8 +85,14 @@ impl Pipeline {
         let lines: Option<Box<dyn Write + Send>> =
             if config.outputs.json { Some(Box::new(io::stdout())) } else { None };
         let (parquet, id) = (config.outputs.parquet.clone(), config.id.clone());
-        let setup = Setup { state_dir: config.state_dir.clone(), sources: names.clone(), lines, parquet, id };
+        let (state_dir, figures) = (config.state_dir.clone(), Figures::default());
+        let setup = Setup { state_dir, sources: names.clone(), lines, parquet, id, figures: figures.clone() };
         let mut intake = Intake::open(setup)?;
+        if let Some(address) = config.metrics {
+            let listener = metrics::listen(address).map_err(|source| PipelineError::Metrics { address, source })?;
+            // Ends with the runtime.
+            tokio::spawn(metrics::serve(listener, figures));
+        }
         let (queue, deliveries) = delivery::channel();
         let (stop, stopping) = watch::channel(false);
         let mut sources = JoinSet::new();

@@ -2,12 +2,14 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
+use std::io::{Read, Write};
+use std::net::TcpStream;
 use std::path::Path;
 use std::thread;
 use std::time::Duration;
 
 use rtlive_tests::broker::Mosquitto;
-use rtlive_tests::peer::until;
+use rtlive_tests::peer::{free_port, until};
 use rtlive_tests::program::{Agent, Receiver, decode, json_lines};
 use serde_json::Value;
 
@@ -224,4 +226,47 @@ fn a_frame_is_kept_until_a_receipt_covers_it() {
         assert_eq!(status["ledger"]["closes"], true, "{status}");
         agent.kill();
     }
+}
+
+/// What is served at a port.
+fn metrics(port: u16) -> Option<String> {
+    let mut stream = TcpStream::connect(("127.0.0.1", port)).ok()?;
+    stream.write_all(b"GET /metrics HTTP/1.1\r\nHost: localhost\r\n\r\n").ok()?;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).ok()?;
+    answer.starts_with("HTTP/1.1 200 ").then_some(answer)
+}
+
+/// The value of a metric.
+fn figure(metrics: &str, name: &str) -> Option<f64> {
+    metrics.lines().find_map(|line| line.strip_prefix(name)?.trim().parse().ok())
+}
+
+#[test]
+fn what_is_counted_is_what_was_printed() {
+    let folder = tempfile::tempdir().unwrap();
+    let (folder, source) = (folder.path(), folder.path().join("source.jsonl"));
+    let Some(broker) = Mosquitto::start(&folder.join("broker"), "").unwrap() else { return };
+    let port = free_port().unwrap();
+    let configuration = format!(
+        "metrics = \"127.0.0.1:{port}\"\n[sources.centre]\nkind = \"mqtt\"\nbroker = {:?}\ntopics = \"rtlive/#\"\n\
+         [outputs.lines]\nkind = \"json\"\n",
+        broker.url()
+    );
+    let mut receiver = Receiver::new(&folder.join("receiver"), &configuration).unwrap();
+    receiver.start().unwrap();
+    append(&source, 0..100);
+    let mut agent = reader(folder, &source, &broker, "");
+    agent.start().unwrap();
+    until("all is printed", || receiver.lines().is_ok_and(|lines| raw(&lines).count() == 100));
+    assert_eq!(agent.stop().unwrap(), Some(0), "{}", agent.log().unwrap());
+    let mut told = String::new();
+    until("all that is printed is counted", || {
+        let printed = receiver.lines().unwrap_or_default().len() as f64;
+        told = metrics(port).unwrap_or_default();
+        figure(&told, "rtlive_receiver_records_total") == Some(printed)
+    });
+    assert_eq!(figure(&told, "rtlive_receiver_records_again_total"), Some(0.0), "{told}");
+    assert!(figure(&told, "rtlive_receiver_lag_seconds{agent=\"test\"}").is_some(), "{told}");
+    assert_eq!(receiver.stop().unwrap(), Some(0), "{}", receiver.log().unwrap());
 }

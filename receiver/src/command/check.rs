@@ -18,10 +18,13 @@ pub fn check(paths: &[PathBuf]) -> Result<(), Failure> {
 }
 
 fn meaning(config: &Config) -> String {
-    let Config { id, state_dir, sources, outputs, warnings } = config;
+    let Config { id, state_dir, metrics, sources, outputs, warnings } = config;
     let mut text = format!("receiver {id}, state in {}\n", state_dir.display());
-    for (name, source) in sources {
+    if let Some(address) = metrics {
         // A string always has room.
+        let _ = writeln!(text, "metrics at http://{address}/metrics");
+    }
+    for (name, source) in sources {
         let _ = match source {
             SourceConfig::Mqtt(mqtt) => {
                 let (topics, client) = (mqtt.topics.join(", "), &mqtt.client_id);

@@ -48,7 +48,8 @@ impl Shared {
 fn intake(folder: &Path, lines: &Shared) -> Intake {
     let lines: Box<dyn Write + Send> = Box::new(lines.clone());
     let (sources, id) = (vec!["s".into()], "test".into());
-    let setup = Setup { state_dir: folder.to_owned(), sources, lines: Some(lines), parquet: None, id };
+    let (state_dir, figures) = (folder.to_owned(), Figures::default());
+    let setup = Setup { state_dir, sources, lines: Some(lines), parquet: None, id, figures };
     Intake::open(setup).unwrap()
 }
 
@@ -150,7 +151,7 @@ fn a_second_receiver_on_the_same_state_is_refused() {
     let lines = Shared::default();
     let _first = intake(folder.path(), &lines);
     let (state_dir, id) = (folder.path().to_owned(), "test".into());
-    let setup = Setup { state_dir, sources: Vec::new(), lines: None, parquet: None, id };
+    let setup = Setup { state_dir, sources: Vec::new(), lines: None, parquet: None, id, figures: Figures::default() };
     let refused = Intake::open(setup).err().unwrap().to_string();
     assert!(refused.contains(&std::process::id().to_string()), "{refused}");
 }
