@@ -41,7 +41,7 @@ pub struct Emitted {
     pub record: Record,
 }
 
-/// One record of a stream.
+/// One record of a stream. Readings and aggregates come by the thousand and lie side by side; what is rare and large is boxed.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub enum Record {
     /// A reading as it is.
@@ -49,13 +49,13 @@ pub enum Record {
     /// An aggregate of one series over one window.
     Aggregate(Aggregate),
     /// A rule raised, repeated or cleared an alert.
-    Alert(Alert),
+    Alert(Box<Alert>),
     /// Records of a stream are not coming.
-    Gap(Gap),
+    Gap(Box<Gap>),
     /// Readings of an input were never taken.
-    Outage(OutageRecord),
+    Outage(Box<OutageRecord>),
     /// An epoch begins.
-    EpochStart(EpochStart),
+    EpochStart(Box<EpochStart>),
 }
 
 /// An aggregate of one series over one window.
@@ -175,6 +175,30 @@ pub struct EpochStart {
     pub reason: Arc<str>,
 }
 
+impl From<Alert> for Record {
+    fn from(alert: Alert) -> Self {
+        Self::Alert(Box::new(alert))
+    }
+}
+
+impl From<Gap> for Record {
+    fn from(gap: Gap) -> Self {
+        Self::Gap(Box::new(gap))
+    }
+}
+
+impl From<OutageRecord> for Record {
+    fn from(outage: OutageRecord) -> Self {
+        Self::Outage(Box::new(outage))
+    }
+}
+
+impl From<EpochStart> for Record {
+    fn from(start: EpochStart) -> Self {
+        Self::EpochStart(Box::new(start))
+    }
+}
+
 impl Gap {
     /// How many records are not coming.
     pub fn records(&self) -> u64 {
@@ -184,6 +208,7 @@ impl Gap {
 
 impl Record {
     /// The span of event time that the record speaks of; `None` for an outage without a start.
+    #[inline]
     pub fn span(&self) -> Option<(Timestamp, Timestamp)> {
         match self {
             Self::Reading(reading) => Some((reading.time, reading.time)),

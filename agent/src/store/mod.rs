@@ -284,7 +284,7 @@ impl Store {
             }
         }
         let gaps = if self.gaps_are_due() { self.gaps.take() } else { Vec::new() };
-        let own = begun.into_iter().chain(gaps.into_iter().map(Record::Gap));
+        let own = begun.into_iter().chain(gaps.into_iter().map(Record::from));
         self.number(&plan, at, own.map(|record| Emitted { stream: StreamId::GAPS, record }), &mut touched);
         // The store's own records are in a frame before the engine's are numbered, so that the journal's numbers are the engine's alone.
         self.seal_stream(&plan, StreamId::GAPS, &mut touched)?;
@@ -427,7 +427,7 @@ impl Store {
         self.file.set_meta(self.epoch, &self.boot.id)?;
         let reason: Arc<str> = reason.into();
         let start =
-            |predecessor, last| Record::EpochStart(EpochStart { time: at, predecessor, last, reason: reason.clone() });
+            |predecessor, last| Record::from(EpochStart { time: at, predecessor, last, reason: reason.clone() });
         let mut records = Vec::new();
         if let Some(Handover { epoch, accounts, plan, series, frames, gaps }) = self.takes_over.take() {
             gaps.into_iter().for_each(|gap| self.gaps.add(gap));
@@ -445,7 +445,7 @@ impl Store {
         if let Some((start, end)) = self.lost.take() {
             records.extend(plan.inputs.iter().map(|input| {
                 let (input, reason) = (input.name.clone(), reason.clone());
-                Record::Outage(OutageRecord { input, start, end, count: None, reason })
+                OutageRecord { input, start, end, count: None, reason }.into()
             }));
         }
         Ok(records)

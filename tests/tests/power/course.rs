@@ -393,7 +393,7 @@ fn frames_from_the_middle(path: &Path) -> rusqlite::Result<Vec<Vec<u8>>> {
 /// The gaps that speak of damage.
 fn damaged(centre: &crate::centre::Centre) -> impl Iterator<Item = &Gap> {
     centre.records("gaps").filter_map(|(_, _, _, record)| match record {
-        Record::Gap(gap) if &*gap.reason == "damaged" => Some(gap),
+        Record::Gap(gap) if &*gap.reason == "damaged" => Some(&**gap),
         _ => None,
     })
 }

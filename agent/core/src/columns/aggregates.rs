@@ -18,7 +18,8 @@ const DELETED: u8 = 2;
 pub(crate) fn encode_aggregates(aggregates: &[&Aggregate], functions: usize, effort: Effort, out: &mut Vec<u8>) {
     put_unsigned(out, aggregates.len() as u64);
     put_unsigned(out, functions as u64);
-    let rows = Rows::gather(aggregates.iter().map(|aggregate| (aggregate.series.0, aggregate.start.as_nanos())));
+    let starts = aggregates.iter().map(|aggregate| aggregate.start.as_nanos()).collect();
+    let rows = Rows::gather(aggregates.iter().map(|aggregate| aggregate.series.0), starts);
     rows.encode(effort, out);
     let lengths: Vec<i64> =
         aggregates.iter().map(|one| one.end.as_nanos().wrapping_sub(one.start.as_nanos())).collect();
@@ -50,7 +51,8 @@ pub(crate) fn decode_aggregates(
     let by_series = rows.by_series();
     let lengths = integers::decode(&mut cursor, count)?;
     let revisions = integers::decode(&mut cursor, count)?;
-    let states = decode_runs(&mut cursor, count)?;
+    let runs = decode_runs(&mut cursor, count)?;
+    let states = runs.into_iter().flat_map(|(state, length)| std::iter::repeat_n(state, length));
     let mut columns = Vec::with_capacity(functions);
     for _ in 0..functions {
         columns.push(decode_values(&mut cursor, &by_series, count, &columns)?);

@@ -81,12 +81,15 @@ fn divisor(divisors: &[f64], index: usize) -> f64 {
 }
 
 /// The nearest integer, if it is not too large.
+#[inline(always)]
 fn whole(product: f64) -> Option<i64> {
-    // Not so for NaN.
-    (product.abs() <= INTEGER_MAX).then_some((product + NO_FRACTION - NO_FRACTION) as i64)
+    // Not so for NaN. Beside what leaves no room for a fraction, integers and bits of doubles differ by as much.
+    let bits = |value: f64| value.to_bits().cast_signed();
+    (product.abs() <= INTEGER_MAX).then(|| bits(product + NO_FRACTION) - bits(NO_FRACTION))
 }
 
 /// The value that an integer, a power of ten and a divisor stand for.
+#[inline(always)]
 fn quotient(integer: i64, power: f64, divisor: f64, precision: Precision) -> f64 {
     let mut value = integer as f64 / power;
     if divisor > 1.0 {
@@ -100,12 +103,14 @@ fn quotient(integer: i64, power: f64, divisor: f64, precision: Precision) -> f64
 
 /// The integer that stands for `value` or for one near it, and how far the bits of what it stands for are from those of `value`;
 /// nothing if the integer would be too large.
+#[inline(always)]
 fn integer(value: f64, power: f64, divisor: f64, precision: Precision) -> Option<(i64, i64)> {
     let integer = whole(value * power * divisor)?;
     Some((integer, distance(integer, value, power, divisor, precision)))
 }
 
 /// How far the bits of `value` are from those of what `integer` stands for.
+#[inline(always)]
 fn distance(integer: i64, value: f64, power: f64, divisor: f64, precision: Precision) -> i64 {
     value.to_bits().wrapping_sub(quotient(integer, power, divisor, precision).to_bits()).cast_signed()
 }
@@ -219,20 +224,25 @@ impl Decimals {
 
     /// Where no integer is near a value, the one before is repeated, which costs nearly nothing.
     fn split(values: &[f64], divisors: &[f64], exponent: usize, precision: Precision) -> Self {
+        if divisors.is_empty() {
+            return Self::split_each(values.iter().map(|value| (*value, 1.0)), exponent, precision);
+        }
+        Self::split_each(values.iter().copied().zip(divisors.iter().copied()), exponent, precision)
+    }
+
+    fn split_each(values: impl ExactSizeIterator<Item = (f64, f64)>, exponent: usize, precision: Precision) -> Self {
         let power = POWERS[exponent];
         let mut exceptions = Vec::new();
         let mut before = 0;
-        let mut integers: Vec<i64> = Vec::with_capacity(values.len());
-        for (index, &value) in values.iter().enumerate() {
-            let divisor = divisor(divisors, index);
-            let (integer, off) = integer(value, power, divisor, precision)
-                .unwrap_or_else(|| (before, distance(before, value, power, divisor, precision)));
+        let one = |(index, (value, divisor))| {
+            before = whole(value * power * divisor).unwrap_or(before);
+            let off = distance(before, value, power, divisor, precision);
             if off != 0 {
                 exceptions.push((index, off));
             }
-            integers.push(integer);
-            before = integer;
-        }
+            before
+        };
+        let integers = values.enumerate().map(one).collect();
         Self { exponent, precision, integers, exceptions }
     }
 

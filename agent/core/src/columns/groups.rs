@@ -11,6 +11,9 @@ pub(super) struct Groups {
 impl Groups {
     /// Gathers items by their places, of which there are `count`.
     pub(super) fn of(places: &[u32], count: usize) -> Self {
+        if count == 1 {
+            return Self { items: (0..places.len()).collect(), ends: vec![places.len()] };
+        }
         let mut ends = vec![0; count];
         for &place in places {
             ends[place as usize] += 1;

@@ -33,6 +33,8 @@ const ONE: i8 = 1 << WEIGHT_BITS;
 /// Of how many values one is looked at to choose a prediction in a hurry, and how many at least.
 const LOOKED_AT_SHARE: usize = 4;
 const LOOKED_AT_MIN: usize = 128;
+/// Of about how many values the median stands for that of all.
+const MEDIAN_OF: usize = 128;
 /// Below so many values a coder costs more to start than it saves.
 const CODED_VALUES_MIN: usize = 8;
 
@@ -50,27 +52,39 @@ pub(super) enum Shape {
     Rising,
 }
 
-/// The greatest common divisor of the distances of all values to the first; 0 when all are equal. 1 where distances need more than
-/// 63 bits: then it might not divide what is left of them.
+/// The greatest common divisor of the distances of all values to the first, at least 1. Only 1 where distances need more than 63
+/// bits: then it might not divide what is left of them.
 pub(super) fn common_unit(values: &[i64]) -> u64 {
-    let (low, high) =
-        values.iter().fold((i64::MAX, i64::MIN), |(low, high), value| (low.min(*value), high.max(*value)));
-    if high.checked_sub(low).is_none() {
-        return 1;
-    }
     let (mut unit, mut before) = (0, 0);
     for pair in values.windows(2) {
         let distance = pair[1].wrapping_sub(pair[0]).unsigned_abs();
         // One division where the unit is settled, and none where a clock is regular.
-        if unit == 1 {
-            break;
-        }
         if distance != before && (unit == 0 || !distance.is_multiple_of(unit)) {
             unit = gcd(unit, distance);
+            if unit == 1 {
+                return 1;
+            }
         }
         before = distance;
     }
-    unit
+    let (low, high) =
+        values.iter().fold((i64::MAX, i64::MIN), |(low, high), value| (low.min(*value), high.max(*value)));
+    if high.checked_sub(low).is_none() { 1 } else { unit.max(1) }
+}
+
+/// The distances of values to the first, divided by their [`common_unit`].
+pub(super) fn in_units(values: &[i64], unit: u64) -> Vec<i64> {
+    let first = values.first().copied().unwrap_or(0);
+    if unit <= 1 {
+        return values.iter().map(|value| value.wrapping_sub(first)).collect();
+    }
+    // What a number divides without a rest, its inverse modulo 2^64 multiplies instead; that of an odd one is itself in three
+    // bits, and each step of Newton's method doubles them.
+    let twos = unit.trailing_zeros();
+    let odd = unit >> twos;
+    let inverse = (0..5).fold(odd, |inverse, _| inverse.wrapping_mul(2_u64.wrapping_sub(odd.wrapping_mul(inverse))));
+    let divided = |value: &i64| (value.wrapping_sub(first) >> twos).wrapping_mul(inverse.cast_signed());
+    values.iter().map(divided).collect()
 }
 
 fn gcd(mut a: u64, mut b: u64) -> u64 {
@@ -82,42 +96,63 @@ fn gcd(mut a: u64, mut b: u64) -> u64 {
 
 /// Appends a column; the number of values is not written, the reader knows it. A single value needs no coding.
 pub(super) fn encode(values: &[i64], shape: Shape, effort: Effort, out: &mut Vec<u8>) {
-    let [first, rest @ ..] = values else { return };
-    if rest.is_empty() {
-        return put_signed(out, *first);
+    match values {
+        [] => {}
+        [one] => put_signed(out, *one),
+        _ if encode_linear(values, out) => {}
+        [first, ..] => {
+            let unit = common_unit(values);
+            encode_scaled(*first, unit, &in_units(values, unit), shape, effort, out);
+        }
     }
-    let step = rest.first().map_or(0, |second| second.wrapping_sub(*first));
-    if values.windows(2).all(|pair| matches!(pair, [a, b] if b.wrapping_sub(*a) == step)) {
-        out.push(LINEAR);
-        put_signed(out, *first);
-        put_signed(out, step);
-        return;
+}
+
+/// The same for values of which the first is 0, and that have no unit in common.
+pub(super) fn encode_reduced(values: &[i64], shape: Shape, effort: Effort, out: &mut Vec<u8>) {
+    match values {
+        [] => {}
+        [one] => put_signed(out, *one),
+        _ if encode_linear(values, out) => {}
+        _ => encode_scaled(0, 1, values, shape, effort, out),
     }
-    // A unit of 2^63 is no positive 64-bit integer; such a column gains nothing from it.
-    let unit = i64::try_from(common_unit(values)).unwrap_or(1).max(1);
-    let mut scaled: Vec<i64> = values.iter().map(|value| value.wrapping_sub(*first)).collect();
-    if unit > 1 {
-        scaled.iter_mut().for_each(|value| *value /= unit);
+}
+
+/// Appends values that differ by always the same. False, and nothing is appended, if these do not.
+fn encode_linear(values: &[i64], out: &mut Vec<u8>) -> bool {
+    let [first, second, ..] = values else { return false };
+    let step = second.wrapping_sub(*first);
+    for pair in values.windows(2) {
+        if pair[1].wrapping_sub(pair[0]) != step {
+            return false;
+        }
     }
-    let predictions = Prediction::likely(&scaled, shape, effort);
+    out.push(LINEAR);
+    put_signed(out, *first);
+    put_signed(out, step);
+    true
+}
+
+/// Appends values that are `first` + `scaled` × `unit`.
+fn encode_scaled(first: i64, unit: u64, scaled: &[i64], shape: Shape, effort: Effort, out: &mut Vec<u8>) {
+    let predictions = Prediction::likely(scaled, shape, effort);
     let head = |coding: u8, prediction: &Prediction| {
         let mut out = vec![coding | prediction.coding() | if unit > 1 { HAS_UNIT } else { 0 }];
-        put_signed(&mut out, *first);
+        put_signed(&mut out, first);
         if unit > 1 {
-            put_unsigned(&mut out, unit.cast_unsigned());
+            put_unsigned(&mut out, unit);
         }
         prediction.write(&mut out);
         out
     };
-    if effort == Effort::Bytes || values.len() < CODED_VALUES_MIN {
+    if effort == Effort::Bytes || scaled.len() < CODED_VALUES_MIN {
         let Some(likely) = predictions.first() else { return };
         out.extend(head(0, likely));
-        return likely.residuals(&scaled).into_iter().for_each(|residual| put_signed(out, residual));
+        return likely.residuals(scaled).into_iter().for_each(|residual| put_signed(out, residual));
     }
     let mut best = None;
     let tried = if effort == Effort::Quick { 1 } else { predictions.len() };
     for prediction in predictions.iter().take(tried) {
-        let (head, residuals) = (head(IS_CODED, prediction), prediction.residuals(&scaled));
+        let (head, residuals) = (head(IS_CODED, prediction), prediction.residuals(scaled));
         let cost = if tried == 1 { 0 } else { entropy::cost(&residuals, Model::PLAIN) + 8 * 256 * head.len() as u64 };
         if best.as_ref().is_none_or(|best: &(u64, _, _)| cost < best.0) {
             best = Some((cost, head, residuals));
@@ -133,7 +168,9 @@ pub(super) fn encode(values: &[i64], shape: Shape, effort: Effort, out: &mut Vec
 pub(super) fn cost(values: &[i64]) -> u64 {
     let first = values.first().copied().unwrap_or(0);
     let scaled: Vec<i64> = values.iter().map(|value| value.wrapping_sub(first)).collect();
-    Prediction::likely(&scaled, Shape::Any, Effort::Thorough).first().map_or(0, |likely| likely.cost(&scaled))
+    Prediction::likely(&scaled, Shape::Any, Effort::Thorough)
+        .first()
+        .map_or(0, |likely| bits_of(&likely.residuals(&scaled)))
 }
 
 /// What foretells a value from those before it.
@@ -150,18 +187,16 @@ enum Prediction {
 impl Prediction {
     /// All of them, those that leave the fewest bits first.
     fn likely(scaled: &[i64], shape: Shape, effort: Effort) -> Vec<Self> {
+        // The first values speak for all where time is short; but a grid is judged by all.
+        let looked_at =
+            if effort == Effort::Quick { (scaled.len() / LOOKED_AT_SHARE).max(LOOKED_AT_MIN) } else { scaled.len() };
+        let some = scaled.get(..looked_at).unwrap_or(scaled);
         let mut all = vec![Self::Line(0, 0), Self::Plain, Self::Line(ONE, 0)];
-        // A grid is judged by all values; and otherwise the first ones speak for all where time is short.
-        let grid = (shape == Shape::Rising).then(|| Grid::fit(scaled)).flatten();
-        let looked_at = match effort {
-            Effort::Bytes | Effort::Quick if grid.is_none() => (scaled.len() / LOOKED_AT_SHARE).max(LOOKED_AT_MIN),
-            _ => scaled.len(),
-        };
-        let scaled = scaled.get(..looked_at).unwrap_or(scaled);
-        all.extend(Self::fit(scaled));
-        let mut costs: Vec<(u64, Self)> = all.into_iter().map(|one| (one.cost(scaled), one)).collect();
-        if let Some(grid) = grid {
-            costs.push((grid.cost, Self::Grid(grid)));
+        all.extend(Self::fit(some));
+        let cost = |one: &Self| bits_of(&one.residuals(some)) * scaled.len() as u64 / some.len() as u64;
+        let mut costs: Vec<(u64, Self)> = all.into_iter().map(|one| (cost(&one), one)).collect();
+        if shape == Shape::Rising {
+            costs.extend(Grid::fit(scaled).map(|(cost, grid)| (cost, Self::Grid(grid))));
         }
         costs.sort_by_key(|(cost, _)| *cost);
         costs.into_iter().map(|(_, one)| one).collect()
@@ -170,13 +205,19 @@ impl Prediction {
     /// The line with the least squares of distances.
     fn fit(scaled: &[i64]) -> Option<Self> {
         // The products of a difference with itself and with those before it: d·d₁, d·d₂, d₁·d₁, d₁·d₂, d₂·d₂.
-        let mut sums = [0.0_f64; 5];
-        for four in scaled.windows(4) {
-            let [d2, d1, d] = [1, 2, 3].map(|place| four[place].wrapping_sub(four[place - 1]) as f64);
-            let products = [d * d1, d * d2, d1 * d1, d1 * d2, d2 * d2];
-            sums.iter_mut().zip(products).for_each(|(sum, product)| *sum += product);
+        let [mut y1, mut y2, mut a, mut b, mut c] = [0.0; 5];
+        let mut before: Option<[f64; 2]> = None;
+        for three in scaled.windows(3) {
+            let [d1, d] = [1, 2].map(|place| three[place].wrapping_sub(three[place - 1]) as f64);
+            if let Some([d2, _]) = before {
+                y1 += d * d1;
+                y2 += d * d2;
+                a += d1 * d1;
+                b += d1 * d2;
+                c += d2 * d2;
+            }
+            before = Some([d1, d]);
         }
-        let [y1, y2, a, b, c] = sums;
         let scale = f64::from(ONE) / (a * c - b * b);
         let weights = [(y1 * c - y2 * b) * scale, (y2 * a - y1 * b) * scale];
         // Not so where the sums say nothing.
@@ -205,31 +246,22 @@ impl Prediction {
         }
     }
 
-    /// The bits of the residuals.
-    fn cost(&self, scaled: &[i64]) -> u64 {
-        let mut cost = 0;
-        self.each(scaled, |residual| cost += bits(residual));
-        cost
-    }
-
-    fn residuals(&self, scaled: &[i64]) -> Vec<i64> {
-        let mut residuals = Vec::with_capacity(scaled.len());
-        self.each(scaled, |residual| residuals.push(residual));
-        residuals
-    }
-
     /// The residuals of all values but the first.
-    fn each(&self, scaled: &[i64], mut take: impl FnMut(i64)) {
+    fn residuals(&self, scaled: &[i64]) -> Vec<i64> {
+        let rest = scaled.get(1..).unwrap_or_default();
         match self {
-            Self::Plain => scaled.iter().skip(1).for_each(|value| take(*value)),
+            Self::Plain => rest.to_vec(),
+            Self::Line(0, 0) => rest.iter().zip(scaled).map(|(value, before)| value.wrapping_sub(*before)).collect(),
             Self::Line(first, second) => {
                 let mut line = Line::new(*first, *second);
-                scaled.iter().skip(1).for_each(|value| {
-                    take(value.wrapping_sub(line.ahead()));
+                let residual = |value: &i64| {
+                    let ahead = line.ahead();
                     line.went_to(*value);
-                });
+                    value.wrapping_sub(ahead)
+                };
+                rest.iter().map(residual).collect()
             }
-            Self::Grid(grid) => grid.residuals(scaled).for_each(take),
+            Self::Grid(grid) => grid.residuals(scaled),
         }
     }
 }
@@ -259,8 +291,13 @@ impl Line {
     }
 }
 
-fn bits(residual: i64) -> u64 {
-    u64::from(64 - zigzag(residual).leading_zeros())
+/// The bits of residuals.
+fn bits_of(residuals: &[i64]) -> u64 {
+    let mut bits = 0;
+    for residual in residuals {
+        bits += u64::from(64 - zigzag(*residual).leading_zeros());
+    }
+    bits
 }
 
 /// An ideal grid: place `p` lies at `phase + floor(p × step / 2^16)`. Each value takes the place after its predecessor's, or one
@@ -271,53 +308,55 @@ struct Grid {
     phase: i64,
     /// Index of a value, and how many places lie unused before it.
     skips: Vec<(usize, u64)>,
-    cost: u64,
 }
 
 impl Grid {
-    fn fit(scaled: &[i64]) -> Option<Self> {
-        let mut deltas: Vec<i64> = scaled.windows(2).map(|pair| pair[1].wrapping_sub(pair[0])).collect();
-        let middle = deltas.len() / 2;
-        let median = (*deltas.select_nth_unstable(middle).1).cast_unsigned();
-        if median == 0 || median >= 1 << (63 - STEP_BITS) {
+    /// A grid for values that rise by about the same, and about how many bits it takes.
+    fn fit(scaled: &[i64]) -> Option<(u64, Self)> {
+        let middle = median(scaled.windows(2).map(|pair| pair[1].wrapping_sub(pair[0])))?.cast_unsigned();
+        if middle == 0 || middle >= 1 << (63 - STEP_BITS) {
             return None;
         }
         let mut skips = Vec::new();
         let mut place = 0_u64;
         for (index, pair) in scaled.windows(2).enumerate() {
-            let distance = u64::try_from(pair[1].wrapping_sub(pair[0])).unwrap_or(0);
-            let steps = (distance.saturating_add(median / 2) / median).max(1);
-            if steps > 1 {
+            let mut steps = 1;
+            let distance = u64::try_from(pair[1].wrapping_sub(pair[0])).unwrap_or(0).saturating_add(middle / 2);
+            if distance >= 2 * middle {
+                steps = distance / middle;
                 skips.push((index + 1, steps - 1));
             }
             place = place.checked_add(steps).filter(|place| *place <= GRID_PLACE_MAX)?;
         }
         let span = u128::try_from(*scaled.last()?).ok()?;
         let fitted = ((span << STEP_BITS) + u128::from(place / 2)) / u128::from(place);
-        let steps = [Some(median << STEP_BITS), u64::try_from(fitted).ok()];
-        let grids = steps.into_iter().flatten().map(|step| Self { step, phase: 0, skips: skips.clone(), cost: 0 });
-        grids.map(|grid| grid.settled(scaled)).min_by_key(|grid| grid.cost)
+        let steps = [Some(middle << STEP_BITS), u64::try_from(fitted).ok()];
+        let grids = steps.into_iter().flatten().map(|step| Self { step, phase: 0, skips: skips.clone() });
+        grids.map(|grid| grid.settled(scaled)).min_by_key(|(cost, _)| *cost)
     }
 
     /// With the phase that lies in the middle of the values, and the cost.
-    fn settled(mut self, scaled: &[i64]) -> Self {
-        let mut residuals: Vec<i64> = self.residuals(scaled).collect();
-        let middle = residuals.len() / 2;
-        if middle > 0 {
-            self.phase = *residuals.select_nth_unstable(middle).1;
-        }
+    fn settled(mut self, scaled: &[i64]) -> (u64, Self) {
+        let mut residuals = self.residuals(scaled);
+        self.phase = median(residuals.iter().copied()).unwrap_or(0);
+        residuals.iter_mut().for_each(|residual| *residual = residual.wrapping_sub(self.phase));
         // A skip is two integers of a byte or more.
-        self.cost = self.residuals(scaled).map(bits).sum::<u64>() + 20 * self.skips.len() as u64 + 16;
-        self
+        (bits_of(&residuals) + 20 * self.skips.len() as u64 + 16, self)
     }
 
-    fn residuals<'a>(&'a self, scaled: &'a [i64]) -> impl Iterator<Item = i64> + 'a {
-        let mut skips = self.skips.iter().peekable();
-        let mut place = 0;
-        scaled.iter().enumerate().skip(1).map(move |(index, value)| {
-            place += 1 + skips.next_if(|skip| skip.0 == index).map_or(0, |skip| skip.1);
-            value.wrapping_sub(self.phase.wrapping_add(position(place, self.step)))
-        })
+    /// The residuals of all values but the first.
+    fn residuals(&self, scaled: &[i64]) -> Vec<i64> {
+        let mut residuals = Vec::with_capacity(scaled.len());
+        let (mut place, mut start) = (0, 1);
+        for &(index, places) in self.skips.iter().chain([&(scaled.len(), 0)]) {
+            let residual = |value: &i64| {
+                place += 1;
+                value.wrapping_sub(self.phase.wrapping_add(position(place, self.step)))
+            };
+            residuals.extend(scaled.get(start..index).unwrap_or_default().iter().map(residual));
+            (place, start) = (place + places, index);
+        }
+        residuals
     }
 
     fn write(&self, out: &mut Vec<u8>) {
@@ -331,6 +370,14 @@ impl Grid {
             before = index;
         }
     }
+}
+
+/// About the middle one of these: that of some of them, evenly spread.
+fn median(values: impl ExactSizeIterator<Item = i64>) -> Option<i64> {
+    let stride = (values.len() / MEDIAN_OF).max(1);
+    let mut some: Vec<i64> = values.step_by(stride).collect();
+    let middle = some.len() / 2;
+    (middle < some.len()).then(|| *some.select_nth_unstable(middle).1)
 }
 
 /// Where a place of a grid lies, modulo 2^64.
@@ -379,6 +426,13 @@ pub(super) fn decode(cursor: &mut Cursor<'_>, count: usize) -> Result<Vec<i64>, 
     }
     match predicted {
         PLAIN => {}
+        DELTA => {
+            let mut value = 0_i64;
+            values.iter_mut().for_each(|residual| {
+                value = value.wrapping_add(*residual);
+                *residual = value;
+            });
+        }
         GRID => values.iter_mut().zip(places).for_each(|(value, place)| *value = value.wrapping_add(place)),
         _ => values.iter_mut().skip(1).for_each(|value| {
             *value = value.wrapping_add(line.ahead());

@@ -24,17 +24,18 @@ const UNEVEN: f64 = 1e-12;
 ///
 /// The ids of series are written as they are; whoever reads the block needs the table that they index.
 pub fn encode_readings(readings: &[&Reading], out: &mut Vec<u8>) {
-    encode_readings_with(readings, Effort::Bytes, out);
+    let readings: Vec<_> = readings.iter().map(|reading| (reading.series, *reading)).collect();
+    encode_readings_with(&readings, Effort::Bytes, out);
 }
 
-/// The same, with integers as `effort` says.
-pub(crate) fn encode_readings_with(readings: &[&Reading], effort: Effort, out: &mut Vec<u8>) {
+/// The same, with integers as `effort` says, and with other ids.
+pub(crate) fn encode_readings_with(readings: &[(SeriesId, &Reading)], effort: Effort, out: &mut Vec<u8>) {
     put_unsigned(out, readings.len() as u64);
-    let rows = Rows::gather(readings.iter().map(|reading| (reading.series.0, reading.time.as_nanos())));
+    let times = readings.iter().map(|(_, reading)| reading.time.as_nanos()).collect();
+    let rows = Rows::gather(readings.iter().map(|(series, _)| series.0), times);
     rows.encode(effort, out);
-    let by_series = rows.by_series();
-    encode_values(&by_series, |row| readings.get(row).map(|reading| &reading.value), effort, out);
-    encode_runs(readings.iter().map(|reading| status(reading)), out);
+    encode_values(&rows.by_series(), |row| readings.get(row).map(|(_, reading)| &reading.value), effort, out);
+    encode_runs(readings.iter().map(|(_, reading)| status(reading)), out);
 }
 
 /// Reads a block of at most `readings_max` readings, and nothing after it.
@@ -42,29 +43,38 @@ pub(crate) fn encode_readings_with(readings: &[&Reading], effort: Effort, out: &
 /// # Errors
 /// The bytes are no such block; the error says where.
 pub fn decode_readings(bytes: &[u8], readings_max: usize) -> Result<Vec<Reading>, ColumnError> {
+    let mut readings = Vec::new();
+    decode_readings_with(bytes, readings_max, |reading| reading, &mut readings)?;
+    Ok(readings)
+}
+
+/// The same, appended to `out` as what `made` makes of each. Returns the ids of the series that occur.
+pub(crate) fn decode_readings_with<R>(
+    bytes: &[u8],
+    readings_max: usize,
+    made: impl Fn(Reading) -> R,
+    out: &mut Vec<R>,
+) -> Result<Vec<u32>, ColumnError> {
     let mut cursor = Cursor::new(bytes);
     let count = cursor.at_most("readings", readings_max)?;
     let rows = Rows::decode(&mut cursor, count)?;
     let values = decode_values(&mut cursor, &rows.by_series(), count, &[])?;
-    let statuses = decode_runs(&mut cursor, count)?;
+    let states = decode_runs(&mut cursor, count)?;
     if cursor.left() > 0 {
         return Err(cursor.error(ColumnFault::Trailing(cursor.left())));
     }
-    let mut readings = Vec::with_capacity(count);
-    // Mostly all have one state.
-    let (mut before, mut state) = (0, from_status(0));
-    for (((place, time), value), byte) in rows.places.iter().zip(rows.times).zip(values).zip(statuses) {
-        if byte != before {
-            (before, state) = (byte, from_status(byte));
+    out.reserve(count);
+    let mut each = rows.places.iter().zip(rows.times).zip(values);
+    for (byte, length) in states {
+        let unknown = ColumnFault::Coding { column: "states", found: byte };
+        let (quality, check, clock) = from_status(byte).ok_or_else(|| cursor.error(unknown))?;
+        for ((place, time), value) in each.by_ref().take(length) {
+            let series = SeriesId(rows.ids[*place as usize]);
+            let value = value.ok_or_else(|| cursor.error(ColumnFault::Absent))?;
+            out.push(made(Reading { series, time: Timestamp::from_nanos(time), value, quality, check, clock }));
         }
-        let (Some(value), Some((quality, check, clock))) = (value, state) else {
-            let unknown = ColumnFault::Coding { column: "states", found: byte };
-            return Err(cursor.error(if state.is_none() { unknown } else { ColumnFault::Absent }));
-        };
-        let series = SeriesId(rows.ids[*place as usize]);
-        readings.push(Reading { series, time: Timestamp::from_nanos(time), value, quality, check, clock });
     }
-    Ok(readings)
+    Ok(rows.ids)
 }
 
 /// Quality in bits 0–1, clock in bit 2, check from bit 3 on. All good is 0.
@@ -103,11 +113,16 @@ fn from_status(status: u8) -> Option<(Quality, Option<Check>, ClockState)> {
 /// Appends small numbers, one a row, as runs; nothing but a count of none when all are 0.
 pub(super) fn encode_runs(bytes: impl Iterator<Item = u8>, out: &mut Vec<u8>) {
     let mut runs: Vec<(u8, u64)> = Vec::new();
+    let (mut before, mut length) = (0, 0);
     for byte in bytes {
-        match runs.last_mut() {
-            Some((same, length)) if *same == byte => *length += 1,
-            _ => runs.push((byte, 1)),
+        if byte != before && length > 0 {
+            runs.push((before, length));
+            length = 0;
         }
+        (before, length) = (byte, length + 1);
+    }
+    if length > 0 {
+        runs.push((before, length));
     }
     if matches!(*runs, [(0, _)]) {
         runs.clear();
@@ -119,22 +134,23 @@ pub(super) fn encode_runs(bytes: impl Iterator<Item = u8>, out: &mut Vec<u8>) {
     }
 }
 
-/// Reads what [`encode_runs`] wrote for `count` rows.
-pub(super) fn decode_runs(cursor: &mut Cursor<'_>, count: usize) -> Result<Vec<u8>, ColumnError> {
-    let runs = cursor.at_most("runs of states", count)?;
-    if runs == 0 {
-        return Ok(vec![0; count]);
+/// Reads what [`encode_runs`] wrote for `count` rows: numbers, and for how many rows each stands.
+pub(super) fn decode_runs(cursor: &mut Cursor<'_>, count: usize) -> Result<Vec<(u8, usize)>, ColumnError> {
+    let many = cursor.at_most("runs of states", count)?;
+    if many == 0 {
+        return Ok(vec![(0, count)]);
     }
-    let mut bytes = Vec::with_capacity(count);
-    for _ in 0..runs {
+    let (mut runs, mut left) = (Vec::with_capacity(many), count);
+    for _ in 0..many {
         let byte = cursor.byte()?;
-        let length = cursor.at_most("rows of a state", count - bytes.len())?;
-        bytes.resize(bytes.len() + length, byte);
+        let length = cursor.at_most("rows of a state", left)?;
+        runs.push((byte, length));
+        left -= length;
     }
-    if bytes.len() != count {
+    if left > 0 {
         return Err(cursor.error(ColumnFault::Order));
     }
-    Ok(bytes)
+    Ok(runs)
 }
 
 /// Appends one value (or none) a row, gathered by series.
@@ -233,11 +249,14 @@ mod tests {
     use super::*;
     use crate::columns::cases::{any_reading, same};
 
+    fn named(readings: &[Reading]) -> Vec<(SeriesId, &Reading)> {
+        readings.iter().map(|reading| (reading.series, reading)).collect()
+    }
+
     fn round_trip(readings: &[Reading]) -> usize {
-        let all: Vec<&Reading> = readings.iter().collect();
         let [bytes, ..] = Effort::ALL.map(|effort| {
             let mut bytes = Vec::new();
-            encode_readings_with(&all, effort, &mut bytes);
+            encode_readings_with(&named(&readings), effort, &mut bytes);
             let back = decode_readings(&bytes, readings.len()).unwrap();
             assert!(same(&back, readings), "{effort:?}\n{back:?}\n{readings:?}");
             bytes.len()
@@ -264,7 +283,7 @@ mod tests {
             effort in prop::sample::select(Effort::ALL.to_vec()),
         ) {
             let mut bytes = Vec::new();
-            encode_readings_with(&readings.iter().collect::<Vec<_>>(), effort, &mut bytes);
+            encode_readings_with(&named(&readings), effort, &mut bytes);
             let at = at.index(bytes.len());
             bytes[at] = byte;
             let _ = decode_readings(&bytes, 1000);

@@ -5,9 +5,11 @@
 //! column of times. Where several devices are polled in turn, each has its own rhythm: then the runs are gathered by the series
 //! that leads them, and each such group is a column.
 
+use std::borrow::Cow;
+
 use super::cursor::{Cursor, put_signed, put_unsigned};
 use super::groups::Groups;
-use super::integers::{self, Shape, common_unit};
+use super::integers::{self, Shape, common_unit, in_units};
 use super::{ColumnError, ColumnFault, Effort};
 
 /// Runs of right guesses, each followed by the one that was wrong.
@@ -32,22 +34,20 @@ pub(super) struct Rows {
 }
 
 impl Rows {
-    /// Gathers rows, and numbers their series in the order in which they appear.
-    pub(super) fn gather(rows: impl ExactSizeIterator<Item = (u32, i64)>) -> Self {
-        let mut gathered =
-            Self { ids: Vec::new(), places: Vec::with_capacity(rows.len()), times: Vec::with_capacity(rows.len()) };
-        let mut known: Known = Known::default();
+    /// Gathers rows by their ids and times, and numbers their series in the order in which they appear.
+    pub(super) fn gather(of: impl ExactSizeIterator<Item = u32>, times: Vec<i64>) -> Self {
+        let (mut ids, mut places) = (Vec::new(), Vec::with_capacity(of.len()));
+        let mut known = Known::default();
         let mut last = None;
-        for (id, time) in rows {
+        for id in of {
             let place = match last {
                 Some((before, place)) if before == id => place,
-                _ => known.place(id, &mut gathered.ids),
+                _ => known.place(id, &mut ids),
             };
             last = Some((id, place));
-            gathered.places.push(place);
-            gathered.times.push(time);
+            places.push(place);
         }
-        gathered
+        Self { ids, places, times }
     }
 
     /// The indices of the rows of each series, in order.
@@ -96,22 +96,22 @@ impl Rows {
 
     fn encode_times(&self, effort: Effort, out: &mut Vec<u8>) {
         let Some(&base) = self.times.first() else { return };
-        let runs: Vec<&[i64]> = self.times.chunk_by(|a, b| a == b).collect();
-        put_unsigned(out, runs.len() as u64);
-        if runs.len() < self.times.len() {
-            let lengths: Vec<i64> = runs.iter().map(|run| run.len() as i64).collect();
+        let starts = self.runs();
+        put_unsigned(out, starts.len() as u64);
+        let mut times = Cow::Borrowed(&self.times);
+        if starts.len() < self.times.len() {
+            times = Cow::Owned(starts.iter().map(|start| self.times[*start]).collect());
+            let ends = starts.iter().skip(1).copied().chain([self.times.len()]);
+            let lengths: Vec<i64> = starts.iter().zip(ends).map(|(start, end)| (end - start) as i64).collect();
             integers::encode(&lengths, Shape::Any, effort, out);
         }
-        let times: Vec<i64> = runs.iter().filter_map(|run| run.first().copied()).collect();
-        let unit = i64::try_from(common_unit(&times)).unwrap_or(1).max(1);
+        let unit = common_unit(&times);
         put_signed(out, base);
-        put_unsigned(out, unit.cast_unsigned());
-        let ticks: Vec<i64> = times.iter().map(|time| time.wrapping_sub(base) / unit).collect();
+        put_unsigned(out, unit);
+        let ticks = in_units(&times, unit);
         let mut one = vec![ONE_CLOCK];
-        integers::encode(&ticks, Shape::Rising, effort, &mut one);
-
-        let starts = runs.iter().scan(0, |start, run| Some(std::mem::replace(start, *start + run.len())));
-        let leaders: Vec<u32> = starts.map(|start| self.places[start]).collect();
+        integers::encode_reduced(&ticks, Shape::Rising, effort, &mut one);
+        let leaders: Vec<u32> = starts.iter().map(|start| self.places[*start]).collect();
         if leaders.iter().all(|leader| Some(leader) == leaders.first()) {
             return out.extend(one);
         }
@@ -130,6 +130,19 @@ impl Rows {
             }
         }
         out.extend(one);
+    }
+
+    /// Where runs of rows with one time start.
+    fn runs(&self) -> Vec<usize> {
+        let mut starts = Vec::with_capacity(self.times.len());
+        let mut before = None;
+        for (row, time) in self.times.iter().enumerate() {
+            if before != Some(time) {
+                starts.push(row);
+            }
+            before = Some(time);
+        }
+        starts
     }
 
     /// Reads the columns of `count` rows. The caller has bounded `count`.
@@ -250,21 +263,11 @@ fn decode_order(cursor: &mut Cursor<'_>, series: usize, count: usize) -> Result<
 fn decode_times(cursor: &mut Cursor<'_>, places: &[u32], series: usize) -> Result<Vec<i64>, ColumnError> {
     let count = places.len();
     let runs = cursor.at_most("runs of times", count)?;
-    let lengths = if runs == count { vec![1; count] } else { integers::decode(cursor, runs)? };
-    // Where each run begins.
-    let mut starts = Vec::with_capacity(runs);
-    let mut next = 0_usize;
-    for &length in &lengths {
-        starts.push(next);
-        let end = usize::try_from(length).ok().filter(|length| *length > 0).and_then(|length| next.checked_add(length));
-        next = end.filter(|end| *end <= count).ok_or_else(|| cursor.error(ColumnFault::Order))?;
-    }
-    if next != count {
-        return Err(cursor.error(ColumnFault::Order));
-    }
+    let lengths = if runs == count { Vec::new() } else { integers::decode(cursor, runs)? };
+    let starts = if runs == count { (0..count).collect() } else { read_starts(cursor, &lengths, count)? };
     let base = cursor.signed()?;
     let unit = cursor.unsigned()?.cast_signed();
-    let ticks = match cursor.byte()? {
+    let mut times = match cursor.byte()? {
         ONE_CLOCK => integers::decode(cursor, runs)?,
         CLOCK_PER_LEADER => {
             let leaders: Vec<u32> = starts.iter().map(|start| places[*start]).collect();
@@ -282,11 +285,29 @@ fn decode_times(cursor: &mut Cursor<'_>, places: &[u32], series: usize) -> Resul
         }
         found => return Err(cursor.error(ColumnFault::Coding { column: "times", found })),
     };
-    let mut times = Vec::with_capacity(count);
-    for (tick, length) in ticks.into_iter().zip(lengths) {
-        let time = base.wrapping_add(tick.wrapping_mul(unit));
-        // The lengths add up to `count`.
-        times.resize(times.len() + length as usize, time);
+    times.iter_mut().for_each(|tick| *tick = base.wrapping_add(tick.wrapping_mul(unit)));
+    if runs == count {
+        return Ok(times);
     }
-    Ok(times)
+    let mut repeated = Vec::with_capacity(count);
+    for (time, length) in times.into_iter().zip(lengths) {
+        // The lengths add up to `count`.
+        repeated.resize(repeated.len() + length as usize, time);
+    }
+    Ok(repeated)
+}
+
+/// Where runs of these lengths start, all of which have rows, `count` together.
+fn read_starts(cursor: &Cursor<'_>, lengths: &[i64], count: usize) -> Result<Vec<usize>, ColumnError> {
+    let mut starts = Vec::with_capacity(lengths.len());
+    let mut next = 0_usize;
+    for &length in lengths {
+        starts.push(next);
+        let end = usize::try_from(length).ok().filter(|length| *length > 0).and_then(|length| next.checked_add(length));
+        next = end.filter(|end| *end <= count).ok_or_else(|| cursor.error(ColumnFault::Order))?;
+    }
+    if next != count {
+        return Err(cursor.error(ColumnFault::Order));
+    }
+    Ok(starts)
 }

@@ -37,7 +37,11 @@ const fn kind(value: Option<&Value>) -> u8 {
 pub(super) fn encode(values: &[Option<&Value>], effort: Effort, out: &mut Vec<u8>) {
     let Some(&first) = values.first() else { return };
     let first = kind(first);
-    if values.iter().all(|value| kind(*value) == first) {
+    let mut same = true;
+    for value in values {
+        same &= kind(*value) == first;
+    }
+    if same {
         out.push(first);
         return encode_kind(values, first, effort, out);
     }
@@ -54,30 +58,37 @@ pub(super) fn encode(values: &[Option<&Value>], effort: Effort, out: &mut Vec<u8
 }
 
 /// The column of the values of one type among `values`; nothing if there are none.
-fn encode_kind(values: &[Option<&Value>], one: u8, effort: Effort, out: &mut Vec<u8>) {
-    let values = values.iter().flatten();
+fn encode_kind<'a>(values: &[Option<&'a Value>], one: u8, effort: Effort, out: &mut Vec<u8>) {
     match one {
         FLOAT => {
-            let values: Vec<f64> =
-                values.filter_map(|v| if let Value::Float(v) = v { Some(*v) } else { None }).collect();
-            floats::encode(&values, effort, out);
+            let float = |value: &Value| if let Value::Float(value) = value { Some(*value) } else { None };
+            floats::encode(&picked(values, float), effort, out);
         }
         INT => {
-            let values: Vec<i64> = values.filter_map(|v| if let Value::Int(v) = v { Some(*v) } else { None }).collect();
-            integers::encode(&values, Shape::Any, effort, out);
+            let int = |value: &Value| if let Value::Int(value) = value { Some(*value) } else { None };
+            integers::encode(&picked(values, int), Shape::Any, effort, out);
         }
         BOOL => {
-            let values: Vec<i64> =
-                values.filter_map(|v| if let Value::Bool(v) = v { Some(i64::from(*v)) } else { None }).collect();
-            integers::encode(&values, Shape::Any, effort, out);
+            let bool = |value: &Value| if let Value::Bool(value) = value { Some(i64::from(*value)) } else { None };
+            integers::encode(&picked(values, bool), Shape::Any, effort, out);
         }
         TEXT => {
-            let values: Vec<&str> =
-                values.filter_map(|v| if let Value::Text(v) = v { Some(&**v) } else { None }).collect();
-            encode_texts(&values, effort, out);
+            let text = |value: &'a Value| if let Value::Text(value) = value { Some(&**value) } else { None };
+            encode_texts(&picked(values, text), effort, out);
         }
         _ => {}
     }
+}
+
+/// Those of the values that are of a type.
+fn picked<'a, T>(values: &[Option<&'a Value>], of_type: impl Fn(&'a Value) -> Option<T>) -> Vec<T> {
+    let mut picked = Vec::with_capacity(values.len());
+    for value in values.iter().flatten() {
+        if let Some(value) = of_type(value) {
+            picked.push(value);
+        }
+    }
+    picked
 }
 
 fn decode_bools(cursor: &mut Cursor<'_>, count: usize) -> Result<Vec<bool>, ColumnError> {

@@ -463,6 +463,6 @@ impl Engine {
         let Some(input) = self.plan.inputs.get(usize::from(outage.input.0)) else { return };
         let Outage { start, end, count, ref reason, .. } = *outage;
         let record = OutageRecord { input: Arc::clone(&input.name), start, end, count, reason: Arc::clone(reason) };
-        out.push(Emitted { stream: StreamId::GAPS, record: Record::Outage(record) });
+        out.push(Emitted { stream: StreamId::GAPS, record: record.into() });
     }
 }

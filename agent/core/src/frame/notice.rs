@@ -260,7 +260,7 @@ impl Found {
         const INCOMPLETE: &str = "a notice with all its keys";
         let mut name = |place: Name| self.names[place as usize].take();
         Ok(match self.is.as_deref() {
-            Some("alert") => Record::Alert(Alert {
+            Some("alert") => Alert {
                 rule: name(Name::Rule).ok_or(INCOMPLETE)?,
                 instance: name(Name::Instance).ok_or(INCOMPLETE)?,
                 severity: self.severity.ok_or(INCOMPLETE)?,
@@ -269,8 +269,9 @@ impl Found {
                 message: self.message.ok_or(INCOMPLETE)?,
                 values: self.values.ok_or(INCOMPLETE)?,
                 clock: self.clock,
-            }),
-            Some("gap") => Record::Gap(Gap {
+            }
+            .into(),
+            Some("gap") => Gap {
                 stream: name(Name::Stream).ok_or(INCOMPLETE)?,
                 epoch: self.epoch,
                 class: name(Name::Class),
@@ -284,20 +285,23 @@ impl Found {
                 end: self.end,
                 reason: name(Name::Reason).ok_or(INCOMPLETE)?,
                 covered_by: name(Name::CoveredBy),
-            }),
-            Some("outage") => Record::Outage(OutageRecord {
+            }
+            .into(),
+            Some("outage") => OutageRecord {
                 input: name(Name::Input).ok_or(INCOMPLETE)?,
                 start: self.start,
                 end: self.end.ok_or(INCOMPLETE)?,
                 count: self.count,
                 reason: name(Name::Reason).ok_or(INCOMPLETE)?,
-            }),
-            Some("epoch") => Record::EpochStart(EpochStart {
+            }
+            .into(),
+            Some("epoch") => EpochStart {
                 time: self.time.ok_or(INCOMPLETE)?,
                 predecessor: self.epoch,
                 last: self.last.ok_or(INCOMPLETE)?,
                 reason: name(Name::Reason).ok_or(INCOMPLETE)?,
-            }),
+            }
+            .into(),
             _ => return Err("a notice that is an alert, a gap, an outage or an epoch"),
         })
     }

@@ -8,7 +8,7 @@ use super::{
     CONTENTS_BYTES_MAX, Codec, Contents, DEFAULT_CLASS, FRAME_BYTES_MAX, FUNCTIONS_MAX, FrameError, HEADER_BYTES_MAX,
     Header, LISTED_MAX, NAME_BYTES_MAX, Origin, RECORDS_MAX, VALUES_MAX, VERSION, key, part, section,
 };
-use crate::columns::{decode_aggregates, decode_readings};
+use crate::columns::{decode_aggregates, decode_readings_with};
 use crate::plan::Function;
 use crate::reading::{SERIES_NAME_BYTES_MAX, SeriesId, SeriesInfo};
 use crate::record::{Epoch, Record};
@@ -341,10 +341,10 @@ fn read_sections(reader: &mut Reader<'_>, count: usize, contents: &mut Contents)
         match kind {
             section::READINGS => {
                 let block = reader.bytes()?;
-                let readings = decode_readings(block, rows)
+                let before = contents.records.len();
+                let ids = decode_readings_with(block, rows, Record::Reading, &mut contents.records)
                     .map_err(|source| Fault::Frame(FrameError::Columns { at: reader.at(), source }))?;
-                checked(readings.iter().map(|reading| reading.series), readings.len(), rows, contents)?;
-                contents.records.extend(readings.into_iter().map(Record::Reading));
+                checked(ids.into_iter().map(SeriesId), contents.records.len() - before, rows, contents)?;
             }
             section::AGGREGATES => {
                 let functions = contents.compute.len();

@@ -8,7 +8,7 @@ use super::{
 use crate::columns::{Effort, encode_aggregates, encode_readings_with};
 use crate::pack::pack;
 use crate::plan::Function;
-use crate::reading::{Reading, SERIES_NAME_BYTES_MAX, SeriesId, SeriesInfo, Value};
+use crate::reading::{SERIES_NAME_BYTES_MAX, SeriesId, SeriesInfo, Value};
 use crate::record::{Aggregate, Record};
 
 /// How much work goes into making a frame small.
@@ -105,13 +105,16 @@ pub fn seal(
     for name in [&origin.agent, &origin.stream, &origin.class] {
         bounded("bytes of a name", name.len(), NAME_BYTES_MAX)?;
     }
-    records.iter().try_for_each(check)?;
-    let listed = records.iter().map(|record| match record {
-        Record::Alert(alert) => alert.values.len(),
-        Record::EpochStart(start) => start.last.len(),
-        _ => 0,
-    });
-    bounded("values of alerts and numbers of epochs", listed.sum(), LISTED_MAX)?;
+    let mut listed = 0;
+    for record in records {
+        check(record)?;
+        listed += match record {
+            Record::Alert(alert) => alert.values.len(),
+            Record::EpochStart(start) => start.last.len(),
+            _ => 0,
+        };
+    }
+    bounded("values of alerts and numbers of epochs", listed, LISTED_MAX)?;
 
     let mut best: Option<(Codec, usize, Vec<u8>)> = None;
     for effort in density.efforts() {
@@ -242,16 +245,22 @@ struct Table<'a> {
 }
 
 impl Table<'_> {
+    #[inline(always)]
     fn number(&mut self, id: SeriesId) -> Result<SeriesId, SealError> {
+        match self.numbers.get(id.index()) {
+            Some(&number) if number != u32::MAX => Ok(SeriesId(number)),
+            _ => self.add(id),
+        }
+    }
+
+    fn add(&mut self, id: SeriesId) -> Result<SeriesId, SealError> {
         let (Some(number), Some(info)) = (self.numbers.get_mut(id.index()), self.from.get(id.index())) else {
             return Err(SealError::Series(id.0));
         };
-        if *number == u32::MAX {
-            bounded("bytes of a name", info.name.len(), SERIES_NAME_BYTES_MAX)?;
-            bounded("bytes of a unit", info.unit.as_ref().map_or(0, |unit| unit.len()), NAME_BYTES_MAX)?;
-            *number = self.series.len() as u32;
-            self.series.push(info);
-        }
+        bounded("bytes of a name", info.name.len(), SERIES_NAME_BYTES_MAX)?;
+        bounded("bytes of a unit", info.unit.as_ref().map_or(0, |unit| unit.len()), NAME_BYTES_MAX)?;
+        *number = self.series.len() as u32;
+        self.series.push(info);
         Ok(SeriesId(*number))
     }
 }
@@ -273,14 +282,14 @@ fn contents(
         sections.unsigned(run.len() as u64);
         match kind {
             section::READINGS => {
-                let mut readings: Vec<Reading> = Vec::with_capacity(run.len());
+                let mut readings = Vec::with_capacity(run.len());
                 for record in run {
                     if let Record::Reading(reading) = record {
-                        readings.push(Reading { series: table.number(reading.series)?, ..reading.clone() });
+                        readings.push((table.number(reading.series)?, reading));
                     }
                 }
                 let mut block = Vec::new();
-                encode_readings_with(&readings.iter().collect::<Vec<_>>(), effort, &mut block);
+                encode_readings_with(&readings, effort, &mut block);
                 sections.bytes(&block);
             }
             section::AGGREGATES => {

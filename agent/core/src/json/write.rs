@@ -363,7 +363,7 @@ mod tests {
 
     #[test]
     fn alerts() {
-        let alert = Record::Alert(Alert {
+        let alert = Record::from(Alert {
             rule: "overheat".into(),
             instance: "".into(),
             severity: Severity::Critical,
@@ -396,17 +396,17 @@ mod tests {
             covered_by: Some("minute".into()),
         };
         let plain = r#"{"agent":"gw","epoch":"9f","stream":"gaps","seq":17,"gap":{"stream":"raw","from":18,"to":40,"count":23,"start":"2026-01-01T00:00:00.25Z","end":"2026-01-01T00:00:10Z","reason":"evicted","covered_by":"minute"}}"#;
-        assert_eq!(line("gaps", "process", false, &Record::Gap(gap.clone())), plain);
+        assert_eq!(line("gaps", "process", false, &Record::from(gap.clone())), plain);
         (gap.epoch, gap.class, gap.start, gap.end, gap.covered_by) =
             (Some(Epoch(1)), Some("x".into()), None, None, None);
         (gap.from, gap.to) = (0, u64::MAX);
-        let text = line("gaps", "process", true, &Record::Gap(gap));
+        let text = line("gaps", "process", true, &Record::from(gap));
         let end = r#""gap":{"stream":"raw","epoch":"0000000000000001","class":"x","from":0,"to":18446744073709551615,"count":18446744073709551616,"start":null,"end":null,"reason":"evicted"},"historical":true}"#;
         assert!(text.ends_with(end), "{text}");
         let outage =
             OutageRecord { input: "gps".into(), start: Some(START), end: END, count: None, reason: "restart".into() };
         let end = r#""gap":{"input":"gps","start":"2026-01-01T00:00:00.25Z","end":"2026-01-01T00:00:10Z","count":null,"reason":"restart"}}"#;
-        assert!(line("gaps", "process", false, &Record::Outage(outage)).ends_with(end));
+        assert!(line("gaps", "process", false, &Record::from(outage)).ends_with(end));
         let start = EpochStart {
             time: START,
             predecessor: Some(Epoch(0x9f1c)),
@@ -414,6 +414,6 @@ mod tests {
             reason: "boot".into(),
         };
         let end = r#""epoch_start":{"time":"2026-01-01T00:00:00.25Z","predecessor":"0000000000009f1c","last":[{"stream":"raw","class":"process","seq":17}],"reason":"boot"}}"#;
-        assert!(line("gaps", "process", false, &Record::EpochStart(start)).ends_with(end));
+        assert!(line("gaps", "process", false, &Record::from(start)).ends_with(end));
     }
 }

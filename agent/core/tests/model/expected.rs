@@ -38,7 +38,7 @@ impl Expected {
             }
             (Self::Aggregate(told), Record::Aggregate(aggregate)) => told.is(*stream, aggregate),
             (Self::Alert { rule, instance, state, time, values }, Record::Alert(alert)) => {
-                let Alert { rule: found, instance: of, state: now, time: at, values: having, .. } = alert;
+                let Alert { rule: found, instance: of, state: now, time: at, values: having, .. } = &**alert;
                 let having = having.iter().map(|(_, value)| value);
                 *stream == StreamId::ALERTS
                     && (&**found, &**of, *now, at.as_nanos()) == (*rule, &**instance, *state, *time)

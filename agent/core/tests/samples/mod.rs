@@ -266,7 +266,7 @@ fn functions() -> Sample {
 /// An alert raised and cleared.
 fn alerts() -> Sample {
     let alert = |state: AlertState, t: Option<Value>| {
-        Record::Alert(Alert {
+        Record::from(Alert {
             rule: "overheat".into(),
             instance: "meters/boiler/temperature".into(),
             severity: Severity::Critical,
@@ -318,14 +318,7 @@ fn gaps() -> Sample {
         reason: "boot".into(),
     };
     let new = EpochStart { predecessor: None, last: vec![], reason: "new_store".into(), ..start.clone() };
-    let records = vec![
-        Record::EpochStart(start),
-        Record::EpochStart(new),
-        Record::Gap(gap),
-        Record::Gap(bare),
-        Record::Outage(outage),
-        Record::Outage(counted),
-    ];
+    let records = vec![start.into(), new.into(), gap.into(), bare.into(), outage.into(), counted.into()];
     let mut sample = sample("gaps", "gaps", vec![], records);
     sample.first = 1;
     sample

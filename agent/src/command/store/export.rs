@@ -140,7 +140,7 @@ pub(super) fn unnumbered(book: &Book, reckoning: &Reckoning, options: &Export) -
     let (epoch, class) = (epoch.to_string(), plan.streams.get(StreamId::GAPS.index()).map(|stream| &*stream.class));
     let (agent, class) = (&*plan.agent, class.unwrap_or_default());
     let origin = Origin { agent, epoch: &epoch, stream: GAPS, class, historical: false };
-    for gap in reckoning.gaps.iter().cloned().map(Record::Gap).filter(|gap| is_within(options, gap.span())) {
+    for gap in reckoning.gaps.iter().cloned().map(Record::from).filter(|gap| is_within(options, gap.span())) {
         json::write_record(&mut lines, &origin, 0, &gap, &[], &[]);
         lines.push(b'\n');
     }

@@ -22,7 +22,7 @@ fn told(store: &mut Store, stream: &str) -> (BTreeSet<u64>, BTreeMap<u64, String
             stored.extend(first..first + records.len() as u64);
         }
         gaps.extend(records.into_iter().filter_map(|record| match record {
-            Record::Gap(gap) => Some(gap),
+            Record::Gap(gap) => Some(*gap),
             _ => None,
         }));
     }

@@ -46,9 +46,9 @@ fn told(store: &mut Store) -> Told {
         let (first, records, _) = contents(&frame);
         for (number, record) in (first..).zip(records) {
             match record {
-                Record::EpochStart(start) => told.starts.push(start),
-                Record::Gap(gap) => told.gaps.push(gap),
-                Record::Outage(outage) => told.outages.push(outage),
+                Record::EpochStart(start) => told.starts.push(*start),
+                Record::Gap(gap) => told.gaps.push(*gap),
+                Record::Outage(outage) => told.outages.push(*outage),
                 Record::Reading(Reading { value: Value::Int(value), .. }) => {
                     told.live.push((frame.epoch, number, value))
                 }

@@ -179,7 +179,7 @@ impl Site {
             for record in contents(&frame).1 {
                 let span = record.span();
                 match record {
-                    Record::Gap(gap) => gaps.push(gap),
+                    Record::Gap(gap) => gaps.push(*gap),
                     Record::Reading(_) | Record::Aggregate(_) => {
                         let quarter =
                             (span.unwrap().0.as_nanos() - at(0).as_nanos()) / (QUARTER_SECONDS * 1_000_000_000);

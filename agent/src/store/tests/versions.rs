@@ -31,7 +31,7 @@ fn live(store: &mut Store) -> Vec<i64> {
 fn start(store: &mut Store) -> rtlive_core::record::EpochStart {
     let records = frames(store).iter().flat_map(|frame| contents(frame).1).collect::<Vec<_>>();
     let starts = records.into_iter().filter_map(|record| match record {
-        Record::EpochStart(start) => Some(start),
+        Record::EpochStart(start) => Some(*start),
         _ => None,
     });
     starts.last().unwrap()

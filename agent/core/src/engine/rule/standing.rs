@@ -16,7 +16,7 @@ use super::report::report;
 use super::{Instance, InstanceScope, Recent, Rules, Stamp};
 use crate::plan::{Condition, Plan, RulePlan, StreamId};
 use crate::reading::SeriesId;
-use crate::record::{AlertState, Emitted, Record};
+use crate::record::{AlertState, Emitted};
 use crate::sorted;
 use crate::time::Timestamp;
 
@@ -111,7 +111,7 @@ impl Rules {
         };
         if let Some(state) = change {
             let alert = report(plan, rule, &instance.name, state, &scope, time);
-            out.push(Emitted { stream: StreamId::ALERTS, record: Record::Alert(alert) });
+            out.push(Emitted { stream: StreamId::ALERTS, record: alert.into() });
             standing.report(state, arrival);
         }
         self.set_timer(plan, place);
@@ -188,7 +188,7 @@ impl Rules {
         let Some(rule) = plan.rules.get(usize::from(instance.rule)) else { return };
         let scope = InstanceScope { watched, bindings: &instance.bindings };
         let alert = report(plan, rule, &instance.name, state, &scope, time);
-        out.push(Emitted { stream: StreamId::ALERTS, record: Record::Alert(alert) });
+        out.push(Emitted { stream: StreamId::ALERTS, record: alert.into() });
         instance.standing.report(state, now);
     }
 
