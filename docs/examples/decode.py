@@ -4,21 +4,23 @@ Use: mosquitto_sub -N -C 10 -t 'rtlive/#' | decode.py, or decode.py FILE... Exit
 import io, json, math, struct, sys, zlib
 from datetime import datetime, timedelta, timezone
 import cbor2, zstandard
-
-MASK = (1 << 64) - 1
-ABSENT = object()
+MASK, ABSENT = (1 << 64) - 1, object()
+QUALITIES = ["good", "suspect", "bad"]
 CHECKS = [None, "not_finite", "source", "type", "unit", "duplicate", "backwards", "range", "max_rate", "spike", "stuck_after"]
 
 def need(condition, what):
     if not condition:
         raise ValueError("expected " + what)
-
 def signed(value):
     """The 64-bit signed integer that is `value` modulo 2^64."""
     return (value + (1 << 63) & MASK) - (1 << 63)
-
 def double(bits):
     return struct.unpack("<d", struct.pack("<Q", bits & MASK))[0]
+def unfold(u):
+    return u >> 1 ^ -(u & 1)
+def split(token, direct):
+    """The bits of a residual above its raw ones, and how many these are."""
+    return (token & 3 | 4, (token - (1 << direct) >> 2) + direct - 2) if token >> direct else (token, 0)
 
 class Block:
     def __init__(self, data):
@@ -40,13 +42,11 @@ class Block:
                 need(value <= most, f"at most {most}, not {value}")
                 return value
     def s(self):
-        value = self.u()
-        return value >> 1 if value & 1 == 0 else -(value >> 1) - 1
+        return unfold(self.u())
     def runs(self, count, below, optional):
         values, runs = [], self.u(count)
         for _ in range(runs):
-            byte = self.byte(below, "state or type")
-            values += [byte] * self.u(count - len(values))
+            values += [self.byte(below, "state or type")] * self.u(count - len(values))
         need(len(values) == count or (optional and not runs), "runs of all rows")
         return values or [0] * count
     def residuals(self, count):
@@ -68,22 +68,45 @@ class Block:
                 nodes[tree, place], place = (share, min(uses + 1, limit)), 2 * place + bit
                 if span < 1 << 32:
                     code, span, at = code << 32 | int.from_bytes(coded[at : at + 4].ljust(4, b"\0"), "big"), span << 32, at + 4
-            u = place - (1 << depth)
-            if u >> direct:
-                raw = (u - (1 << direct) >> 2) + direct - 2
-                need(raw <= 61, "a residual of at most 64 bits")
-                while bits < raw:
-                    held, bits = held | self.byte() << bits, bits + 8
-                u, held, bits = (u & 3 | 4) << raw | held & (1 << raw) - 1, held >> raw, bits - raw
+            u, raw = split(place - (1 << depth), direct)
+            need(raw <= 61, "a residual of at most 64 bits")
+            while bits < raw:
+                held, bits = held | self.byte() << bits, bits + 8
+            u, held, bits = u << raw | held & (1 << raw) - 1, held >> raw, bits - raw
             tree = min(u if u < 3 else u.bit_length() + 1, 7) if model & 16 else 0
-            yield u >> 1 if u & 1 == 0 else -(u >> 1) - 1
+            yield unfold(u)
+    def shares(self, count):
+        """Residuals by fixed shares: tokens and raw bits out of one integer, the state."""
+        direct, total, weights, length = (kind := self.byte(64, "kind of shares")) & 15, 256 << (kind >> 4), [], 6
+        need(3 <= direct <= 8, "a known kind of shares")
+        bits = (byte >> place & 1 for byte in iter(self.byte, None) for place in range(8))
+        for _ in range(self.u(480)):
+            length += unfold(next(place for place, bit in enumerate(bits) if bit))
+            need(0 <= length <= 24, "a weight of at most 24 bits")
+            few = max(0, min(2, length - 1))
+            weights.append(sum((next(bits) << place for place in range(few)), (length > 0) << few) << max(0, length - 1 - few))
+        spare = total - sum(weight > 0 for weight in weights)
+        need(0 <= spare < total, "shares of the tokens that come")
+        sizes = [(weight > 0) + weight * spare // sum(weights) for weight in weights]
+        sizes[weights.index(max(weights))] += total - sum(sizes)
+        slots = [(*split(token, direct), size, at) for token, size in enumerate(sizes) for at in range(size)]
+        refill = lambda state: state if state >> 16 else state << 16 | int.from_bytes(self.take(2), "little")
+        state = int.from_bytes(self.take(4), "little")
+        for _ in range(count):
+            u, raw, size, at = slots[state % total]
+            state = refill(size * (state // total) + at)
+            while raw:
+                few = min(raw, 16)
+                u, state, raw = u << few | state & (1 << few) - 1, refill(state >> few), raw - few
+            yield unfold(u)
+        need(state == 1 << 16, "the state with which a coder begins")
     def integers(self, count):
         if count <= 1:
             return [self.s()] if count else []
-        coding, first = self.byte(30, "coding of integers"), self.s()
+        coding, first = self.byte(46, "coding of integers"), self.s()
         if coding == 0:
             return [signed(first + i * step) for step in [self.s()] for i in range(count)]
-        unit, is_coded, coding = self.u() if coding & 8 else 1, coding & 16, coding & 7
+        unit, coder, coding = self.u() if coding & 8 else 1, coding >> 4, coding & 7
         need(1 <= coding <= 5, f"a known coding of integers, not {coding}")
         values, k, d, e, p, skips = [first], 0, 0, 0, 0, {}
         weights = struct.unpack("bb", self.take(2)) if coding == 5 else (16 * (coding == 3), 0)
@@ -91,9 +114,9 @@ class Block:
             step, phase, index = self.u(), self.s(), 0
             for _ in range(self.u(count - 1)):
                 need(ahead := self.u(count - 1 - index), "skips in order")
-                index += ahead
-                skips[index] = self.u(1 << 40)
-        for i, r in enumerate(self.residuals(count - 1) if is_coded else (self.s() for _ in range(count - 1)), 1):
+                skips[index := index + ahead] = self.u(1 << 40)
+        coders = [lambda count: (self.s() for _ in range(count)), self.residuals, self.shares]
+        for i, r in enumerate(coders[coder](count - 1), 1):
             p += 1 + skips.get(i, 0)
             ahead = k + (signed(weights[0] * d + weights[1] * e) >> 4)
             v = signed(r + {1: 0, 4: phase + (p * step >> 16) if coding == 4 else 0}.get(coding, ahead))
@@ -139,9 +162,7 @@ class Block:
                 right, place = right - 1, followers.get(last, new)
             else:
                 place, right = self.u(), self.u(count - len(places) - 1)
-            if places:
-                followers[last] = place
-            last, new = place, max(new, place + 1)
+            followers[last], last, new = place, place, max(new, place + 1)
             places.append(place)
         return places
     def rows(self, count):
@@ -155,11 +176,10 @@ class Block:
         for run, length in enumerate(lengths):
             groups.setdefault(places[start] if each else 0, []).append(run)
             start += length
-        ticks = [0] * runs
+        ticks = {}
         for group in groups.values():
-            for run, tick in zip(group, self.integers(len(group))):
-                ticks[run] = tick
-        return ids, places, [signed(first + tick * unit) for tick, n in zip(ticks, lengths) for _ in range(n)]
+            ticks |= zip(group, self.integers(len(group)))
+        return ids, places, [signed(first + ticks[run] * unit) for run, n in enumerate(lengths) for _ in range(n)]
     def values(self, places, series, before=()):
         layout = self.byte(3, "layout of values")  # A value (or ABSENT) for each row; `before` has the columns before.
         rows = [[row for row, place in enumerate(places) if place == one] for one in range(series)]
@@ -176,19 +196,15 @@ class Block:
 def printed(time):
     seconds, nanos = divmod(time, 10**9)
     date = datetime(1970, 1, 1, tzinfo=timezone.utc) + timedelta(seconds=seconds)
-    fraction = f".{nanos:09}".rstrip("0").rstrip(".")
-    return date.strftime("%Y-%m-%dT%H:%M:%S") + fraction + "Z"
-
+    return date.strftime("%Y-%m-%dT%H:%M:%S") + f".{nanos:09}".rstrip("0").rstrip(".") + "Z"
 def plain(value, function=None):
     if function == "time_in_state" and isinstance(value, str):
         return json.loads(value)  # Seconds by state are an object in a text.
     return None if isinstance(value, float) and not math.isfinite(value) else value
-
 def named(series, index):
     need(0 <= index < len(series), "a series of the table")
     name, *unit = series[index]
     return name, {"unit": unit[0]} if unit else {}
-
 def readings(data, count, series, _):
     block = Block(data)
     need(block.u() == count, "as many rows as the section says")
@@ -198,11 +214,8 @@ def readings(data, count, series, _):
     for place, time, value, state in zip(places, times, values, states):
         need(value is not ABSENT and state & 3 < 3, "a value and a known state")
         name, unit = named(series, ids[place])
-        record = {"series": name, "time": printed(time), "value": plain(value)} | unit
-        record["quality"] = ["good", "suspect", "bad"][state & 3]
-        record |= {"check": CHECKS[state >> 3]} if state >> 3 else {}
-        yield record | ({"clock": "unsynced"} if state & 4 else {})
-
+        record = {"series": name, "time": printed(time), "value": plain(value)} | unit | {"quality": QUALITIES[state & 3]}
+        yield record | ({"check": CHECKS[state >> 3]} if state >> 3 else {}) | ({"clock": "unsynced"} if state & 4 else {})
 def aggregates(data, count, series, compute):
     block = Block(data)
     need(block.u() == count and block.u() == len(compute), "rows and functions as the contents say")
@@ -214,31 +227,24 @@ def aggregates(data, count, series, compute):
     need(block.at == len(data), "the end of a block")
     for row, (place, start) in enumerate(zip(places, starts)):
         name, unit = named(series, ids[place])
-        record = {"series": name, "start": printed(start), "end": printed(signed(start + lengths[row]))}
-        record["revision"] = revisions[row]
+        record = {"series": name, "start": printed(start), "end": printed(signed(start + lengths[row])), "revision": revisions[row]}
         record |= {f: plain(column[row], f) for f, column in zip(compute, columns) if column[row] is not ABSENT} | unit
-        record |= {"final": False} if states[row] & 1 else {}
-        yield record | ({"deleted": True} if states[row] & 2 else {})
-
+        yield record | ({"final": False} if states[row] & 1 else {}) | ({"deleted": True} if states[row] & 2 else {})
 def notices(items, count, *_):
     need(len(items) == count, "as many notices as the section says")
     for notice in items:
         kind = notice.pop("is")
         times = {"start": None, "end": None} if kind in ("gap", "outage") else {}
         times |= {key: printed(notice[key]) for key in ("time", "start", "end") if key in notice}
-        epochs = {key: f"{notice[key]:016x}" for key in ("epoch", "predecessor") if key in notice}
-        record = notice | times | epochs
+        record = notice | times | {key: f"{notice[key]:016x}" for key in ("epoch", "predecessor") if key in notice}
         if kind == "alert":
             yield record | {"values": {name: plain(value) for name, value in notice["values"]}}
-        elif kind == "gap":
-            yield {"gap": {"count": notice["to"] - notice["from"] + 1} | record}
-        elif kind == "outage":
-            yield {"gap": {"count": None} | record}
+        elif kind in ("gap", "outage"):
+            yield {"gap": {"count": notice["to"] - notice["from"] + 1 if kind == "gap" else None} | record}
         else:
             need(kind == "epoch", "an alert, a gap, an outage or the beginning of an epoch")
             last = [dict(zip(("stream", "class", "seq"), one)) for one in notice["last"]]
             yield {"epoch_start": {"predecessor": None} | record | {"last": last}}
-
 def records(frame, historical=False):
     items = header, packed, extension, checksum = cbor2.loads(frame)
     need(zlib.crc32(frame[:-4]) == int.from_bytes(checksum, "big"), "the right checksum")
@@ -259,9 +265,7 @@ def records(frame, historical=False):
         found += kinds[kind](data, count, contents.get(0, []), contents.get(1, []))
     need(len(found) == header[6], "as many records as the header says")
     flags = ({"historical": True} if historical else {}) | ({"class": header[4]} if header.get(4, "process") != "process" else {})
-    for number, record in enumerate(found, header[5]):
-        yield origin | {"seq": number} | record | flags
-
+    yield from (origin | {"seq": number} | record | flags for number, record in enumerate(found, header[5]))
 def decode(data):
     parts, at = {}, 0
     while at < len(data):
@@ -280,21 +284,17 @@ def decode(data):
             if frame.startswith(b"\xd9\xd9\xf7"):
                 version, historical, index, count, checksum, part = getattr(item, "value", item)
                 need(version == 1 and index < count <= 16384, "a message of version 1")
-                known = parts.setdefault((checksum, count), {})
-                known[index] = part
+                (known := parts.setdefault((checksum, count), {}))[index] = part
                 if len(known) < count:
                     continue
                 frame = b"".join(part for _, part in sorted(parts.pop((checksum, count)).items()))
             yield from records(frame, historical)
     need(not parts, "the other parts of a frame")
 
-def main():
+if __name__ == "__main__":
     try:
         for data in [open(name, "rb").read() for name in sys.argv[1:]] or [sys.stdin.buffer.read()]:
             for record in decode(data):
                 print(json.dumps(record, ensure_ascii=False, separators=(",", ":")))
     except (ValueError, LookupError, TypeError, ArithmeticError, cbor2.CBORError, zstandard.ZstdError) as error:
         sys.exit(f"decode.py: {type(error).__name__}: {error}")
-
-if __name__ == "__main__":
-    main()

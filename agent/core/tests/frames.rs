@@ -60,7 +60,7 @@ fn records_come_back_at_every_density() {
 #[test]
 fn the_header_says_the_span_of_event_time() {
     for sample in samples() {
-        let (header, contents) = open(&sealed(&sample, Density::Normal)).unwrap();
+        let (header, contents) = open(&sealed(&sample, sample.density)).unwrap();
         let spans: Vec<_> = contents.records.iter().filter_map(Record::span).collect();
         let span = spans.iter().map(|span| span.0).min().zip(spans.iter().map(|span| span.1).max());
         assert_eq!(header.span, span, "{}", sample.name);
@@ -70,7 +70,7 @@ fn the_header_says_the_span_of_event_time() {
 #[test]
 fn every_truncation_is_refused() {
     for sample in samples() {
-        let bytes = sealed(&sample, Density::Normal);
+        let bytes = sealed(&sample, sample.density);
         for length in 0..bytes.len() {
             assert_eq!(open(&bytes[..length]), Err(FrameError::Truncated(length)), "{} at {length}", sample.name);
         }
@@ -84,7 +84,7 @@ fn every_truncation_is_refused() {
 #[test]
 fn every_flipped_bit_is_refused() {
     for sample in samples() {
-        let mut bytes = sealed(&sample, Density::Normal);
+        let mut bytes = sealed(&sample, sample.density);
         for bit in 0..bytes.len() * 8 {
             bytes[bit / 8] ^= 1 << (bit % 8);
             assert!(open(&bytes).is_err() && read_header(&bytes).is_err(), "{} with bit {bit} flipped", sample.name);
@@ -97,7 +97,7 @@ fn every_flipped_bit_is_refused() {
 #[test]
 fn every_flipped_bit_under_a_right_checksum_ends_in_a_frame_or_an_error() {
     for sample in samples() {
-        let bytes = sealed(&sample, Density::Normal);
+        let bytes = sealed(&sample, sample.density);
         for bit in 0..(bytes.len() - 4) * 8 {
             let mut altered = bytes.clone();
             altered[bit / 8] ^= 1 << (bit % 8);
@@ -110,7 +110,7 @@ fn every_flipped_bit_under_a_right_checksum_ends_in_a_frame_or_an_error() {
 #[test]
 fn every_flipped_bit_of_stored_contents_ends_in_a_frame_or_an_error() {
     for sample in samples() {
-        let (header, packed) = parts(&sealed(&sample, Density::Normal));
+        let (header, packed) = parts(&sealed(&sample, sample.density));
         let contents = unpacked(&header, &packed);
         for bit in 0..contents.len() * 8 {
             let mut altered = contents.clone();
@@ -177,7 +177,7 @@ fn stored(header: &[(ciborium::Value, ciborium::Value)], contents: &[u8]) -> Vec
 #[test]
 fn unknown_keys_are_passed_over_or_respected() {
     let sample = samples().remove(0);
-    let frame = sealed(&sample, Density::Normal);
+    let frame = sealed(&sample, sample.density);
     let (header, packed) = parts(&frame);
     assert_eq!(built(&header, &packed, &[]), frame, "the envelope is what another encoder makes of it");
 
@@ -197,7 +197,7 @@ fn unknown_keys_are_passed_over_or_respected() {
 #[test]
 fn other_versions_and_codecs_are_named() {
     let sample = samples().remove(1);
-    let (header, packed) = parts(&sealed(&sample, Density::Normal));
+    let (header, packed) = parts(&sealed(&sample, sample.density));
     let with = |key: i128, value: u64| {
         let replaced = |(k, v): &(ciborium::Value, ciborium::Value)| {
             (k.clone(), if integer(k) == key { value.into() } else { v.clone() })
@@ -250,7 +250,7 @@ fn what_cannot_be_sealed_is_refused() {
 fn a_small_frame_cannot_make_large_contents() {
     // 16 MiB of zeros in a few hundred bytes: the header's bound holds, and the length must be right.
     let sample = samples().remove(1);
-    let (header, _) = parts(&sealed(&sample, Density::Normal));
+    let (header, _) = parts(&sealed(&sample, sample.density));
     let bomb = zstd::bulk::compress(&vec![0; 64 << 20], 3).unwrap();
     assert!(matches!(open(&built(&header, &bomb, &[])), Err(FrameError::Unpack { .. })));
 }
@@ -331,7 +331,7 @@ fn after_noise_the_reader_goes_on_and_says_where() {
 #[test]
 fn parts_become_the_frame_again() {
     let sample = samples().into_iter().max_by_key(|sample| sample.records.len()).unwrap();
-    let frame = sealed(&sample, Density::Normal);
+    let frame = sealed(&sample, sample.density);
     let mut reassembler = Reassembler::default();
     let messages: Vec<Vec<u8>> = split(&frame, true, 1024).collect();
     let whole: Vec<_> = messages.iter().rev().filter_map(|message| reassembler.take(message).unwrap()).collect();

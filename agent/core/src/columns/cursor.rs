@@ -58,6 +58,11 @@ impl<'a> Cursor<'a> {
         self.bytes.len() - self.at
     }
 
+    /// All bytes that are left.
+    pub(super) fn rest(&self) -> &'a [u8] {
+        self.bytes.get(self.at..).unwrap_or_default()
+    }
+
     pub(super) fn take(&mut self, count: usize) -> Result<&'a [u8], ColumnError> {
         let taken = self.bytes.get(self.at..).and_then(|rest| rest.get(..count));
         let taken = taken.ok_or_else(|| self.error(ColumnFault::Truncated))?;

@@ -1,23 +1,16 @@
 //! Residuals as an adaptive binary range coder writes them: what is left of a column, at the cost of its entropy.
 //!
-//! A residual is folded ([`zigzag`]) and split into a token and raw bits: a small number is its own token, a larger one's token
-//! says its bit length and the two bits after the first, and the other bits, which nothing foretells, are raw. A token is coded
-//! as a path through a binary tree. Each node of the tree has a probability that follows what it has seen, fast at first and then
+//! A residual is a token and raw bits ([`super::tokens`]). A token is coded as a path through a binary tree. Each node of the tree has a probability that follows what it has seen, fast at first and then
 //! slowly, so that no table is sent, and a column of sixty values is coded as well as one of thousands. Where that pays, there is
 //! a tree for each size of the residual before.
 //!
 //! The range coder keeps 64 bits of range, of which it gives up 32 when fewer than 32 are left, so that its loops hardly branch.
 
 use super::cursor::{Cursor, put_unsigned, unzigzag, zigzag};
+use super::tokens::{Alphabet, RAW_BITS_MAX};
 use super::{ColumnError, ColumnFault};
 
-/// Tokens stand for bit lengths in groups of four: by the two bits after the first.
-const GROUP_BITS: u32 = 2;
-/// The most bits of numbers that are their own tokens.
-const DIRECT_BITS_MAX: u8 = 8;
-/// The least, so that larger numbers have the two bits after the first.
-const DIRECT_BITS_MIN: u8 = 3;
-/// The deepest tree: with 8 direct bits the tokens end below 256 + 56 × 4 = 480.
+/// The deepest tree: no alphabet has more than 2^9 tokens.
 const DEPTH_MAX: u8 = 9;
 /// How many trees there are where the residual before chooses one.
 const CONTEXTS: usize = 8;
@@ -42,50 +35,28 @@ const RATES: [u16; LIMIT_SLOW as usize + 1] = {
 /// What a column's model is made of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Model {
-    /// Numbers of so many bits are their own tokens.
-    direct_bits: u8,
+    alphabet: Alphabet,
     has_context: bool,
     forgets: bool,
 }
 
 impl Model {
     /// For columns that nothing is known of: a tree that is not deep.
-    pub(super) const PLAIN: Self = Self { direct_bits: DIRECT_BITS_MIN, has_context: false, forgets: false };
+    pub(super) const PLAIN: Self = Self { alphabet: Alphabet::LEAST, has_context: false, forgets: false };
 
     const fn byte(self) -> u8 {
-        self.direct_bits | if self.has_context { HAS_CONTEXT } else { 0 } | if self.forgets { FORGETS } else { 0 }
+        self.alphabet.direct_bits()
+            | if self.has_context { HAS_CONTEXT } else { 0 }
+            | if self.forgets { FORGETS } else { 0 }
     }
 
     fn from_byte(byte: u8) -> Option<Self> {
-        let direct_bits = byte & 15;
-        let known = byte < 64 && (DIRECT_BITS_MIN..=DIRECT_BITS_MAX).contains(&direct_bits);
-        known.then_some(Self { direct_bits, has_context: byte & HAS_CONTEXT != 0, forgets: byte & FORGETS != 0 })
+        let alphabet = Alphabet::of(byte & 15).filter(|_| byte < 64)?;
+        Some(Self { alphabet, has_context: byte & HAS_CONTEXT != 0, forgets: byte & FORGETS != 0 })
     }
 
     const fn limit(self) -> u16 {
         if self.forgets { LIMIT_FAST } else { LIMIT_SLOW }
-    }
-
-    /// The token of a folded residual, and how many of its bits are raw.
-    #[inline]
-    const fn token(self, folded: u64) -> (u32, u32) {
-        if folded >> self.direct_bits == 0 {
-            return (folded as u32, 0);
-        }
-        let length = 64 - folded.leading_zeros();
-        let raw = length - 1 - GROUP_BITS;
-        let group = (length - self.direct_bits as u32 - 1) << GROUP_BITS;
-        ((1 << self.direct_bits) + group + ((folded >> raw) as u32 & 3), raw)
-    }
-
-    /// The bits of a folded residual above its raw ones, and how many these are, from its token.
-    const fn folded(self, token: u32) -> (u64, u32) {
-        if token >> self.direct_bits == 0 {
-            return (token as u64, 0);
-        }
-        let beyond = token - (1 << self.direct_bits);
-        let raw = (beyond >> GROUP_BITS) + self.direct_bits as u32 - GROUP_BITS;
-        ((4 | (beyond & 3)) as u64, raw)
     }
 
     /// Which tree follows a folded residual.
@@ -105,7 +76,7 @@ impl Model {
     fn depth(self, residuals: &[i64]) -> u8 {
         // Larger numbers have larger tokens.
         let highest = residuals.iter().map(|residual| zigzag(*residual)).max().unwrap_or(0);
-        (32 - self.token(highest).0.leading_zeros()) as u8
+        (32 - self.alphabet.token(highest).0.leading_zeros()) as u8
     }
 
     fn trees(self, depth: u8) -> Vec<Node> {
@@ -149,7 +120,7 @@ pub(super) fn encode(residuals: &[i64], model: Model, out: &mut Vec<u8>) {
     let mut tree = 0;
     for &residual in residuals {
         let folded = zigzag(residual);
-        let (token, raw_bits) = model.token(folded);
+        let (token, raw_bits) = model.alphabet.token(folded);
         let mut place = 1_usize;
         for level in (0..depth).rev() {
             let bit = token >> level & 1 == 1;
@@ -221,7 +192,7 @@ pub(super) fn cost(residuals: &[i64], model: Model) -> u64 {
     let (mut cost, mut raw, mut tree) = (0_u64, 0_u64, 0);
     for &residual in residuals {
         let folded = zigzag(residual);
-        let (token, raw_bits) = model.token(folded);
+        let (token, raw_bits) = model.alphabet.token(folded);
         let mut place = 1_usize;
         for level in (0..depth).rev() {
             let bit = token >> level & 1 == 1;
@@ -242,8 +213,8 @@ pub(super) fn choose(residuals: &[i64]) -> Model {
     let mut best = (cost(residuals, Model::PLAIN), Model::PLAIN);
     // One change after another, each beside the best so far.
     let changes: [fn(Model) -> Model; 4] = [
-        |model| Model { direct_bits: 5, ..model },
-        |model| Model { direct_bits: DIRECT_BITS_MAX, ..model },
+        |model| Model { alphabet: Alphabet::MIDDLE, ..model },
+        |model| Model { alphabet: Alphabet::MOST, ..model },
         |model| Model { has_context: true, ..model },
         |model| Model { forgets: true, ..model },
     ];
@@ -329,9 +300,9 @@ pub(super) fn decode(cursor: &mut Cursor<'_>, count: usize, residuals: &mut Vec<
                 range <<= 32;
             }
         }
-        let (mut folded, raw_bits) = model.folded((place - (1 << depth)) as u32);
+        let (mut folded, raw_bits) = model.alphabet.folded((place - (1 << depth)) as u32);
         if raw_bits > 0 {
-            if raw_bits > 61 {
+            if raw_bits > RAW_BITS_MAX {
                 return Err(cursor.error(ColumnFault::Integer));
             }
             let (mut bits, mut have) = (0, 0);
@@ -387,20 +358,6 @@ mod tests {
         assert_eq!(back, residuals, "{model:?}");
         assert_eq!(cursor.left(), 0, "{model:?}");
         bytes.len()
-    }
-
-    #[test]
-    fn every_number_has_a_token_and_comes_back() {
-        for model in models() {
-            for folded in (0..64)
-                .flat_map(|bits| [(1_u64 << bits) - 1, 1 << bits, (1 << bits) | (1 << bits >> 2)])
-                .chain([u64::MAX])
-            {
-                let (token, raw) = model.token(folded);
-                assert_eq!(model.folded(token), (folded >> raw, raw), "{model:?} {folded}");
-                assert!(token < 1 << DEPTH_MAX);
-            }
-        }
     }
 
     proptest! {

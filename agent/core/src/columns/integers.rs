@@ -7,6 +7,8 @@
 
 use super::cursor::{Cursor, put_signed, put_unsigned, zigzag};
 use super::entropy::{self, Model};
+use super::shares::{self, Shares};
+use super::tokens::Alphabet;
 use super::{ColumnError, ColumnFault, Effort};
 
 /// `v[i] = v[0] + i × step`, and nothing else: constants, and clocks that never waver.
@@ -25,6 +27,8 @@ const LINE: u8 = 5;
 const HAS_UNIT: u8 = 8;
 /// Set beside one of the above where the residuals are coded by their entropy.
 const IS_CODED: u8 = 16;
+/// Set beside one of the above where the residuals are coded by fixed shares.
+const IS_SHARED: u8 = 32;
 
 /// The binary places of the weights of a line.
 const WEIGHT_BITS: u32 = 4;
@@ -35,6 +39,8 @@ const LOOKED_AT_SHARE: usize = 4;
 const LOOKED_AT_MIN: usize = 128;
 /// Of about how many values the median stands for that of all.
 const MEDIAN_OF: usize = 128;
+/// From so many values on what fixed shares say first is little beside the rest.
+const SHARED_VALUES_MIN: usize = 128;
 /// Below so many values a coder costs more to start than it saves.
 const CODED_VALUES_MIN: usize = 8;
 
@@ -148,6 +154,12 @@ fn encode_scaled(first: i64, unit: u64, scaled: &[i64], shape: Shape, effort: Ef
         let Some(likely) = predictions.first() else { return };
         out.extend(head(0, likely));
         return likely.residuals(scaled).into_iter().for_each(|residual| put_signed(out, residual));
+    }
+    if effort == Effort::Quick && scaled.len() >= SHARED_VALUES_MIN {
+        let Some(likely) = predictions.first() else { return };
+        out.extend(head(IS_SHARED, likely));
+        let residuals = likely.residuals(scaled);
+        return Shares::of(&residuals, Alphabet::LEAST).encode(&residuals, out);
     }
     let mut best = None;
     let tried = if effort == Effort::Quick { 1 } else { predictions.len() };
@@ -402,7 +414,7 @@ pub(super) fn decode(cursor: &mut Cursor<'_>, count: usize) -> Result<Vec<i64>, 
     }
     let unit = if coding & HAS_UNIT == 0 { 1 } else { cursor.unsigned()?.cast_signed() };
     let unknown = cursor.error(ColumnFault::Coding { column: "integers", found: coding });
-    let predicted = coding & !(HAS_UNIT | IS_CODED);
+    let predicted = coding & !(HAS_UNIT | IS_CODED | IS_SHARED);
     let (mut line, mut places) = (Line::new(0, 0), Vec::new());
     match predicted {
         PLAIN | DELTA => {}
@@ -413,16 +425,19 @@ pub(super) fn decode(cursor: &mut Cursor<'_>, count: usize) -> Result<Vec<i64>, 
     }
     let mut values = Vec::with_capacity(count);
     values.push(0);
-    if coding & IS_CODED == 0 {
-        // Each residual takes at least a byte.
-        if cursor.left() < count - 1 {
-            return Err(cursor.error(ColumnFault::Truncated));
+    match coding & (IS_CODED | IS_SHARED) {
+        0 => {
+            // Each residual takes at least a byte.
+            if cursor.left() < count - 1 {
+                return Err(cursor.error(ColumnFault::Truncated));
+            }
+            for _ in 1..count {
+                values.push(cursor.signed()?);
+            }
         }
-        for _ in 1..count {
-            values.push(cursor.signed()?);
-        }
-    } else {
-        entropy::decode(cursor, count - 1, &mut values)?;
+        IS_CODED => entropy::decode(cursor, count - 1, &mut values)?,
+        IS_SHARED => shares::decode(cursor, count - 1, &mut values)?,
+        _ => return Err(unknown),
     }
     match predicted {
         PLAIN => {}

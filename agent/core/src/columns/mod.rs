@@ -19,6 +19,8 @@ mod integers;
 mod readings;
 mod related;
 mod rows;
+mod shares;
+mod tokens;
 mod values;
 
 pub(crate) use aggregates::{decode_aggregates, encode_aggregates};

@@ -256,7 +256,7 @@ mod tests {
     fn round_trip(readings: &[Reading]) -> usize {
         let [bytes, ..] = Effort::ALL.map(|effort| {
             let mut bytes = Vec::new();
-            encode_readings_with(&named(&readings), effort, &mut bytes);
+            encode_readings_with(&named(readings), effort, &mut bytes);
             let back = decode_readings(&bytes, readings.len()).unwrap();
             assert!(same(&back, readings), "{effort:?}\n{back:?}\n{readings:?}");
             bytes.len()

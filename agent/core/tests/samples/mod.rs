@@ -1,6 +1,6 @@
 //! Records of every kind, of our own making, which tests seal and the golden vectors hold.
 
-use rtlive_core::frame::Origin;
+use rtlive_core::frame::{Density, Origin};
 use rtlive_core::plan::{Function, Severity};
 use rtlive_core::reading::{Check, ClockState, Quality, Reading, SeriesId, SeriesInfo, Value};
 use rtlive_core::record::{Aggregate, Alert, AlertState, Epoch, EpochStart, Gap, OutageRecord, Record};
@@ -21,6 +21,8 @@ pub(crate) struct Sample {
     pub(crate) compute: Vec<Function>,
     /// The records.
     pub(crate) records: Vec<Record>,
+    /// How densely they are sealed for the golden vectors.
+    pub(crate) density: Density,
 }
 
 /// 2026-01-01T00:00:00Z and so many milliseconds.
@@ -51,7 +53,7 @@ fn sample(name: &'static str, stream: &str, series: Vec<SeriesInfo>, records: Ve
         stream: stream.into(),
         class: "process".into(),
     };
-    Sample { name, origin, first: 17, series, compute: Vec::new(), records }
+    Sample { name, origin, first: 17, series, compute: Vec::new(), records, density: Density::Normal }
 }
 
 /// Every sample.
@@ -71,6 +73,7 @@ pub(crate) fn samples() -> Vec<Sample> {
         checked(),
         functions(),
         widened(),
+        hasty(),
     ]
 }
 
@@ -364,4 +367,21 @@ fn wide() -> Sample {
         records.push(Record::Reading(reading(1, at(step * 1000), Value::Int(noise(9) * 250 - 1000))));
     }
     sample("wide", "raw", vec![info("a/single", None), info("a/steps", None)], records)
+}
+
+/// So many readings that fixed shares pay, sealed in a hurry: a clock that wavers, and values that jump now and then, far and very far.
+fn hasty() -> Sample {
+    let mut noise = noise(11);
+    let readings = (0..200).map(|step| {
+        let far = match step {
+            50 => 1 << 22,
+            51 => 1 << 40,
+            _ => 0,
+        };
+        let value = (2150 + noise(40) + noise(40) + far) as f64 / 100.0;
+        Record::Reading(reading(0, at(step * 1000 + noise(4) + noise(4)), Value::Float(value)))
+    });
+    let mut sample = sample("hasty", "raw", vec![info("boiler/temperature", Some("Cel"))], readings.collect());
+    sample.density = Density::Fast;
+    sample
 }

@@ -14,7 +14,7 @@ use std::fmt::Write as _;
 use std::path::Path;
 use std::process::Command;
 
-use rtlive_core::frame::{Density, open, seal};
+use rtlive_core::frame::{open, seal};
 use rtlive_core::json::{Origin, write_record};
 use rtlive_core::message::{Item, MessageReader, Reassembler, split};
 
@@ -22,7 +22,7 @@ use golden::{from_hex, golden, to_hex};
 use samples::{Sample, samples};
 
 fn sealed(sample: &Sample) -> Vec<u8> {
-    seal(&sample.origin, sample.first, &sample.records, &sample.series, &sample.compute, Density::Normal).unwrap()
+    seal(&sample.origin, sample.first, &sample.records, &sample.series, &sample.compute, sample.density).unwrap()
 }
 
 /// What `rtlive decode` prints of a frame.

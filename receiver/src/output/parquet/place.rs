@@ -69,7 +69,7 @@ mod tests {
     use rtlive_core::record::Gap;
 
     fn gap(start: Option<i64>) -> Record {
-        Record::Gap(Gap {
+        Record::from(Gap {
             stream: "raw".into(),
             epoch: None,
             class: None,
