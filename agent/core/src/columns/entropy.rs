@@ -208,9 +208,9 @@ pub(super) fn cost(residuals: &[i64], model: Model) -> u64 {
     cost + raw * 256
 }
 
-/// The model that takes the fewest bits for residuals.
-pub(super) fn choose(residuals: &[i64]) -> Model {
-    let mut best = (cost(residuals, Model::PLAIN), Model::PLAIN);
+/// The model that takes the fewest bits for residuals, for which the plain one takes `cost` 256ths of a bit.
+pub(super) fn choose(residuals: &[i64], cost: u64) -> Model {
+    let mut best = (cost, Model::PLAIN);
     // One change after another, each beside the best so far.
     let changes: [fn(Model) -> Model; 4] = [
         |model| Model { alphabet: Alphabet::MIDDLE, ..model },
@@ -220,7 +220,7 @@ pub(super) fn choose(residuals: &[i64]) -> Model {
     ];
     for change in changes {
         let changed = change(best.1);
-        let cost = cost(residuals, changed);
+        let cost = self::cost(residuals, changed);
         if cost < best.0 {
             best = (cost, changed);
         }

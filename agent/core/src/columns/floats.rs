@@ -224,25 +224,19 @@ impl Decimals {
 
     /// Where no integer is near a value, the one before is repeated, which costs nearly nothing.
     fn split(values: &[f64], divisors: &[f64], exponent: usize, precision: Precision) -> Self {
-        if divisors.is_empty() {
-            return Self::split_each(values.iter().map(|value| (*value, 1.0)), exponent, precision);
-        }
-        Self::split_each(values.iter().copied().zip(divisors.iter().copied()), exponent, precision)
-    }
-
-    fn split_each(values: impl ExactSizeIterator<Item = (f64, f64)>, exponent: usize, precision: Precision) -> Self {
         let power = POWERS[exponent];
         let mut exceptions = Vec::new();
         let mut before = 0;
-        let one = |(index, (value, divisor))| {
+        let mut integers = Vec::with_capacity(values.len());
+        for (index, &value) in values.iter().enumerate() {
+            let divisor = divisor(divisors, index);
             before = whole(value * power * divisor).unwrap_or(before);
             let off = distance(before, value, power, divisor, precision);
             if off != 0 {
                 exceptions.push((index, off));
             }
-            before
-        };
-        let integers = values.enumerate().map(one).collect();
+            integers.push(before);
+        }
         Self { exponent, precision, integers, exceptions }
     }
 

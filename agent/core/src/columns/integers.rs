@@ -141,6 +141,7 @@ fn encode_linear(values: &[i64], out: &mut Vec<u8>) -> bool {
 /// Appends values that are `first` + `scaled` × `unit`.
 fn encode_scaled(first: i64, unit: u64, scaled: &[i64], shape: Shape, effort: Effort, out: &mut Vec<u8>) {
     let predictions = Prediction::likely(scaled, shape, effort);
+    let Some((_, likely)) = predictions.first() else { return };
     let head = |coding: u8, prediction: &Prediction| {
         let mut out = vec![coding | prediction.coding() | if unit > 1 { HAS_UNIT } else { 0 }];
         put_signed(&mut out, first);
@@ -150,29 +151,29 @@ fn encode_scaled(first: i64, unit: u64, scaled: &[i64], shape: Shape, effort: Ef
         prediction.write(&mut out);
         out
     };
+    let mut residuals = likely.residuals(scaled);
     if effort == Effort::Bytes || scaled.len() < CODED_VALUES_MIN {
-        let Some(likely) = predictions.first() else { return };
         out.extend(head(0, likely));
-        return likely.residuals(scaled).into_iter().for_each(|residual| put_signed(out, residual));
+        return residuals.into_iter().for_each(|residual| put_signed(out, residual));
     }
     if effort == Effort::Quick && scaled.len() >= SHARED_VALUES_MIN {
-        let Some(likely) = predictions.first() else { return };
         out.extend(head(IS_SHARED, likely));
-        let residuals = likely.residuals(scaled);
         return Shares::of(&residuals, Alphabet::LEAST).encode(&residuals, out);
     }
-    let mut best = None;
-    let tried = if effort == Effort::Quick { 1 } else { predictions.len() };
-    for prediction in predictions.iter().take(tried) {
-        let (head, residuals) = (head(IS_CODED, prediction), prediction.residuals(scaled));
-        let cost = if tried == 1 { 0 } else { entropy::cost(&residuals, Model::PLAIN) + 8 * 256 * head.len() as u64 };
-        if best.as_ref().is_none_or(|best: &(u64, _, _)| cost < best.0) {
-            best = Some((cost, head, residuals));
+    let (mut best, mut model) = (head(IS_CODED, likely), Model::PLAIN);
+    if effort == Effort::Thorough {
+        let bits = |head: &[u8]| 8 * 256 * head.len() as u64;
+        let mut cost = entropy::cost(&residuals, model);
+        for (_, prediction) in predictions.iter().skip(1) {
+            let (other, left) = (head(IS_CODED, prediction), prediction.residuals(scaled));
+            let other_cost = entropy::cost(&left, model);
+            if other_cost + bits(&other) < cost + bits(&best) {
+                (cost, best, residuals) = (other_cost, other, left);
+            }
         }
+        model = entropy::choose(&residuals, cost);
     }
-    let Some((_, head, residuals)) = best else { return };
-    let model = if effort == Effort::Quick { Model::PLAIN } else { entropy::choose(&residuals) };
-    out.extend(head);
+    out.extend(best);
     entropy::encode(&residuals, model, out);
 }
 
@@ -180,9 +181,7 @@ fn encode_scaled(first: i64, unit: u64, scaled: &[i64], shape: Shape, effort: Ef
 pub(super) fn cost(values: &[i64]) -> u64 {
     let first = values.first().copied().unwrap_or(0);
     let scaled: Vec<i64> = values.iter().map(|value| value.wrapping_sub(first)).collect();
-    Prediction::likely(&scaled, Shape::Any, Effort::Thorough)
-        .first()
-        .map_or(0, |likely| bits_of(&likely.residuals(&scaled)))
+    Prediction::likely(&scaled, Shape::Any, Effort::Thorough).first().map_or(0, |(bits, _)| *bits)
 }
 
 /// What foretells a value from those before it.
@@ -197,8 +196,8 @@ enum Prediction {
 }
 
 impl Prediction {
-    /// All of them, those that leave the fewest bits first.
-    fn likely(scaled: &[i64], shape: Shape, effort: Effort) -> Vec<Self> {
+    /// All of them and about how many bits they leave, those that leave the fewest first.
+    fn likely(scaled: &[i64], shape: Shape, effort: Effort) -> Vec<(u64, Self)> {
         // The first values speak for all where time is short; but a grid is judged by all.
         let looked_at =
             if effort == Effort::Quick { (scaled.len() / LOOKED_AT_SHARE).max(LOOKED_AT_MIN) } else { scaled.len() };
@@ -211,7 +210,7 @@ impl Prediction {
             costs.extend(Grid::fit(scaled).map(|(cost, grid)| (cost, Self::Grid(grid))));
         }
         costs.sort_by_key(|(cost, _)| *cost);
-        costs.into_iter().map(|(_, one)| one).collect()
+        costs
     }
 
     /// The line with the least squares of distances.

@@ -44,16 +44,15 @@ pub(crate) fn encode_readings_with(readings: &[(SeriesId, &Reading)], effort: Ef
 /// The bytes are no such block; the error says where.
 pub fn decode_readings(bytes: &[u8], readings_max: usize) -> Result<Vec<Reading>, ColumnError> {
     let mut readings = Vec::new();
-    decode_readings_with(bytes, readings_max, |reading| reading, &mut readings)?;
+    decode_readings_with(bytes, readings_max, &mut |reading| readings.push(reading))?;
     Ok(readings)
 }
 
-/// The same, appended to `out` as what `made` makes of each. Returns the ids of the series that occur.
-pub(crate) fn decode_readings_with<R>(
+/// The same, given to `take` one by one. Returns the ids of the series that occur.
+pub(crate) fn decode_readings_with(
     bytes: &[u8],
     readings_max: usize,
-    made: impl Fn(Reading) -> R,
-    out: &mut Vec<R>,
+    take: &mut dyn FnMut(Reading),
 ) -> Result<Vec<u32>, ColumnError> {
     let mut cursor = Cursor::new(bytes);
     let count = cursor.at_most("readings", readings_max)?;
@@ -63,7 +62,6 @@ pub(crate) fn decode_readings_with<R>(
     if cursor.left() > 0 {
         return Err(cursor.error(ColumnFault::Trailing(cursor.left())));
     }
-    out.reserve(count);
     let mut each = rows.places.iter().zip(rows.times).zip(values);
     for (byte, length) in states {
         let unknown = ColumnFault::Coding { column: "states", found: byte };
@@ -71,7 +69,7 @@ pub(crate) fn decode_readings_with<R>(
         for ((place, time), value) in each.by_ref().take(length) {
             let series = SeriesId(rows.ids[*place as usize]);
             let value = value.ok_or_else(|| cursor.error(ColumnFault::Absent))?;
-            out.push(made(Reading { series, time: Timestamp::from_nanos(time), value, quality, check, clock }));
+            take(Reading { series, time: Timestamp::from_nanos(time), value, quality, check, clock });
         }
     }
     Ok(rows.ids)

@@ -342,8 +342,11 @@ fn read_sections(reader: &mut Reader<'_>, count: usize, contents: &mut Contents)
             section::READINGS => {
                 let block = reader.bytes()?;
                 let before = contents.records.len();
-                let ids = decode_readings_with(block, rows, Record::Reading, &mut contents.records)
-                    .map_err(|source| Fault::Frame(FrameError::Columns { at: reader.at(), source }))?;
+                // As many as the section says, which no block exceeds.
+                contents.records.reserve(rows);
+                let ids =
+                    decode_readings_with(block, rows, &mut |reading| contents.records.push(Record::Reading(reading)))
+                        .map_err(|source| Fault::Frame(FrameError::Columns { at: reader.at(), source }))?;
                 checked(ids.into_iter().map(SeriesId), contents.records.len() - before, rows, contents)?;
             }
             section::AGGREGATES => {
