@@ -69,15 +69,22 @@ pub struct Agent {
 }
 
 impl Agent {
-    /// An agent that is not started yet, with this configuration (`state_dir` is set for it).
+    /// An agent that is not started yet, with this configuration (`state_dir` is set for it) and the id `test`.
     ///
     /// # Errors
     /// What the system said.
     pub fn new(folder: &Path, configuration: &str) -> io::Result<Self> {
+        Self::named("test", folder, configuration)
+    }
+
+    /// The same with another id.
+    ///
+    /// # Errors
+    /// What the system said.
+    pub fn named(id: &str, folder: &Path, configuration: &str) -> io::Result<Self> {
         fs::create_dir_all(folder)?;
         let state_dir = folder.join("state");
-        let agent =
-            format!("[agent]\nid = \"test\"\nclock = \"trusted\"\nstate_dir = {:?}\n\n{configuration}", state_dir);
+        let agent = format!("[agent]\nid = {id:?}\nclock = \"trusted\"\nstate_dir = {state_dir:?}\n\n{configuration}");
         fs::write(folder.join("rtlive.toml"), agent)?;
         Ok(Self { folder: folder.to_owned(), process: None, is_rebooted: false })
     }
