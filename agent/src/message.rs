@@ -107,6 +107,16 @@ pub struct StoredFrame {
     pub bytes: Arc<[u8]>,
 }
 
+/// What the store has for whoever asks for a frame.
+#[derive(Debug)]
+pub enum Offer {
+    /// The next frame.
+    Frame(StoredFrame),
+    /// Nothing. The first frame that is wanted comes with the commit that brings it, unless another one is asked for before: an alert does not wait
+    /// for the way there and back. It is given out even if it is not received.
+    Later(oneshot::Receiver<StoredFrame>),
+}
+
 /// How much room the store may take, and for how long.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Bounds {
@@ -207,9 +217,9 @@ pub struct StreamAccount {
 pub enum StoreRequest {
     /// Make an instant durable. From the engine only, one at a time.
     Commit(Box<Commit>, oneshot::Sender<Result<Committed, StoreError>>),
-    /// The next frame to send of those that are wanted, the highest priority first; `None` when there is nothing to give out. Each frame is given out
-    /// once until [`StoreRequest::Return`] or [`StoreRequest::Requeue`].
-    Take(Wanted, oneshot::Sender<Option<StoredFrame>>),
+    /// The next frame to send of those that are wanted, the highest priority first. Each frame is given out once until [`StoreRequest::Return`] or
+    /// [`StoreRequest::Requeue`].
+    Take(Wanted, oneshot::Sender<Offer>),
     /// These frames were given out and not delivered, and are to be given out again, in order.
     Return(Vec<FrameId>),
     /// These frames were delivered; they are deleted with the next commit, which comes within a second.
@@ -254,7 +264,7 @@ impl StoreHandle {
     ///
     /// # Errors
     /// The store has stopped.
-    pub async fn take(&self, wanted: Wanted) -> Result<Option<StoredFrame>, StoreError> {
+    pub async fn take(&self, wanted: Wanted) -> Result<Offer, StoreError> {
         self.ask(|reply| StoreRequest::Take(wanted, reply)).await
     }
 

@@ -142,7 +142,10 @@ impl Store {
                 self.remove(&of(priority), &mut removed, touched, |_, removed| (removed < excess).then_some(true))?;
             excess = excess.saturating_sub(removed);
         }
-        self.file.delete_frames(&removed)?;
+        if !removed.is_empty() {
+            self.file.delete_frames(&removed)?;
+            self.bytes_used = None;
+        }
         Ok(removed)
     }
 
@@ -151,13 +154,14 @@ impl Store {
     }
 
     /// How many bytes of frames must go.
-    fn excess(&self) -> Result<u64, StoreError> {
+    fn excess(&mut self) -> Result<u64, StoreError> {
         let frames = beyond(self.accounts.stored_bytes(), self.frame_bytes_max);
+        let used = self.bytes_used()?;
         let room =
             self.bounds.bytes.saturating_sub(self.bounds.bytes / LOG_PART).saturating_sub(self.file.bytes_beside());
         // The largest commit so far may come again, and that before this one's room is free.
         let grows = (2 * self.growth_max).min(room / 8);
-        let pages = beyond(self.file.bytes_used()?, room - grows);
+        let pages = beyond(used, room - grows);
         Ok(frames.max(pages.min(self.accounts.stored_bytes())))
     }
 

@@ -223,6 +223,8 @@ pub struct Store {
     frame_bytes_max: u64,
     /// By how much the largest commit so far made the file grow, in bytes.
     growth_max: u64,
+    /// See [`Store::bytes_used`]; `None` where it must be asked again.
+    bytes_used: Option<u64>,
     /// When frames were last looked through for what has waited too long, and since when the clock runs steadily.
     looked_for_expired_at: Option<Timestamp>,
     steady_since: Timestamp,
@@ -273,7 +275,7 @@ impl Store {
         let coming = readings(&commit.events).max(commit.records.len() as u64);
         self.growth_max = self.growth_max.max(READING_BYTES * coming);
         let evicted = self.evict(&plan, at, &mut touched)?;
-        let used = self.file.bytes_used()?;
+        let used = self.bytes_used()?;
         let begun = self.begin_epoch(&plan, at, &mut touched)?;
         // What is taken over may bring another one.
         let plan = self.plan.clone().unwrap_or(plan);
@@ -308,7 +310,8 @@ impl Store {
         if let Some(snapshot) = &commit.snapshot {
             self.save(snapshot, number, at)?;
         }
-        self.growth_max = self.growth_max.max(self.file.bytes_used()?.saturating_sub(used));
+        self.bytes_used = None;
+        self.growth_max = self.growth_max.max(self.bytes_used()?.saturating_sub(used));
         self.file.end(transaction)?;
         if let Some(mark) = &self.mark {
             self.file.faults.reach("leave a mark");
@@ -513,7 +516,10 @@ impl Store {
     }
 
     fn delete_acknowledged(&mut self, touched: &mut Touched) -> Result<(), StoreError> {
-        self.file.delete_frames(&self.acknowledged)?;
+        if !self.acknowledged.is_empty() {
+            self.file.delete_frames(&self.acknowledged)?;
+            self.bytes_used = None;
+        }
         for sealed in self.acknowledged.iter().filter_map(|id| self.given.get(id)) {
             let account = self.accounts.of_key(&sealed.key);
             let count = sealed.to + 1 - sealed.from;
@@ -530,6 +536,14 @@ impl Store {
             touched.insert(sealed.key.clone());
         }
         Ok(())
+    }
+
+    /// The part of the file that is in use, in bytes. SQLite is asked only after it changed: that takes as long as to write a small row.
+    fn bytes_used(&mut self) -> Result<u64, StoreError> {
+        match self.bytes_used {
+            Some(bytes) => Ok(bytes),
+            None => Ok(*self.bytes_used.insert(self.file.bytes_used()?)),
+        }
     }
 
     /// Once the transaction that deleted frames is made, nothing more is known of them.

@@ -142,6 +142,7 @@ impl Store {
             bounds: Bounds::NONE,
             frame_bytes_max: u64::MAX,
             growth_max: super::GROWTH_MIN,
+            bytes_used: None,
             looked_for_expired_at: None,
             steady_since: Timestamp::MIN,
             unflushed_since: None,

@@ -6,11 +6,11 @@ use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use rtlive_drivers::outlet::Clock;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::Instant;
 
 use super::{Keeper, Look};
-use crate::message::{STORE_REQUESTS_MAX, StoreError, StoreHandle, StoreRequest};
+use crate::message::{Offer, STORE_REQUESTS_MAX, StoreError, StoreHandle, StoreRequest, StoredFrame, Wanted};
 
 /// How often the thread looks for what waits for a commit that does not come.
 const LOOK_EVERY: Duration = Duration::from_millis(500);
@@ -46,6 +46,7 @@ async fn serve(
     let mut vacuum_at = Instant::now() + VACUUM_EVERY;
     // A new store can write nothing before its first commit. The uplink has one at a time.
     let mut keeps = Vec::new();
+    let mut promised: Option<Promised> = None;
     loop {
         if requests.is_empty() && Instant::now() >= vacuum_at {
             store.vacuum()?;
@@ -64,24 +65,28 @@ async fn serve(
                 // Before the engine tells the drivers.
                 tell_held(&store, hold);
                 let failed = result.as_ref().err().map(|error| StoreError::Failed(error.to_string()));
-                // Before the engine hears of it, so that an alert is asked for while drivers are told.
+                // Before the engine hears of it, so that an alert is sent while drivers are told.
+                let kept = if failed.is_none() { keep_promise(&mut store, &mut promised) } else { Ok(()) };
                 if failed.is_none() {
                     changed.send_modify(|count| *count += 1);
                 }
                 // Whoever asked may have given up.
                 let _ = reply.send(result);
-                if let Some(error) = failed {
-                    return Err(error);
-                }
+                failed.map_or(kept, Err)?;
             }
             Some(StoreRequest::Take(wanted, reply)) => {
-                let (frame, unfinished) = match store.look_for(&wanted)? {
-                    Look::Frame(frame) => (Some(frame), false),
-                    Look::Nothing => (None, false),
-                    Look::Unfinished => (None, true),
+                let look = store.look_for(&wanted)?;
+                let is_unfinished = matches!(look, Look::Unfinished);
+                let offer = if let Look::Frame(frame) = look {
+                    promised = None;
+                    Offer::Frame(frame)
+                } else {
+                    let (keep, later) = oneshot::channel();
+                    promised = Some((wanted, keep));
+                    Offer::Later(later)
                 };
-                let _ = reply.send(frame);
-                if unfinished {
+                let _ = reply.send(offer);
+                if is_unfinished {
                     // Whoever looks for frames asks again, behind the requests that wait.
                     changed.send_modify(|count| *count += 1);
                 }
@@ -122,6 +127,23 @@ async fn serve(
         flush(&mut store, changed, clock)?;
         tell_held(&store, hold);
     }
+}
+
+/// The frames that were asked for when there was none, and where the first of them goes.
+type Promised = (Wanted, oneshot::Sender<StoredFrame>);
+
+fn keep_promise(store: &mut Keeper, promised: &mut Option<Promised>) -> Result<(), StoreError> {
+    let Some((wanted, later)) = promised.take_if(|(_, later)| !later.is_closed()) else { return Ok(()) };
+    match store.look_for(&wanted)? {
+        Look::Frame(frame) => {
+            // Whoever asked may have turned away meanwhile.
+            if let Err(frame) = later.send(frame) {
+                store.give_back(&[frame.id]);
+            }
+        }
+        Look::Nothing | Look::Unfinished => *promised = Some((wanted, later)),
+    }
+    Ok(())
 }
 
 fn tell_held(store: &Keeper, hold: &watch::Sender<bool>) {

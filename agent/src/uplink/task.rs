@@ -14,11 +14,11 @@ use rtlive_core::uplink::sender::STABLE_AFTER;
 use rtlive_core::uplink::wire::Wire;
 use rtlive_core::uplink::{
     Action, Budget, BudgetTerms, Event, Farewell, FrameId, Lane, Loss, Now, Parcel, Refused, Sender, State, Terms,
-    Token, Verdict,
+    Token, Verdict, Wanted,
 };
 use rtlive_drivers::outlet::Clock;
 use rtlive_drivers::tls::{Identity, TlsFiles};
-use tokio::sync::watch;
+use tokio::sync::{oneshot, watch};
 use tokio::time::Instant;
 
 use super::health::{BudgetLine, RoundTrips, SharedHealth, StreamRefusal};
@@ -27,7 +27,7 @@ use super::status;
 use super::throughput::Carried;
 use super::topic::Topics;
 use crate::clock::random;
-use crate::message::{LinkHint, StoreError, StoreHandle, StoreRequest, StoredFrame};
+use crate::message::{LinkHint, Offer, StoreError, StoreHandle, StoreRequest, StoredFrame};
 
 /// What is kept of the budget: under a name that no input can have.
 const KEPT: &str = "[uplink]";
@@ -84,6 +84,8 @@ struct Task {
     /// Delivered, and not yet told to the store.
     delivered: Vec<FrameId>,
     refused: Vec<Refused>,
+    /// What was asked for when the store had nothing, and where the first such frame comes.
+    promised: Option<(Wanted, oneshot::Receiver<StoredFrame>)>,
 }
 
 /// A frame that was given out.
@@ -179,6 +181,7 @@ impl Task {
             frames: BTreeMap::new(),
             delivered: Vec::new(),
             refused: Vec::new(),
+            promised: None,
         }
     }
 
@@ -342,7 +345,7 @@ impl Task {
                 // In this order, so that the store never gives out what was delivered.
                 self.tell_delivered().await?;
                 let is_full = self.awaited.as_ref().is_some_and(Awaited::is_full);
-                let taken = if is_full { None } else { self.store.take(wanted).await? };
+                let taken = if is_full { None } else { self.take(wanted).await? };
                 let event = match taken {
                     Some(frame) => {
                         self.note_taken(&frame);
@@ -486,6 +489,7 @@ impl Task {
 
     /// Gives back what the broker has not acknowledged; what it has goes on waiting for receipts.
     async fn requeue(&mut self) -> Result<(), StoreError> {
+        self.take_promised(None).await?;
         if let Some(awaited) = &mut self.awaited
             && awaited.lose_connection()
         {
@@ -495,6 +499,31 @@ impl Task {
         self.frames.clear();
         self.tell_delivered().await?;
         self.store.tell(StoreRequest::Requeue).await
+    }
+
+    /// The next frame that is wanted. One that the store promised came with its commit.
+    async fn take(&mut self, wanted: Wanted) -> Result<Option<StoredFrame>, StoreError> {
+        if let Some(frame) = self.take_promised(Some(&wanted)).await? {
+            return Ok(Some(frame));
+        }
+        match self.store.take(wanted.clone()).await? {
+            Offer::Frame(frame) => Ok(Some(frame)),
+            Offer::Later(later) => {
+                self.promised = Some((wanted, later));
+                Ok(None)
+            }
+        }
+    }
+
+    /// The frame that came as it was promised, if it is the one that is wanted now; else it goes back.
+    async fn take_promised(&mut self, wanted: Option<&Wanted>) -> Result<Option<StoredFrame>, StoreError> {
+        let Some((before, mut later)) = self.promised.take() else { return Ok(None) };
+        later.close();
+        match later.try_recv() {
+            Ok(frame) if wanted == Some(&before) => Ok(Some(frame)),
+            Ok(frame) => self.store.tell(StoreRequest::Return(vec![frame.id])).await.map(|()| None),
+            Err(_) => Ok(None),
+        }
     }
 
     async fn tell_delivered(&mut self) -> Result<(), StoreError> {
