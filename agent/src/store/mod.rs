@@ -272,7 +272,7 @@ impl Store {
         let mut touched = BTreeSet::new();
         self.delete_acknowledged(&mut touched)?;
         self.give_up_missing(&mut touched);
-        let coming = readings(&commit.events).max(commit.records.len() as u64);
+        let coming = readings(&commit.events) + commit.records.len() as u64;
         self.growth_max = self.growth_max.max(READING_BYTES * coming);
         let evicted = self.evict(&plan, at, &mut touched)?;
         let used = self.bytes_used()?;
