@@ -153,6 +153,14 @@ impl Store {
         REMOVED_AT_ONCE_MAX.max(2 * self.growth_max)
     }
 
+    /// The part of the file that is in use, in bytes. SQLite is asked only after it changed: that takes as long as to write a small row.
+    pub(super) fn bytes_used(&mut self) -> Result<u64, StoreError> {
+        match self.bytes_used {
+            Some(bytes) => Ok(bytes),
+            None => Ok(*self.bytes_used.insert(self.file.bytes_used()?)),
+        }
+    }
+
     /// How many bytes of frames must go.
     fn excess(&mut self) -> Result<u64, StoreError> {
         let frames = beyond(self.accounts.stored_bytes(), self.frame_bytes_max);

@@ -538,14 +538,6 @@ impl Store {
         Ok(())
     }
 
-    /// The part of the file that is in use, in bytes. SQLite is asked only after it changed: that takes as long as to write a small row.
-    fn bytes_used(&mut self) -> Result<u64, StoreError> {
-        match self.bytes_used {
-            Some(bytes) => Ok(bytes),
-            None => Ok(*self.bytes_used.insert(self.file.bytes_used()?)),
-        }
-    }
-
     /// Once the transaction that deleted frames is made, nothing more is known of them.
     fn settle(&mut self, evicted: &BTreeSet<FrameId>) {
         let gone = std::mem::take(&mut self.acknowledged);
