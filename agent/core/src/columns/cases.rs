@@ -6,6 +6,16 @@ use crate::reading::{Check, ClockState, Quality, Reading, SeriesId, Value};
 use crate::record::Aggregate;
 use crate::time::Timestamp;
 
+/// 600 integers whose entropy is four bits each.
+pub(crate) fn four_bits_of_noise() -> Vec<i64> {
+    let mut state = 1_u64;
+    let mut next = |_| {
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+        (state >> 60) as i64 - 8
+    };
+    (0..600).map(&mut next).collect()
+}
+
 pub(crate) fn any_value() -> impl Strategy<Value = Value> {
     prop_oneof![
         4 => (-5000_i32..5000).prop_map(|value| Value::Float(f64::from(value) / 100.0)),

@@ -344,6 +344,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::columns::cases::four_bits_of_noise;
 
     fn models() -> impl Iterator<Item = Model> {
         (0..64).filter_map(Model::from_byte)
@@ -388,13 +389,7 @@ mod tests {
     #[test]
     fn residuals_cost_their_entropy() {
         // Four bits of noise: 600 values of them are 300 bytes.
-        let mut state = 1_u64;
-        let noise: Vec<i64> = (0..600)
-            .map(|_| {
-                state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
-                (state >> 60) as i64 - 8
-            })
-            .collect();
+        let noise = four_bits_of_noise();
         let bytes = round_trip(&noise, Model::PLAIN);
         assert!(bytes < 320, "{bytes}");
         // And what it is expected to cost.

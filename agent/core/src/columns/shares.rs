@@ -242,6 +242,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::columns::cases::four_bits_of_noise;
 
     fn round_trip(residuals: &[i64], alphabet: Alphabet) -> usize {
         let mut bytes = Vec::new();
@@ -286,13 +287,7 @@ mod tests {
     #[test]
     fn residuals_cost_their_entropy() {
         // Four bits of noise: 600 values of them are 300 bytes.
-        let mut state = 1_u64;
-        let noise: Vec<i64> = (0..600)
-            .map(|_| {
-                state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
-                (state >> 60) as i64 - 8
-            })
-            .collect();
+        let noise = four_bits_of_noise();
         let bytes = round_trip(&noise, Alphabet::LEAST);
         assert!(bytes < 320, "{bytes}");
         assert!(round_trip(&[0; 1000], Alphabet::LEAST) < 12);
