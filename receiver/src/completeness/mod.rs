@@ -9,7 +9,7 @@
 mod epochs;
 mod told;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use rtlive_core::record::Epoch;
@@ -168,12 +168,16 @@ fn report(agent: &Arc<str>, stream: &Arc<str>, class: &Arc<str>, facts: &Facts, 
         missing: Vec::new(),
         unannounced: Vec::new(),
     };
+    let is_this = |other: &str, its: &str| *other == **stream && *its == **class;
+    let lanes = facts.lanes.iter().filter(|lane| is_this(&lane.stream, &lane.class));
+    let lanes: BTreeMap<Epoch, &Intervals> = lanes.map(|lane| (lane.epoch, &lane.received)).collect();
+    let mut gaps: BTreeMap<Epoch, Vec<&AnnouncedGap>> = BTreeMap::new();
+    for gap in facts.gaps.iter().filter(|gap| is_this(&gap.stream, &gap.class)) {
+        gaps.entry(gap.epoch).or_default().push(gap);
+    }
     for &epoch in &epochs.in_order {
-        let is_this = |of: Epoch, other: &str, its: &str| of == epoch && *other == **stream && *its == **class;
-        let lane = facts.lanes.iter().find(|lane| is_this(lane.epoch, &lane.stream, &lane.class));
-        let gaps: Vec<&AnnouncedGap> =
-            facts.gaps.iter().filter(|gap| is_this(gap.epoch, &gap.stream, &gap.class)).collect();
-        report.add(epoch, lane.map(|lane| &lane.received), &gaps, epochs.end(epoch, stream, class));
+        let gaps = gaps.get(&epoch).map(Vec::as_slice).unwrap_or_default();
+        report.add(epoch, lanes.get(&epoch).copied(), gaps, epochs.end(epoch, stream, class));
     }
     report.state = if !report.missing.is_empty() {
         Completeness::Missing

@@ -123,3 +123,26 @@ fn a_person_is_told_what_is_not_here() {
   epoch 000000000000000a: what follows 9 was never announced";
     assert_eq!(told, [expected]);
 }
+
+/// A device that starts each hour for years, whose clock says the same at each start: the epochs stand in the order of their predecessors.
+#[test]
+fn epochs_stand_behind_their_predecessors_however_many_they_are() {
+    const EPOCHS: u64 = 20_000;
+    // Numbers of epochs are random: these are spread by an odd factor.
+    let epoch = |place: u64| Epoch(place.wrapping_mul(0x9e37_79b9_7f4a_7c15));
+    let begins = |place: u64| AnnouncedEpoch {
+        epoch: epoch(place),
+        predecessor: (place > 0).then(|| epoch(place - 1)),
+        began: at(0),
+        last: vec![("raw".into(), "process".into(), 2)],
+    };
+    let facts = Facts {
+        lanes: (0..EPOCHS).map(|place| lane(epoch(place), &[(1, 2)])).collect(),
+        gaps: Vec::new(),
+        epochs: (0..EPOCHS).rev().map(begins).collect(),
+    };
+    let expected: Vec<Epoch> = (0..EPOCHS).map(epoch).collect();
+    assert_eq!(Epochs::of(&facts).in_order, expected);
+    let reports = reports(&"gw".into(), &facts);
+    assert_eq!((reports[0].state, reports[0].records), (Completeness::Complete, 2 * EPOCHS));
+}
