@@ -21,7 +21,8 @@ put 644 systemd/udev.rules usr/lib/udev/rules.d/60-rtlive.rules
 put 644 LICENSE usr/share/doc/rtlive/copyright
 for example in config/examples/*.toml; do put 644 "$example" "usr/share/doc/rtlive/examples/${example##*/}"; done
 for script in postinst prerm postrm; do put 755 "systemd/deb/$script" "DEBIAN/$script"; done
-# The floor of glibc is that of the cross compilers of Debian 12 (docs/cross-compiling.md).
+# The newest glibc that the program names, or that knows how its relocations are packed (agent/build.rs).
+glibc=$({ grep -ao 'GLIBC_2\.[0-9]*' "$program" | sed 's/GLIBC_//'; if grep -aq GLIBC_ABI_DT_RELR "$program"; then echo 2.36; fi; } | sort -V | tail -n 1)
 cat >"$root/DEBIAN/control" <<END
 Package: rtlive
 Version: $version
@@ -29,7 +30,7 @@ Architecture: $architecture
 Section: net
 Priority: optional
 Maintainer: The rtlive authors <rtlive@localhost>
-Depends: libc6 (>= 2.34), libgcc-s1, systemd
+Depends: libc6 (>= ${glibc:-2.34}), libgcc-s1, systemd
 Installed-Size: $(du -sk "$root" | cut -f1)
 Description: ingestion agent for embedded Linux gateways
  Reads sensors, computes over them in event time, keeps the results in a file
