@@ -27,8 +27,8 @@ use rtlive_drivers::outlet::Delivery;
 use rtlive_tests::broker::Mosquitto;
 use rtlive_tests::usage::{cpu_seconds, memory_mib};
 
-/// How many readings a commit of the backlog has: each becomes a frame, as with a link that is gone.
-const READINGS_PER_FRAME: u32 = 5_000;
+/// How many readings a commit of the backlog has: each becomes a frame, sealed `Fast` because there are so many.
+const READINGS_PER_FRAME: u32 = 20_000;
 const READINGS_PER_COMMIT: u32 = 1_000;
 const SERIES: u32 = 1_000;
 const COMMITS: usize = 300;
@@ -104,7 +104,7 @@ impl Source {
         let options = Options { bounds, ..Options::new(config.agent.state_dir.clone()) };
         let (mut store, recovered) = Keeper::open(&options, boot).unwrap();
         let (stage, _) = recovery::restore(&mut store, recovered, &config.plan, |_| (at(second), None)).unwrap();
-        store.hint(LinkHint::default());
+        store.hint(LinkHint { connected: true, congested: false });
         let series = |number| {
             let info = SeriesInfo { name: format!("plant/s{number}").into(), unit: None };
             Declared { input: InputId(0), source: "".into(), info }
@@ -144,9 +144,12 @@ fn at(second: u64) -> Timestamp {
     Timestamp::from_nanos(1_767_225_600_000_000_000).saturating_add(Duration::from_secs(second))
 }
 
+/// Of each reading the last two decimals are noise, as those of a sensor are: ten bits that no coding saves.
 fn batch(second: u64, readings: u32) -> Batch {
     let readings = (0..readings).map(|number| {
-        let value = 20.0 + ((second * 31 + u64::from(number) * 7_919) % 1_000) as f64 / 100.0;
+        let mixed = (second << 32 | u64::from(number)).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        let value =
+            20.0 + ((mixed ^ mixed >> 29).wrapping_mul(0xbf58_476d_1ce4_e5b9) >> 32) as u32 as f64 % 1_000.0 / 100.0;
         let time = at(second).saturating_add(Duration::from_millis(u64::from(number / SERIES)));
         let (quality, check, clock) = (Quality::Good, None, ClockState::Synced);
         Reading { series: SeriesId(number % SERIES), time, value: Value::Float(value), quality, check, clock }
