@@ -1,5 +1,6 @@
 //! The program under test.
 
+use std::ffi::OsString;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -65,7 +66,8 @@ pub fn run(arguments: &[&str]) -> io::Result<Output> {
 pub struct Agent {
     folder: PathBuf,
     process: Option<Peer>,
-    is_rebooted: bool,
+    /// What starts it, with its arguments; empty where it is started as it is.
+    starter: Vec<OsString>,
 }
 
 impl Agent {
@@ -86,7 +88,7 @@ impl Agent {
         let state_dir = folder.join("state");
         let agent = format!("[agent]\nid = {id:?}\nclock = \"trusted\"\nstate_dir = {state_dir:?}\n\n{configuration}");
         fs::write(folder.join("rtlive.toml"), agent)?;
-        Ok(Self { folder: folder.to_owned(), process: None, is_rebooted: false })
+        Ok(Self { folder: folder.to_owned(), process: None, starter: Vec::new() })
     }
 
     /// The configuration file.
@@ -99,8 +101,16 @@ impl Agent {
     /// # Errors
     /// What the system said.
     pub fn reboot(&mut self, id: &str) -> io::Result<()> {
-        self.is_rebooted = true;
-        fs::write(self.folder.join("boot_id"), format!("{id}\n"))
+        let file = self.folder.join("boot_id");
+        let script = "mount --bind \"$0\" /proc/sys/kernel/random/boot_id && exec \"$@\"";
+        fs::write(&file, format!("{id}\n"))?;
+        self.start_by(["unshare", "--mount", "sh", "-c", script].map(OsString::from).into_iter().chain([file.into()]));
+        Ok(())
+    }
+
+    /// From its next start on it is started by this program, which becomes what follows its arguments.
+    pub fn start_by(&mut self, command: impl IntoIterator<Item = OsString>) {
+        self.starter = command.into_iter().collect();
     }
 
     /// Starts it; its log goes to `agent.log` in its folder.
@@ -109,14 +119,9 @@ impl Agent {
     /// What the system said.
     pub fn start(&mut self) -> io::Result<()> {
         let log = fs::OpenOptions::new().create(true).append(true).open(self.folder.join("agent.log"))?;
-        let mut command = if self.is_rebooted {
-            let mut command = Command::new("unshare");
-            let script = "mount --bind \"$0\" /proc/sys/kernel/random/boot_id && exec \"$@\"";
-            command.args(["--mount", "sh", "-c", script]).arg(self.folder.join("boot_id")).arg(rtlive());
-            command
-        } else {
-            Command::new(rtlive())
-        };
+        let mut words = self.starter.iter().map(OsString::as_os_str).chain([rtlive().as_os_str()]);
+        let mut command = Command::new(words.next().unwrap_or_default());
+        command.args(words);
         command.arg("-c").arg(self.configuration()).arg("run").stderr(log).stdout(Stdio::null());
         self.process = Some(Peer::start(&mut command)?);
         Ok(())
