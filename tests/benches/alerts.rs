@@ -2,8 +2,9 @@
 //!
 //! `cargo bench -p rtlive-tests --bench alerts` lets a sensor publish values over a local mosquitto, each of which raises or clears an
 //! alert, while 10,000 other readings a second flow from `simulated` and are committed each second. The alert is committed
-//! (`synchronous = FULL`), sealed, and sent to a second mosquitto, whose subscriber notes when it comes. After each alert the same disk is
-//! asked for one raw `fdatasync` of 4 KiB, so that the percentiles of both are of the same minutes.
+//! (`synchronous = FULL`), sealed, and sent to a second mosquitto, whose subscriber notes when it comes. Between two alerts the same disk is
+//! asked for one raw `fdatasync` of 4 KiB, so that the percentiles of both are of the same minutes; each comes after the same pause, because a disk
+//! that has rested takes longer than one that has just synced.
 
 use std::fs::File;
 use std::io::{Read, Write};
@@ -23,8 +24,8 @@ const ALERTS: usize = 400;
 /// runs for longer than some minutes.
 const WARMING: usize = 400;
 
-/// Alerts come at all phases of the commits of a second.
-const PAUSE: Duration = Duration::from_millis(137);
+/// Before each alert, and before each sync of the raw file. Alerts come at all phases of the commits of a second.
+const PAUSE: Duration = Duration::from_millis(69);
 
 /// What is aimed at, beside the raw disk.
 const P50_BEYOND_MS_MAX: f64 = 1.5;
@@ -98,6 +99,7 @@ fn main() {
             continue;
         }
         latencies.push(arrived.duration_since(start).as_secs_f64() * 1e3);
+        std::thread::sleep(PAUSE);
         let start = Instant::now();
         raw_file.write_all(&[number as u8; 4096]).unwrap();
         raw_file.sync_data().unwrap();

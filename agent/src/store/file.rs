@@ -10,6 +10,7 @@
 use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use rtlive_core::journal::Chunk;
 use rtlive_core::plan::Priority;
@@ -43,6 +44,11 @@ const CHECKPOINT_BYTES: i64 = 16 << 20;
 
 /// The least that a checkpoint waits for: below this, every commit would cost one.
 const CHECKPOINT_BYTES_MIN: i64 = 64 << 10;
+
+/// How many pages are freed between two looks at the clock, and for how long.
+const VACUUMED_AT_ONCE: i64 = 4;
+const VACUUM: &str = "PRAGMA incremental_vacuum(4)";
+const VACUUM_MAX: Duration = Duration::from_millis(20);
 
 /// Frames of each priority have ids in a range of their own: 2^60 each.
 const PRIORITY_SHIFT: u32 = 60;
@@ -315,7 +321,8 @@ impl File {
         Ok(bytes.len() as u64)
     }
 
-    /// Gives up to `pages` free pages back to the file system where more than `kept` are free; says whether there were as many. The file becomes
+    /// Gives up to `pages` free pages back to the file system where more than `kept` are free, or as many as it can in [`VACUUM_MAX`]: where very many
+    /// are free SQLite looks long for one that lies where it is wanted. Says whether there were as many. The file becomes
     /// shorter with the next checkpoint.
     pub(super) fn vacuum(&self, pages: i64, kept: i64) -> Result<bool, StoreError> {
         let free = self.connection.pragma_query_value(None, "freelist_count", |row| row.get::<_, i64>(0));
@@ -323,12 +330,19 @@ impl File {
             return Ok(false);
         }
         self.faults.reach("free pages");
-        // Each row of this pragma frees one page, so it must be read to its end.
         let freed = || -> rusqlite::Result<()> {
-            let mut vacuum = self.connection.prepare(&format!("PRAGMA incremental_vacuum({pages})"))?;
-            let mut rows = vacuum.query([])?;
-            while rows.next()?.is_some() {}
-            Ok(())
+            self.connection.execute_batch("BEGIN IMMEDIATE")?;
+            let mut vacuum = self.connection.prepare_cached(VACUUM)?;
+            let begun = Instant::now();
+            for _ in 0..pages / VACUUMED_AT_ONCE {
+                // Each row of this pragma frees one page, so it must be read to its end.
+                let mut rows = vacuum.query([])?;
+                while rows.next()?.is_some() {}
+                if begun.elapsed() >= VACUUM_MAX {
+                    break;
+                }
+            }
+            self.connection.execute_batch("COMMIT")
         };
         freed().map_err(self.failed("free pages"))?;
         Ok(true)

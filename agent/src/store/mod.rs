@@ -16,6 +16,7 @@
 mod accounts;
 pub mod book;
 mod cover;
+mod delivered;
 mod error;
 mod evict;
 mod fault;
@@ -270,7 +271,10 @@ impl Store {
 
         let transaction = self.file.begin()?;
         let mut touched = BTreeSet::new();
-        self.delete_acknowledged(&mut touched)?;
+        let hurries = self.hurries(commit);
+        if !hurries {
+            self.delete_acknowledged(&mut touched)?;
+        }
         self.give_up_missing(&mut touched);
         let coming = readings(&commit.events) + commit.records.len() as u64;
         self.growth_max = self.growth_max.max(READING_BYTES * coming);
@@ -320,8 +324,11 @@ impl Store {
         self.last_number = number;
         self.commits += 1;
         self.wear.syncs += 1;
-        self.unflushed_since = None;
-        self.settle(&evicted);
+        if !hurries {
+            self.unflushed_since = None;
+            self.settle();
+        }
+        self.tried.retain(|id| !evicted.contains(id));
         Ok(Committed { wants_snapshot: self.wants_snapshot(), ..Committed::of(number) })
     }
 
@@ -513,36 +520,6 @@ impl Store {
         }
         touched.extend(ranges.keys().filter_map(|id| plan.streams.get(id.index())).map(accounts::key));
         ranges.into_values().collect()
-    }
-
-    fn delete_acknowledged(&mut self, touched: &mut Touched) -> Result<(), StoreError> {
-        if !self.acknowledged.is_empty() {
-            self.file.delete_frames(&self.acknowledged)?;
-            self.bytes_used = None;
-        }
-        for sealed in self.acknowledged.iter().filter_map(|id| self.given.get(id)) {
-            let account = self.accounts.of_key(&sealed.key);
-            let count = sealed.to + 1 - sealed.from;
-            accounts::unstore(account, count, sealed.bytes);
-            if sealed.is_damaged {
-                account.in_gaps += count;
-                self.gaps.add(sealed.gap("damaged", None));
-                let loss = (sealed.key.stream.clone(), Timestamp::MAX);
-                self.told.lose(&loss);
-                self.lost_levels.push(loss);
-            } else {
-                account.acknowledged += count;
-            }
-            touched.insert(sealed.key.clone());
-        }
-        Ok(())
-    }
-
-    /// Once the transaction that deleted frames is made, nothing more is known of them.
-    fn settle(&mut self, evicted: &BTreeSet<FrameId>) {
-        let gone = std::mem::take(&mut self.acknowledged);
-        self.given.retain(|id, _| !gone.contains(id));
-        self.tried.retain(|id| !gone.contains(id) && !evicted.contains(id));
     }
 
     fn save(&mut self, snapshot: &Snapshot, number: u64, at: Timestamp) -> Result<(), StoreError> {

@@ -3,6 +3,7 @@
 mod ages;
 mod bounds;
 mod damage;
+mod delivered;
 mod keeper;
 mod ladder;
 mod log;
