@@ -73,6 +73,12 @@ pub struct UplinkHealth {
     /// Which part that is of what the link carries, or of the bound of the rate where that is less.
     #[serde(default)]
     pub link_use: Option<f64>,
+    /// What went to the broker since the start, in bytes with the headers and all that is around messages.
+    #[serde(default)]
+    pub carried_up_bytes: u64,
+    /// What came from it.
+    #[serde(default)]
+    pub carried_down_bytes: u64,
     /// Records that wait, in frames or not.
     #[serde(default)]
     pub waiting_records: u64,

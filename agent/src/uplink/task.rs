@@ -34,6 +34,8 @@ use crate::message::{LinkHint, StoreError, StoreHandle, StoreRequest, StoredFram
 /// What is kept of the budget: under a name that no input can have.
 const KEPT: &str = "[uplink]";
 const KEPT_BUDGET: &str = "budget";
+/// What a password counts for; it is fetched for each connection.
+const PASSWORD_BYTES: usize = 20;
 /// How long a broker that fell back to MQTT 3.1.1 is spoken to in it before 5 is tried again: it may have been replaced.
 const VERSION_REMEMBERED: Duration = Duration::from_secs(24 * 3600);
 /// After how many short connections in a row that the broker closed the log suspects a second agent. A broker that restarts does so once
@@ -158,7 +160,10 @@ impl Task {
             status_topic,
             receipt_topic,
         };
-        let wire = Wire { tls: peer.broker.tls, identity: peer.tls.identity.is_some() };
+        let status_bytes = peer.status_topic.len() + status::payload(&plan, true, clock.now()).len();
+        let login_bytes = peer.login.as_ref().map_or(0, |login| login.username.len() + PASSWORD_BYTES);
+        let greeting_bytes = u16::try_from(peer.client_id.len() + login_bytes + 2 * status_bytes).unwrap_or(u16::MAX);
+        let wire = Wire { tls: peer.broker.tls, identity: peer.tls.identity.is_some(), greeting_bytes };
         let rate_max = rate.map(|rate| rate.bits_per_second / 8);
         let terms = Terms { wire, keep_alive, rate_max, backlog_percent: backlog_share };
         Self {
@@ -471,6 +476,8 @@ impl Task {
             health.ack_ms_p99 = task.round_trips.percentile_ms(0.99);
             health.record_ms_p50 = task.record_trips.percentile_ms(0.5);
             health.record_ms_p99 = task.record_trips.percentile_ms(0.99);
+            let carried = task.sender.carried();
+            (health.carried_up_bytes, health.carried_down_bytes) = (carried.up, carried.down);
             health.budget = task.sender.budget(now).map(|state| BudgetLine::of(&state));
             let link = task.sender.link();
             health.link_bytes_per_s = link.map(|link| link.rate);

@@ -7,8 +7,10 @@
 //!
 //! What each test of `tests/link/run` measures is in docs/link.md. Without `RTLIVE_SECONDS`, which that sets, one short case of each is made.
 
+mod accounts;
 mod backlog;
 mod centre;
+mod faults;
 mod namespace;
 mod relay;
 mod segment;

@@ -20,6 +20,16 @@ pub(crate) struct Namespace {
 /// The way into a namespace, which is there as long as this is.
 pub(crate) struct Entrance(File);
 
+/// What an interface has carried, without the headers of Ethernet.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Counters {
+    pub(crate) received: u64,
+    pub(crate) sent: u64,
+}
+
+/// What the kernel counts of each packet beside IP (IEEE 802.3, section 3.2: two addresses and a type).
+const ETHERNET_BYTES: u64 = 14;
+
 impl Namespace {
     /// A new one with a loopback; `None` where this user may not make any.
     pub(crate) fn new() -> io::Result<Option<Self>> {
@@ -37,6 +47,8 @@ impl Namespace {
         // Nothing but what the test sends is on its links.
         namespace.run("sh -c echo 1 > /proc/sys/net/ipv6/conf/all/disable_ipv6")?;
         namespace.run("sh -c echo 1 > /proc/sys/net/ipv6/conf/default/disable_ipv6")?;
+        // The one congestion control that each kernel has and lets a namespace choose; what is the default differs.
+        namespace.run("sh -c echo reno > /proc/sys/net/ipv4/tcp_congestion_control")?;
         Ok(Some(namespace))
     }
 
@@ -84,6 +96,20 @@ impl Namespace {
     /// The way in, for a thread of its own.
     pub(crate) fn entrance(&self) -> io::Result<Entrance> {
         Ok(Entrance(self.entrance.0.try_clone()?))
+    }
+
+    /// What the kernel has counted at an interface (proc(5), `/proc/net/dev`).
+    pub(crate) fn counters(&self, interface: &str) -> io::Result<Counters> {
+        let text = self.run("cat /proc/net/dev")?;
+        let line = text.lines().find_map(|line| line.trim().strip_prefix(interface)?.strip_prefix(':'));
+        let figures: Vec<u64> =
+            line.unwrap_or_default().split_whitespace().filter_map(|figure| figure.parse().ok()).collect();
+        // Eight figures of what came, and eight of what went.
+        let &[received, received_packets, _, _, _, _, _, _, sent, sent_packets, ..] = &figures[..] else {
+            return Err(io::Error::other(format!("no interface {interface}: {text}")));
+        };
+        let above = |bytes: u64, packets: u64| bytes - packets * ETHERNET_BYTES;
+        Ok(Counters { received: above(received, received_packets), sent: above(sent, sent_packets) })
     }
 
     /// Does something in here, in a thread of its own: what it opens is here.

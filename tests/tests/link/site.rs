@@ -6,12 +6,14 @@ use std::fs;
 use std::io;
 use std::process::Stdio;
 
+use rtlive_tests::authority::Authority;
 use rtlive_tests::peer::{Peer, installed};
 use rtlive_tests::program::Agent;
+use rustix::process::Signal;
 use serde_json::Value;
 
 use crate::centre::Subscriber;
-use crate::namespace::Namespace;
+use crate::namespace::{Counters, Namespace};
 use crate::relay::{Path, Relay};
 
 /// How much the qdisc holds before it drops: half a minute of the slowest link, as a modem with far too long a queue.
@@ -19,6 +21,7 @@ pub(crate) const QUEUE_BYTES: u32 = 64 << 10;
 /// What it lets through at once: one packet (tc-tbf(8)).
 const BURST_BYTES: u32 = 1_600;
 const PORT: u16 = 1883;
+const TLS_PORT: u16 = 8883;
 
 pub(crate) struct Site {
     pub(crate) relay: Relay,
@@ -88,18 +91,44 @@ impl Site {
         self.broker = Some(Peer::start(&mut command).unwrap());
     }
 
+    /// Sends the broker a signal.
+    pub(crate) fn signal_broker(&self, signal: Signal) {
+        self.broker.as_ref().unwrap().signal(signal);
+    }
+
     /// Subscribes at the broker to all that the agent publishes.
     pub(crate) fn subscribe(&self) -> Subscriber {
         Subscriber::start(&self.centre, PORT).unwrap()
     }
 
-    /// An agent at the other end, not started yet, with this configuration besides its uplink's broker.
-    pub(crate) fn agent(&self, configuration: &str, uplink: &str) -> Agent {
-        let broker = format!("broker = \"mqtt://{}:{PORT}\"\n", Self::BROKER);
-        let configuration = format!("{configuration}\n[uplink]\n{broker}{uplink}");
+    /// An agent at the other end, not started yet, with this configuration, the uplink's broker, and what else is said of the uplink.
+    pub(crate) fn agent(&self, configuration: &str, broker: &str, more: &str) -> Agent {
+        let configuration = format!("{configuration}\n[uplink]\nbroker = {broker:?}\n{more}");
         let mut agent = Agent::new(&self.folder.path().join("agent"), &configuration).unwrap();
         agent.start_by(self.gateway.starter());
         agent
+    }
+
+    /// The broker's URL.
+    pub(crate) fn url(&self) -> String {
+        format!("mqtt://{}:{PORT}", Self::BROKER)
+    }
+
+    /// The URL of its listener with TLS, which [`Site::tls_lines`] makes.
+    pub(crate) fn tls_url(&self) -> String {
+        format!("mqtts://{}:{TLS_PORT}", Self::BROKER)
+    }
+
+    /// An authority; `None`, said loudly, where openssl is not installed.
+    pub(crate) fn authority(&self) -> Option<Authority> {
+        Authority::found(&self.folder.path().join("authority")).unwrap()
+    }
+
+    /// The broker's lines for TLS with the authority's certificate `server`.
+    pub(crate) fn tls_lines(&self, authority: &Authority) -> String {
+        let [ca, cert, key] = [authority.certificate(), authority.file("server.pem"), authority.file("server.key")]
+            .map(|file| file.display().to_string());
+        format!("listener {TLS_PORT}\ncafile {ca}\ncertfile {cert}\nkeyfile {key}\n")
     }
 
     /// What the qdisc of the way up has counted.
@@ -118,5 +147,10 @@ impl Site {
     /// Opens something at the broker's end.
     pub(crate) fn at_centre<T: Send>(&self, open: impl FnOnce() -> T + Send) -> T {
         self.centre.within(open).unwrap()
+    }
+
+    /// What the gateway's end of the link has carried.
+    pub(crate) fn counters(&self) -> Counters {
+        self.gateway.counters("near").unwrap()
     }
 }

@@ -30,9 +30,11 @@ mod bucket;
 mod budget;
 pub mod estimate;
 mod flight;
+mod meter;
 pub mod receipt;
 mod refusal;
 pub mod sender;
+mod slow_start;
 mod turns;
 pub mod wire;
 

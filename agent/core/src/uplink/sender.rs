@@ -8,8 +8,10 @@ use super::bucket::Bucket;
 use super::budget::{Allowance, Budget, BudgetState};
 use super::estimate::{LinkEstimate, PART_TIME};
 use super::flight::{Flight, Next, Settled};
+use super::meter::Meter;
 use super::refusal::{Refusals, Refused};
-use super::turns::Credit;
+use super::slow_start::SlowStart;
+use super::turns::{Credit, Turns};
 use super::wire::Cost;
 use super::{Action, Event, Farewell, FrameId, Lane, Limits, Loss, Now, Parcel, Terms, Token, Verdict, Wanted};
 use crate::backoff::Backoff;
@@ -123,6 +125,10 @@ pub struct Sender {
     /// The bound of the rate.
     bucket: Option<Bucket>,
     budget: Option<Budget>,
+    meter: Meter,
+    /// Holds the backlog back for a while where a connection was lost before this one.
+    slow_start: Option<SlowStart>,
+    was_lost: bool,
     /// Up to when the keep-alives of this connection are counted.
     kept_alive_to: Duration,
     state: State,
@@ -157,6 +163,9 @@ impl Sender {
             terms,
             bucket: terms.rate_max.map(Bucket::new),
             budget: None,
+            meter: Meter::default(),
+            slow_start: None,
+            was_lost: false,
             kept_alive_to: Duration::ZERO,
             state: State::Waiting { until: Duration::ZERO },
             limits: Limits::NONE,
@@ -295,6 +304,11 @@ impl Sender {
         self.budget.as_ref().map(|budget| budget.state(now.wall))
     }
 
+    /// What the link has carried, keep-alives of a connection up to the last [`Sender::poll`].
+    pub fn carried(&self) -> Cost {
+        self.meter.carried()
+    }
+
     /// How many frames of this connection are too long for the broker, even in parts. They are offered again at the next one.
     pub fn set_aside(&self) -> u64 {
         self.set_aside
@@ -311,6 +325,7 @@ impl Sender {
         }
         self.state = State::Connected { since: now.steady };
         self.kept_alive_to = now.steady;
+        self.slow_start = self.was_lost.then(|| SlowStart::new(now.steady));
         self.limits = limits;
         self.supply = Supply::Possible;
         self.urgent = Supply::Possible;
@@ -334,6 +349,7 @@ impl Sender {
 
     /// Counts what is sent.
     fn charge(&mut self, cost: Cost, now: Now) {
+        self.meter.send(cost, now.steady);
         if let Some(bucket) = &mut self.bucket {
             bucket.take(cost.up, now.steady);
         }
@@ -353,7 +369,10 @@ impl Sender {
 
     fn disconnected(&mut self, now: Now, loss: Loss) {
         let stable = match self.state {
-            State::Connected { since } => now.steady.saturating_sub(since) >= STABLE_AFTER,
+            State::Connected { since } => {
+                self.was_lost = true;
+                now.steady.saturating_sub(since) >= STABLE_AFTER
+            }
             State::Connecting => false,
             State::Waiting { .. } | State::Stopped => return,
         };
@@ -378,6 +397,7 @@ impl Sender {
     }
 
     fn acknowledged(&mut self, now: Now, token: Token, verdict: &Verdict) {
+        self.meter.hear(now.steady);
         match (self.flight.settle(token, *verdict == Verdict::Taken, now.steady), verdict) {
             (Settled::Arrived(id, stream), _) => {
                 self.refusals.accept(&stream, now.steady);
@@ -454,7 +474,7 @@ impl Sender {
         {
             return Some(action);
         }
-        let turns = self.credit.turns();
+        let turns = self.turns(now);
         let next = self.flight.next(turns);
         // What was taken and is not sent may be overtaken. At most one frame of each priority and lane more is out then.
         if let Some(Next { priority, lane, .. }) = next {
@@ -473,6 +493,9 @@ impl Sender {
             && let Some(publication) = self.flight.send(turns, now.steady)
         {
             self.credit.charge(priority, lane, cost.up);
+            if let Some(start) = self.slow_start.as_mut().filter(|_| lane == Lane::Backlog) {
+                start.send(cost.up);
+            }
             self.charge(cost, now);
             return Some(Action::Publish(publication));
         }
@@ -491,7 +514,7 @@ impl Sender {
     }
 
     fn take(&mut self, now: Now, before: Option<(Priority, Lane)>) -> Action {
-        let (except, backlog_first) = (self.refusals.held(now.steady), self.credit.turns());
+        let (except, backlog_first) = (self.refusals.held(now.steady), self.turns(now));
         self.asked = Wanted { except, before, backlog_first };
         Action::Take(self.asked.clone())
     }
@@ -508,9 +531,19 @@ impl Sender {
         }
     }
 
+    /// Until when the backlog is held back after an outage.
+    fn held_until(&self, now: Now) -> Option<Duration> {
+        self.slow_start.map(|start| start.ready_at()).filter(|at| *at > now.steady)
+    }
+
+    /// Whose turn it is, of what is new and the backlog.
+    fn turns(&self, now: Now) -> Turns {
+        if self.held_until(now).is_some() { Turns::default() } else { self.credit.turns() }
+    }
+
     /// Whether the next message may go.
     fn may_send(&self, now: Now) -> Clearance {
-        let Some(next) = self.flight.next(self.credit.turns()) else { return Clearance::Withheld };
+        let Some(next) = self.flight.next(self.turns(now)) else { return Clearance::Withheld };
         let messages = self.flight.messages();
         if messages >= usize::from(self.limits.messages_max.clamp(1, MESSAGES_MAX)) {
             return Clearance::Withheld;
@@ -526,7 +559,8 @@ impl Sender {
         if !fits {
             return Clearance::LinkIsFull;
         }
-        match self.bucket.map(|bucket| bucket.ready_at(next.cost.up)) {
+        let held_until = self.held_until(now).filter(|_| next.lane == Lane::Backlog && !is_alert);
+        match self.bucket.map(|bucket| bucket.ready_at(next.cost.up)).max(held_until) {
             Some(at) if at > now.steady => Clearance::NotBefore(at),
             _ => {
                 let allowance = |budget: &Budget| budget.allows(next.cost.both(), next.priority, now.wall);

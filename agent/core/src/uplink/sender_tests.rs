@@ -10,7 +10,7 @@ use crate::uplink::wire::Wire;
 use crate::uplink::{Publication, Refusal};
 
 const TERMS: Terms = Terms {
-    wire: Wire { tls: true, identity: false },
+    wire: Wire { tls: true, identity: false, greeting_bytes: 400 },
     keep_alive: Duration::from_secs(60),
     rate_max: None,
     backlog_percent: 20,

@@ -1,13 +1,13 @@
 //! What a message costs on the link, which carries more than payloads.
 //!
 //! An estimate, since neither the system's segments nor the peer's acknowledgements are seen here. It assumes one write for each packet of MQTT,
-//! segments of the size of an Ethernet path, and an acknowledgement of TCP for every second segment (RFC 9293, section 3.8.6.3). What is sent twice
-//! because it was lost is not in it.
+//! segments of the size of an Ethernet path, and an acknowledgement of TCP for every second segment (RFC 9293, section 3.8.6.3); that of the last one
+//! comes with the PUBACK. What is sent twice because it was lost is not in it.
 
 use std::ops::{Add, AddAssign};
 
 /// The headers of IPv4 and TCP with time stamps (RFC 791, RFC 9293, RFC 7323): 20 + 20 + 12. IPv6 has 20 more.
-const SEGMENT_OVERHEAD_BYTES: u64 = 52;
+pub(super) const SEGMENT_OVERHEAD_BYTES: u64 = 52;
 /// The payload of a segment in a path of 1,500 bytes.
 const SEGMENT_BYTES: u64 = 1_448;
 /// What a record of TLS 1.3 adds: header, type of the content, tag (RFC 8446, section 5.2).
@@ -19,13 +19,15 @@ const PUBLISH_HEADER_BYTES: u64 = 2 + 2 + 1;
 /// PUBACK with a packet id and, unlike success, a reason (section 3.4); PINGREQ and PINGRESP have 2 bytes.
 const PUBACK_BYTES: u64 = 4;
 const PING_BYTES: u64 = 2;
-/// CONNECT with login and last will, and the status that is published first; CONNACK, and the status's PUBACK. They depend on names and labels.
-const CONNECT_BYTES: Cost = Cost { up: 700, down: 100 };
-/// Four segments each way without content: both ends of TCP's three-way handshake and of its end.
-const TCP_BYTES: Cost = Cost { up: 4 * SEGMENT_OVERHEAD_BYTES + 8, down: 3 * SEGMENT_OVERHEAD_BYTES + 8 };
+/// What is around the texts of CONNECT and of the status that is published first, in a segment each (sections 3.1 and 3.3); CONNACK with two
+/// properties, and the status's PUBACK.
+const CONNECT_BYTES: Cost =
+    Cost { up: 26 + 8 + 2 * SEGMENT_OVERHEAD_BYTES, down: 11 + PUBACK_BYTES + 2 * SEGMENT_OVERHEAD_BYTES };
+/// TCP's three-way handshake, and the acknowledgements of CONNECT and of what answers it. A connection that breaks is not ended.
+const TCP_BYTES: Cost = Cost { up: 3 * SEGMENT_OVERHEAD_BYTES + 8, down: 2 * SEGMENT_OVERHEAD_BYTES + 8 };
 /// The handshake of TLS 1.3 (RFC 8446, section 2) with a chain of two certificates of the broker: ClientHello and Finished; from the broker its part of
 /// the keys, the chain and two tickets. And a certificate of our own with its proof.
-const TLS_BYTES: Cost = Cost { up: 600, down: 3_500 };
+const TLS_BYTES: Cost = Cost { up: 700, down: 3_500 };
 const IDENTITY_BYTES: Cost = Cost { up: 1_500, down: 200 };
 
 /// Bytes on the link in each direction.
@@ -51,6 +53,8 @@ pub struct Wire {
     pub tls: bool,
     /// Whether a certificate of our own is shown.
     pub identity: bool,
+    /// The texts with which a connection begins: client id, login, and twice the status with its topic, as the last will and as a message.
+    pub greeting_bytes: u16,
 }
 
 impl Wire {
@@ -59,7 +63,7 @@ impl Wire {
         let rest = PUBLISH_HEADER_BYTES + topic_bytes as u64 + payload_bytes as u64;
         let (up, segments) = self.packet(1 + length_bytes(rest) + rest);
         let (down, _) = self.packet(PUBACK_BYTES);
-        Cost { up: up + SEGMENT_OVERHEAD_BYTES, down: down + segments.div_ceil(2) * SEGMENT_OVERHEAD_BYTES }
+        Cost { up: up + SEGMENT_OVERHEAD_BYTES, down: down + segments / 2 * SEGMENT_OVERHEAD_BYTES }
     }
 
     /// A PINGREQ with its answer, as often as the keep-alive says.
@@ -72,6 +76,7 @@ impl Wire {
     /// A connection that is made, used for nothing, and closed.
     pub fn connect(self) -> Cost {
         let mut cost = TCP_BYTES + CONNECT_BYTES;
+        cost.up += u64::from(self.greeting_bytes);
         if self.tls {
             cost += TLS_BYTES;
         }
@@ -121,13 +126,14 @@ mod tests {
     #[test]
     fn a_message_costs_what_lies_around_it() {
         let plain = Wire::default().publish(20, 100);
-        // 1 + 1 + 5 + 20 + 100 in one segment, and the acknowledgement of the PUBACK; 4 in one segment, and one of TCP.
-        assert_eq!(plain, Cost { up: 127 + 52 + 52, down: 4 + 52 + 52 });
-        let tls = Wire { tls: true, identity: false }.publish(20, 100);
+        // 1 + 1 + 5 + 20 + 100 in one segment, and the acknowledgement of the PUBACK; 4 in one segment.
+        assert_eq!(plain, Cost { up: 127 + 52 + 52, down: 4 + 52 });
+        let tls = Wire { tls: true, ..Wire::default() }.publish(20, 100);
         assert_eq!(tls, Cost { up: plain.up + 22, down: plain.down + 22 });
-        let long = Wire { tls: true, identity: false }.publish(20, 40_000);
+        let long = Wire { tls: true, ..Wire::default() }.publish(20, 40_000);
         let (packet, records, segments) = (1 + 3 + 5 + 20 + 40_000, 3, 28);
         assert_eq!(long.up, packet + records * 22 + segments * 52 + 52);
+        assert_eq!(long.down, 4 + 22 + 52 + segments / 2 * 52);
         assert_eq!(Wire::default().ping(), Cost { up: 2 + 52 + 52, down: 2 + 52 });
     }
 }

@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, clippy::panic)]
 
+mod fleet;
 mod lanes;
 mod month;
 mod world;

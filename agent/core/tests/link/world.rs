@@ -12,11 +12,11 @@ use rtlive_core::time::Timestamp;
 use rtlive_core::uplink::estimate::LinkEstimate;
 use rtlive_core::uplink::wire::{Cost, Wire};
 use rtlive_core::uplink::{
-    Action, Budget, Event, FrameId, Lane, Limits, Now, Parcel, Publication, Sender, Terms, Token, Verdict, Wanted,
+    Action, Budget, Event, FrameId, Lane, Limits, Loss, Now, Parcel, Publication, Sender, Terms, Token, Verdict, Wanted,
 };
 
 pub(crate) const TERMS: Terms = Terms {
-    wire: Wire { tls: true, identity: false },
+    wire: Wire { tls: true, identity: false, greeting_bytes: 400 },
     keep_alive: Duration::from_secs(60),
     rate_max: None,
     backlog_percent: 20,
@@ -48,6 +48,10 @@ impl Path {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Happening {
     Connected,
+    /// Nobody answers the attempt to connect.
+    Refused,
+    /// The broker is gone, and its connections.
+    Lost,
     /// The link has carried the message at the head of its queue.
     Carried,
     Acknowledged(Token),
@@ -72,6 +76,13 @@ pub(crate) struct World {
     pub(crate) now: Duration,
     pub(crate) path: Path,
     store: BTreeMap<(Priority, Lane), VecDeque<Parcel>>,
+    /// What was given out and is not delivered.
+    given_out: BTreeMap<FrameId, Parcel>,
+    /// From when to when there is no broker.
+    outage: Option<(Duration, Duration)>,
+    /// When it was tried to connect, and when that succeeded.
+    pub(crate) attempts: Vec<Duration>,
+    pub(crate) connections: Vec<Duration>,
     /// Whether there is always another frame of bulk that has waited.
     pub(crate) has_backlog: bool,
     /// Whether there is always another frame of bulk that is new, of so many bytes.
@@ -113,6 +124,10 @@ impl World {
             now: Duration::ZERO,
             path,
             store: BTreeMap::new(),
+            given_out: BTreeMap::new(),
+            outage: None,
+            attempts: Vec::new(),
+            connections: Vec::new(),
             has_backlog: true,
             new_bytes: None,
             frame_bytes,
@@ -138,6 +153,13 @@ impl World {
     /// The same world within a budget.
     pub(crate) fn within(mut self, budget: Budget) -> Self {
         self.sender.limit(budget);
+        self
+    }
+
+    /// The same world, in which there is no broker for a while.
+    pub(crate) fn without_broker(mut self, from: Duration, to: Duration) -> Self {
+        self.outage = Some((from, to));
+        self.plan(from, Happening::Lost);
         self
     }
 
@@ -216,6 +238,11 @@ impl World {
             let Some(action) = self.sender.poll(self.now()) else { return };
             match action {
                 Action::Connect => {
+                    self.attempts.push(self.now);
+                    if self.outage.is_some_and(|(from, to)| (from..to).contains(&self.now)) {
+                        self.plan(self.now + self.path.round_trip, Happening::Refused);
+                        continue;
+                    }
                     self.sent.push((self.now, self.terms.wire.connect().up));
                     self.cost += self.terms.wire.connect().both();
                     self.plan(self.now + self.path.round_trip, Happening::Connected);
@@ -223,6 +250,7 @@ impl World {
                 }
                 Action::Take(wanted) => {
                     let taken = self.take(&wanted);
+                    self.given_out.extend(taken.iter().map(|parcel| (parcel.id, parcel.clone())));
                     self.places.extend(taken.iter().map(|parcel| (parcel.id, (parcel.priority, parcel.lane))));
                     let event = taken.map_or(Event::NothingOffered, Event::Offered);
                     self.sender.handle(self.now(), event);
@@ -241,10 +269,18 @@ impl World {
                     self.queue.push_back(publication);
                     self.carry();
                 }
-                Action::Delivered(_) => self.delivered_frames += 1,
+                Action::Delivered(frame) => {
+                    self.given_out.remove(&frame);
+                    self.delivered_frames += 1;
+                }
+                Action::Requeue => {
+                    for (_, parcel) in std::mem::take(&mut self.given_out).into_iter().rev() {
+                        self.store.entry((parcel.priority, parcel.lane)).or_default().push_front(parcel);
+                    }
+                }
                 Action::SaveBudget(_) => self.sender.handle(self.now(), Event::BudgetSaved),
                 Action::Disconnect(_) | Action::Return(_) => panic!("{action:?} at {:?}", self.now),
-                Action::Requeue | Action::Hint { .. } => {}
+                Action::Hint { .. } => {}
             }
         }
         panic!("the sender never rests");
@@ -285,7 +321,18 @@ impl World {
     fn happen(&mut self) {
         let Some(Reverse((_, _, happening))) = self.happenings.pop() else { return };
         match happening {
-            Happening::Connected => self.sender.handle(self.now(), Event::Connected(Limits::NONE)),
+            Happening::Connected => {
+                self.connections.push(self.now);
+                self.sender.handle(self.now(), Event::Connected(Limits::NONE));
+            }
+            Happening::Refused => self.sender.handle(self.now(), Event::Disconnected(Loss::Broken)),
+            Happening::Lost => {
+                // All else that was to happen was of this connection.
+                self.happenings.clear();
+                self.queue.clear();
+                self.is_carrying = false;
+                self.sender.handle(self.now(), Event::Disconnected(Loss::Broken));
+            }
             Happening::Carried => {
                 self.is_carrying = false;
                 let publication = self.queue.pop_front().unwrap();

@@ -1,0 +1,117 @@
+//! What the agent counts as carried, beside what the kernel counts at the interface, over connections that break.
+
+use std::fs;
+use std::path::Path as FilePath;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use rtlive_tests::peer::until;
+use rtlive_tests::program::Agent;
+
+use crate::namespace::Counters;
+use crate::relay::Path;
+use crate::site::Site;
+use crate::{link, long};
+
+/// How often the connection is broken.
+const BREAK_EVERY: Duration = Duration::from_secs(60);
+/// The same in the short form.
+const BREAK_OFTEN: Duration = Duration::from_secs(8);
+const SHORT: Duration = Duration::from_secs(40);
+/// How far apart both counts may be, and in the short form, where much of it is handshakes whose acknowledgements depend on how busy the machine is.
+const APART_MAX: f64 = 0.02;
+const APART_SHORT_MAX: f64 = 0.06;
+
+/// New records of twenty series each second, and an alert now and then.
+const INPUTS: &str = r##"
+[inputs.plant]
+driver = "simulated"
+series = 20
+every = "1s"
+waveform = "walk"
+[inputs.pulse]
+driver = "simulated"
+every = "100ms"
+waveform = "square"
+period = "17s"
+[streams.live]
+select = "plant/#"
+[rules.pulse]
+let = { p = "pulse/s1" }
+when = "p"
+severity = "info"
+message = "pulse"
+"##;
+
+#[test]
+fn what_is_counted_as_carried_is_what_the_kernel_counts() {
+    let Some(mut site) = Site::build(256, Path::of(100)) else { return };
+    let Some(authority) = site.authority() else { return };
+    authority.issue("server", &names()).unwrap();
+    append(&authority.certificate(), &authority.file("server.pem"));
+    site.start_broker(&site.tls_lines(&authority));
+    let tls = format!("[uplink.tls]\nca = {:?}\n", authority.certificate());
+    let apart_max = if long().is_some() { APART_MAX } else { APART_SHORT_MAX };
+    let mut misses = Vec::new();
+    println!("| | connections | counted up | of the kernel | counted down | of the kernel | together |");
+    println!("|---|---|---|---|---|---|---|");
+    for (name, broker, more) in [("TCP", site.url(), ""), ("TLS", site.tls_url(), &*tls)] {
+        let mut agent = site.agent(INPUTS, &broker, more);
+        let before = site.counters();
+        agent.start().unwrap();
+        let _subscriber = site.subscribe();
+        let broken = break_it(&site, &agent);
+        let counted = counted(&agent);
+        let after = site.counters();
+        agent.kill();
+        let kernel = Counters { received: after.received - before.received, sent: after.sent - before.sent };
+        let share = |counted: u64, kernel: u64| counted as f64 / kernel as f64 - 1.0;
+        let apart = share(counted.sent + counted.received, kernel.sent + kernel.received);
+        println!(
+            "| {name} | {} | {} | {:+.1} % | {} | {:+.1} % | {:+.1} % |",
+            broken + 1,
+            counted.sent,
+            share(counted.sent, kernel.sent) * 100.0,
+            counted.received,
+            share(counted.received, kernel.received) * 100.0,
+            apart * 100.0,
+        );
+        misses.extend(
+            (apart.abs() > apart_max).then(|| format!("{name}: {counted:?} counted, {kernel:?} at the interface")),
+        );
+    }
+    assert!(misses.is_empty(), "{misses:?}");
+}
+
+/// Breaks the connection again and again; says how often.
+fn break_it(site: &Site, agent: &Agent) -> u64 {
+    let (span, every) = long().map_or((SHORT, BREAK_OFTEN), |span| (span, BREAK_EVERY.min(span / 4)));
+    let (begun, mut broken) = (Instant::now(), 0);
+    until("the link stands", || link(agent)["state"] == "online");
+    while begun.elapsed() + every < span {
+        thread::sleep(every);
+        site.relay.reset();
+        broken += 1;
+        until("the break is seen", || link(agent)["reconnects"] == broken);
+        until("the link stands again", || link(agent)["state"] == "online");
+    }
+    thread::sleep(every);
+    broken
+}
+
+fn counted(agent: &Agent) -> Counters {
+    let link = link(agent);
+    let [sent, received] = ["carried_up_bytes", "carried_down_bytes"].map(|figure| link[figure].as_u64().unwrap());
+    Counters { received, sent }
+}
+
+/// The broker's names: so many that its certificates are as long as those that the agent counts with, which are of RSA.
+fn names() -> String {
+    let others: String = (0..50).map(|number| format!(",DNS:gateway-{number:02}.plant.example.net")).collect();
+    format!("IP:{}{others}", Site::BROKER)
+}
+
+fn append(from: &FilePath, to: &FilePath) {
+    let more = fs::read_to_string(from).unwrap();
+    fs::write(to, fs::read_to_string(to).unwrap() + &more).unwrap();
+}
