@@ -11,6 +11,9 @@ const MQTT_PORT: u16 = 1883;
 /// The port of MQTT over TLS (IANA: `secure-mqtt`).
 const MQTTS_PORT: u16 = 8883;
 
+/// The port of NATS, with TLS or without (IANA: `nats`).
+const NATS_PORT: u16 = 4222;
+
 /// A host and a port: `"10.0.0.5:502"`, `"plc.example:502"`, `"[fe80::1]:502"`.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct HostPort {
@@ -27,6 +30,51 @@ pub struct Broker {
     pub tls: bool,
     /// Where.
     pub address: HostPort,
+}
+
+/// A NATS server: `"nats://127.0.0.1"`, `"tls://nats.example.net:4222"`.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct NatsServer {
+    /// Whether TLS is spoken (`tls`).
+    pub tls: bool,
+    /// Where.
+    pub address: HostPort,
+}
+
+/// A peer whose scheme says whether TLS is spoken to it.
+pub trait Peer: fmt::Display {
+    /// The scheme with TLS.
+    const SECURE: &'static str;
+
+    /// Whether TLS is spoken.
+    fn is_secure(&self) -> bool;
+
+    /// Where.
+    fn address(&self) -> &HostPort;
+}
+
+impl Peer for Broker {
+    const SECURE: &'static str = "mqtts";
+
+    fn is_secure(&self) -> bool {
+        self.tls
+    }
+
+    fn address(&self) -> &HostPort {
+        &self.address
+    }
+}
+
+impl Peer for NatsServer {
+    const SECURE: &'static str = "tls";
+
+    fn is_secure(&self) -> bool {
+        self.tls
+    }
+
+    fn address(&self) -> &HostPort {
+        &self.address
+    }
 }
 
 impl HostPort {
@@ -52,6 +100,12 @@ impl fmt::Display for Broker {
     }
 }
 
+impl fmt::Display for NatsServer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}://{}", if self.tls { "tls" } else { "nats" }, self.address)
+    }
+}
+
 impl Setting for HostPort {
     fn expected() -> String {
         "a host and a port such as \"10.0.0.5:502\"".into()
@@ -68,16 +122,34 @@ impl Setting for Broker {
     }
 
     fn read(value: &Value<'_>) -> Option<Self> {
-        // What stands before an @ may be a password, which a message must not repeat.
-        if value.as_text().is_some_and(|text| text.contains('@')) {
-            value.mistake(
-                "a broker without a login (`username` and `password` are keys of their own)",
-                "one with an @ in it",
-            );
+        if has_login(value, "a broker") {
             return None;
         }
         or_wrong(value, value.as_text().and_then(parse_broker))
     }
+}
+
+impl Setting for NatsServer {
+    fn expected() -> String {
+        "a NATS server such as \"nats://127.0.0.1:4222\" or \"tls://nats.example.net:4222\"".into()
+    }
+
+    fn read(value: &Value<'_>) -> Option<Self> {
+        if has_login(value, "a server") {
+            return None;
+        }
+        or_wrong(value, value.as_text().and_then(parse_nats_server))
+    }
+}
+
+/// Notes a mistake where a login stands in the address: what stands before an @ may be a password, which a message must not repeat.
+fn has_login(value: &Value<'_>, what: &str) -> bool {
+    let found = value.as_text().is_some_and(|text| text.contains('@'));
+    if found {
+        let keys = "`username` and `password` are keys of their own";
+        value.mistake(format_args!("{what} without a login ({keys})"), "one with an @ in it");
+    }
+    found
 }
 
 fn parse_broker(text: &str) -> Option<Broker> {
@@ -89,6 +161,17 @@ fn parse_broker(text: &str) -> Option<Broker> {
     };
     let address = parse_host_port(rest.strip_suffix('/').unwrap_or(rest), Some(port))?;
     Some(Broker { tls, address })
+}
+
+fn parse_nats_server(text: &str) -> Option<NatsServer> {
+    let (scheme, rest) = text.split_once("://")?;
+    let tls = match scheme {
+        "nats" => false,
+        "tls" => true,
+        _ => return None,
+    };
+    let address = parse_host_port(rest.strip_suffix('/').unwrap_or(rest), Some(NATS_PORT))?;
+    Some(NatsServer { tls, address })
 }
 
 /// A host and a port; the port may be absent where there is a `default_port`.
@@ -144,6 +227,16 @@ mod tests {
         }
         for text in ["127.0.0.1:1883", "tcp://a:1", "mqtt://", "mqtt://a:b", "mqtt://a/path"] {
             assert_eq!(parse_broker(text), None, "{text}");
+        }
+    }
+
+    #[test]
+    fn nats_servers() {
+        for (text, written) in [("nats://127.0.0.1", "nats://127.0.0.1:4222"), ("tls://[::1]:1/", "tls://[::1]:1")] {
+            assert_eq!(parse_nats_server(text).unwrap().to_string(), written);
+        }
+        for text in ["127.0.0.1:4222", "mqtt://a:1", "nats://", "nats://a/path"] {
+            assert_eq!(parse_nats_server(text), None, "{text}");
         }
     }
 }

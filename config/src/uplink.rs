@@ -8,7 +8,7 @@ use rtlive_core::plan::{CalendarLength, WindowKind};
 use rtlive_core::template::Template;
 use rtlive_core::uplink::BudgetTerms;
 
-use crate::endpoint::Broker;
+use crate::endpoint::{Broker, Peer};
 use crate::quantity::{Budget, BudgetInterval, Percent, Period, Rate, Span};
 use crate::secret::Secret;
 use crate::table::{Table, Value};
@@ -325,15 +325,15 @@ fn budget_terms(
     Some(BudgetTerms { bytes: budget.bytes, period, alert_percent })
 }
 
-/// The login at a broker from the keys `username` and `password`; `None` after a mistake.
-pub fn login(
+/// The login at a peer from the keys `username` and `password`; `None` after a mistake.
+pub fn login<P: Peer>(
     table: &Table<'_>,
     username: Option<String>,
     password: Option<Secret>,
-    broker: &Broker,
+    peer: &P,
 ) -> Option<Option<Login>> {
-    if password.is_some() && !broker.tls && !broker.address.is_this_machine() {
-        table.warn("password", format_args!("goes over the network unencrypted; mqtts:// would protect it"));
+    if password.is_some() && !peer.is_secure() && !peer.address().is_this_machine() {
+        table.warn("password", format_args!("goes over the network unencrypted; {}:// would protect it", P::SECURE));
     }
     match (username, password) {
         (Some(username), password) => Some(Some(Login { username, password })),
@@ -345,11 +345,11 @@ pub fn login(
     }
 }
 
-/// The keys of TLS, which only a broker with `mqtts://` takes; `None` after a mistake.
-pub fn tls_config(table: &Table<'_>, tls: Option<TlsOptions>, broker: &Broker) -> Option<TlsConfig> {
+/// The keys of TLS, which only a peer takes whose scheme says so; `None` after a mistake.
+pub fn tls_config<P: Peer>(table: &Table<'_>, tls: Option<TlsOptions>, peer: &P) -> Option<TlsConfig> {
     let Some(TlsOptions { ca, cert, key }) = tls else { return Some(TlsConfig::default()) };
-    if !broker.tls {
-        table.mistake("tls", "a broker with mqtts:// beside it", format!("{broker}"));
+    if !peer.is_secure() {
+        table.mistake("tls", format_args!("an address with {}:// beside it", P::SECURE), format!("{peer}"));
         return None;
     }
     let identity = match (cert, key) {

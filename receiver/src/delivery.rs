@@ -43,6 +43,9 @@ pub struct Settlement {
     pub receipts: Vec<(Arc<str>, Receipt)>,
 }
 
+/// Where a source hears of it.
+pub type Settled = mpsc::Receiver<Settlement>;
+
 /// How far a file is read.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Cursor {

@@ -28,5 +28,6 @@ pub mod receipts;
 mod sample;
 pub mod source;
 pub mod state;
+pub mod subject;
 mod tls;
 mod told;

@@ -22,7 +22,7 @@ use crate::counts::Counts;
 use crate::delivery::{self, DELIVERIES_MAX, Queue, Queued, Settlement, SourceId};
 use crate::intake::{Intake, IntakeError, Setup};
 use crate::metrics::{self, Figures};
-use crate::source::{SourceError, files, mqtt};
+use crate::source::{SourceError, files, mqtt, nats};
 
 /// How many batches of tokens may wait for a source.
 const SETTLED_MAX: usize = 8;
@@ -163,13 +163,23 @@ fn start_source(
     stopping: &watch::Receiver<bool>,
 ) -> Result<Option<Settle>, PipelineError> {
     let (queue, stopping) = (queue.clone(), stopping.clone());
+    let (sender, settled) = mpsc::channel(SETTLED_MAX);
     match reads {
         Reads::Source(SourceConfig::Mqtt(config)) => {
             let obsolete = intake.subscribe(id, &config.topics)?;
-            let (sender, settled) = mpsc::channel(SETTLED_MAX);
             let receipts = config.receipts;
             sources.spawn(async move {
                 let ended = mqtt::receive(id, *config, obsolete, queue, settled, stopping).await;
+                (id, ended.map_err(SourceError::Stopped))
+            });
+            return Ok(Some(Settle { sender, receipts }));
+        }
+        Reads::Source(SourceConfig::Nats(config)) => {
+            let filters: Vec<String> = config.filters.iter().map(|filter| filter.topics.clone()).collect();
+            let obsolete = intake.subscribe(id, &filters)?;
+            let receipts = config.receipts;
+            sources.spawn(async move {
+                let ended = nats::receive(id, *config, obsolete, queue, settled, stopping).await;
                 (id, ended.map_err(SourceError::Stopped))
             });
             return Ok(Some(Settle { sender, receipts }));

@@ -8,6 +8,7 @@ pub mod data;
 pub mod line;
 pub mod live;
 pub mod meter;
+pub mod nats;
 pub mod peer;
 pub mod program;
 pub mod tmpfs;

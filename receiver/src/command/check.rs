@@ -30,6 +30,10 @@ fn meaning(config: &Config) -> String {
                 let (topics, client) = (mqtt.topics.join(", "), &mqtt.client_id);
                 writeln!(text, "source {name}: {topics} of {} as {client}", mqtt.broker)
             }
+            SourceConfig::Nats(nats) => {
+                let topics: Vec<&str> = nats.filters.iter().map(|filter| &*filter.topics).collect();
+                writeln!(text, "source {name}: {} of {} as {}", topics.join(", "), nats.server, nats.consumer)
+            }
             SourceConfig::Directory { path, follow } => {
                 let then = if *follow { ", and what comes" } else { "" };
                 writeln!(text, "source {name}: the files of {}{then}", path.display())

@@ -1,5 +1,7 @@
 //! The configuration: what is read from where, and what becomes of it.
 
+pub mod source;
+
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -7,23 +9,21 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use rtlive_config::document::Document;
-use rtlive_config::endpoint::Broker;
 use rtlive_config::load::{self, Home};
 use rtlive_config::markdown::section;
 use rtlive_config::mistake::{Mistake, Mistakes};
 use rtlive_config::name::{NAME_CHARS_MAX, is_agent_id, named_tables};
 use rtlive_config::quantity::Period;
-use rtlive_config::secret::Secret;
 use rtlive_config::table::{Table, Value};
-use rtlive_config::uplink::{ClientId, Login, Protocol, TlsConfig, TlsOptions, login, tls_config};
-use rtlive_config::value::{Bounded, OneOrMany, Setting, parse};
+use rtlive_config::value::{Bounded, Setting, parse};
 use rtlive_config::{choices, options};
+
+pub(crate) use source::is_filter;
+use source::{DirectoryOptions, MqttOptions, NatsOptions, StdinOptions};
+pub use source::{MqttConfig, NatsConfig, SourceConfig};
 
 /// Where the configuration is without `-c`.
 pub const HOME: Home = Home { folder: "/etc/rtlive-receiver", file: "receiver.toml" };
-
-/// The most sources: each has a task and a queue.
-const SOURCES_MAX: usize = 64;
 
 /// The tables of the outermost level.
 const TABLES: [&str; 3] = ["receiver", "sources", "outputs"];
@@ -38,60 +38,6 @@ options! {
         /// The address at which counters and lags are served over HTTP, such as `"127.0.0.1:9464"`, at the path `/metrics`. Absent: nowhere. Whoever reaches
         /// the address may read them.
         pub metrics: Option<MetricsAddress>,
-    }
-}
-
-choices! {
-    /// Where messages come from.
-    pub enum SourceKind {
-        /// An MQTT broker.
-        Mqtt = "mqtt",
-        /// The files of a folder, each messages in a row.
-        Directory = "directory",
-        /// Standard input: messages in a row.
-        Stdin = "stdin",
-    }
-}
-
-options! {
-    /// A broker. The session outlives the connection, and a message is acknowledged once it is on this machine's disk.
-    pub struct MqttOptions {
-        /// The broker, `mqtt://` or, over TLS, `mqtts://`.
-        pub broker: Broker,
-        /// The name of the login.
-        pub username: Option<String>,
-        /// The password of the login.
-        pub password: Option<Secret>,
-        /// The topics that are subscribed to, one filter or a list. Receivers that share the agents of a broker each have filters of their own.
-        pub topics: OneOrMany<TopicFilter>,
-        /// The version of MQTT.
-        pub protocol: Protocol = "auto",
-        /// The client id, under which the broker keeps the session. Absent: `rtlive-receiver-`, the receiver's id, `-`, the name of the source.
-        pub client_id: Option<ClientId>,
-        /// How many messages the broker may have sent that are not yet acknowledged. MQTT 3.1.1 has no word for it: there it is the broker's own bound.
-        pub inflight: Bounded<u16, 1, 65_535> = 256,
-        /// For how long the broker keeps the session of a receiver that is away. MQTT 3.1.1 has no word for it.
-        pub session: Period = "7d",
-        /// Whether the agents get receipts, at the topics `rtlive-receipts/AGENT` of this broker.
-        pub receipts: bool = false,
-        /// The keys of TLS, with `mqtts://`.
-        pub tls: Option<TlsOptions>,
-    }
-}
-
-options! {
-    /// A folder. Files are read in the order of their names, and from where they were read to before; names that begin with a dot are passed over.
-    pub struct DirectoryOptions {
-        /// The folder.
-        pub path: PathBuf,
-        /// Whether to wait for more. Otherwise the source ends when it has read what is there.
-        pub follow: bool = true,
-    }
-}
-
-options! {
-    /// Standard input, to its end.
-    pub struct StdinOptions {
     }
 }
 
@@ -151,37 +97,6 @@ impl Setting for MetricsAddress {
     }
 }
 
-/// A filter of topics (MQTT 5.0, section 4.7), not of a shared subscription.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct TopicFilter(pub String);
-
-impl Setting for TopicFilter {
-    fn expected() -> String {
-        "a filter of topics such as \"rtlive/#\"".into()
-    }
-
-    fn read(value: &Value<'_>) -> Option<Self> {
-        if value.as_text().is_some_and(|text| text.starts_with("$share/")) {
-            let expected =
-                "topics of its own: receivers that share a subscription would each know a part of an agent's numbers";
-            value.mistake(expected, value.found());
-            return None;
-        }
-        parse(value, |text| is_filter(text).then(|| Self(text.to_owned())))
-    }
-}
-
-/// Whether `+` and `#` stand alone in their levels, and `#` in the last one.
-fn is_filter(text: &str) -> bool {
-    let mut levels = text.split('/').rev();
-    let is_level = |level: &str| level == "+" || !level.contains(['+', '#', '\0']);
-    let is_last = |level: &str| level == "#" || is_level(level);
-    !text.is_empty()
-        && text.len() <= usize::from(u16::MAX)
-        && levels.next().is_some_and(is_last)
-        && levels.all(is_level)
-}
-
 /// A configuration without mistakes.
 #[derive(Clone, Debug)]
 pub struct Config {
@@ -219,45 +134,6 @@ pub struct ParquetConfig {
     pub rows_max: u64,
 }
 
-/// A source, checked.
-#[derive(Clone, Debug)]
-pub enum SourceConfig {
-    /// An MQTT broker.
-    Mqtt(Box<MqttConfig>),
-    /// The files of a folder.
-    Directory {
-        /// The folder.
-        path: PathBuf,
-        /// Whether to wait for more.
-        follow: bool,
-    },
-    /// Standard input.
-    Stdin,
-}
-
-/// An MQTT broker, checked.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct MqttConfig {
-    /// The broker.
-    pub broker: Broker,
-    /// The login.
-    pub login: Option<Login>,
-    /// The topics that are subscribed to.
-    pub topics: Vec<String>,
-    /// The version of MQTT.
-    pub protocol: Protocol,
-    /// The client id.
-    pub client_id: String,
-    /// How many messages may be unacknowledged.
-    pub inflight: u16,
-    /// For how long the broker keeps the session.
-    pub session: Duration,
-    /// Whether the agents get receipts.
-    pub receipts: bool,
-    /// The keys of TLS; all `None` where the broker is reached without.
-    pub tls: TlsConfig,
-}
-
 /// Loads and checks a configuration: the files and folders of `paths`, or those of [`HOME`] if there are none.
 ///
 /// # Errors
@@ -285,52 +161,11 @@ fn check_root(root: &Table<'_>) -> Option<Config> {
     root.knows(&TABLES);
     let receiver = root.table_or_empty("receiver").and_then(|table| ReceiverOptions::read(&table));
     let id = receiver.as_ref().map(|receiver| receiver.id.0.as_str());
-    let sources = sources(root, id);
+    let sources = source::sources(root, id);
     let outputs = outputs(root);
     let ReceiverOptions { id, state_dir, metrics } = receiver?;
     let (id, metrics) = (id.0, metrics.map(|metrics| metrics.0));
     Some(Config { id, state_dir, metrics, sources: sources?, outputs: outputs?, warnings: Vec::new() })
-}
-
-fn sources(root: &Table<'_>, id: Option<&str>) -> Option<BTreeMap<Arc<str>, SourceConfig>> {
-    let table = root.table_or_empty("sources")?;
-    let tables = named_tables(&table, "a source");
-    if tables.len() > SOURCES_MAX {
-        table.mistake("", format!("at most {SOURCES_MAX} sources"), tables.len());
-        return None;
-    }
-    // All are checked before the first that is wrong counts, so that the mistakes of all are noted.
-    let checked: Vec<_> =
-        tables.iter().map(|(name, table)| Some((Arc::from(*name), source(name, table, id)?))).collect();
-    let sources: BTreeMap<Arc<str>, SourceConfig> = checked.into_iter().collect::<Option<_>>()?;
-    let readers = sources.values().filter(|source| matches!(source, SourceConfig::Stdin)).count();
-    if readers > 1 {
-        table.mistake("", "at most one source that reads standard input", readers);
-    }
-    Some(sources)
-}
-
-fn source(name: &str, table: &Table<'_>, id: Option<&str>) -> Option<SourceConfig> {
-    let kind: SourceKind = table.read("kind", None)?;
-    match kind {
-        SourceKind::Mqtt => mqtt(name, table, id).map(|mqtt| SourceConfig::Mqtt(Box::new(mqtt))),
-        SourceKind::Directory => {
-            let DirectoryOptions { path, follow } = DirectoryOptions::read(table)?;
-            Some(SourceConfig::Directory { path, follow })
-        }
-        SourceKind::Stdin => StdinOptions::read(table).map(|StdinOptions {}| SourceConfig::Stdin),
-    }
-}
-
-fn mqtt(name: &str, table: &Table<'_>, id: Option<&str>) -> Option<MqttConfig> {
-    let MqttOptions { broker, username, password, topics, protocol, client_id, inflight, session, receipts, tls } =
-        MqttOptions::read(table)?;
-    let login = login(table, username, password, &broker);
-    let tls = tls_config(table, tls, &broker);
-    let client_id = client_id.map(|id| id.0).or_else(|| id.map(|id| format!("rtlive-receiver-{id}-{name}")))?;
-    let topics = topics.into_iter().map(|filter| filter.0).collect();
-    let (inflight, session) = (inflight.get(), session.0);
-    Some(MqttConfig { broker, login: login?, topics, protocol, client_id, inflight, session, receipts, tls: tls? })
 }
 
 fn outputs(root: &Table<'_>) -> Option<OutputConfig> {
@@ -374,6 +209,7 @@ pub fn reference_markdown() -> String {
     for (heading, reference) in [
         ("`[receiver]`", ReceiverOptions::reference()),
         ("`[sources.NAME]` with `kind = \"mqtt\"`", MqttOptions::reference()),
+        ("`[sources.NAME]` with `kind = \"nats\"`", NatsOptions::reference()),
         ("`[sources.NAME]` with `kind = \"directory\"`", DirectoryOptions::reference()),
         ("`[sources.NAME]` with `kind = \"stdin\"`", StdinOptions::reference()),
         ("`[outputs.NAME]` with `kind = \"json\"`", JsonOptions::reference()),
@@ -419,16 +255,6 @@ mod tests {
             ],
             "{told}"
         );
-    }
-
-    #[test]
-    fn filters_are_those_of_mqtt() {
-        for filter in ["#", "+", "a/+/b", "a/#", "/", "a//b", "+/+/#"] {
-            assert!(is_filter(filter), "{filter}");
-        }
-        for filter in ["", "a/#/b", "a+", "#a", "a/b#"] {
-            assert!(!is_filter(filter), "{filter}");
-        }
     }
 
     /// The keys in docs/receiver.md. `RTLIVE_BLESS=1` writes them anew.

@@ -2,6 +2,8 @@
 
 pub mod files;
 pub mod mqtt;
+pub mod nats;
+mod retry;
 
 use std::io;
 use std::path::PathBuf;

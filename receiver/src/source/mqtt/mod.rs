@@ -15,34 +15,26 @@ use std::time::{Duration, Instant};
 
 use rtlive_config::endpoint::Broker;
 use rtlive_config::uplink::{Login, Protocol};
-use rtlive_core::backoff::Backoff;
 use rtlive_core::message::MESSAGE_BYTES_MAX;
 use rtlive_core::uplink::receipt::TOPICS;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
+use super::retry::Retry;
 use crate::config::MqttConfig;
-use crate::delivery::{Delivery, Queue, Settlement, SourceId, Stopped};
+use crate::delivery::{Delivery, Queue, Settled, Settlement, SourceId, Stopped};
 use crate::told::told;
 
 /// How long name, TCP, TLS and CONNACK may take together.
 const CONNECT_WITHIN: Duration = Duration::from_secs(30);
 /// How often the broker hears from us when nothing else is sent.
 const KEEP_ALIVE: Duration = Duration::from_secs(30);
-/// How long a connection must last before the next failure is a first one.
-const STABLE_AFTER: Duration = Duration::from_secs(30);
-/// The shortest and the longest wait before a connection is tried again.
-const RECONNECT_WAIT_MIN: Duration = Duration::from_millis(500);
-const RECONNECT_WAIT_MAX: Duration = Duration::from_secs(30);
 /// The longest packet that is taken: the longest message and its topic.
 const PACKET_BYTES_MAX: usize = MESSAGE_BYTES_MAX + (64 << 10) + 16;
 /// The longest packet that is sent: the subscription.
 const SENT_BYTES_MAX: usize = 1 << 20;
 /// How many requests the library may hold: an acknowledgement for each packet id, as many receipts, and the subscription.
 const REQUESTS_MAX: usize = (2 << 16) + 8;
-
-/// What was committed.
-pub type Settled = mpsc::Receiver<Settlement>;
 
 /// Receives until it is told to stop. `obsolete` are filters of earlier configurations, which the broker may still have in the session.
 ///
@@ -56,7 +48,7 @@ pub async fn receive(
     mut settled: Settled,
     mut stopping: watch::Receiver<bool>,
 ) -> Result<(), Stopped> {
-    let mut backoff = Backoff::new(RECONNECT_WAIT_MIN, RECONNECT_WAIT_MAX, seed());
+    let mut retry = Retry::new(config.broker.to_string());
     let mut number = 0;
     loop {
         number += 1;
@@ -64,37 +56,21 @@ pub async fn receive(
             opened = Connection::open(&config, &obsolete, Post { source, number, queue: queue.clone() }) => opened,
             _ = stopping.wait_for(|stop| *stop) => return Ok(()),
         };
+        let since = Instant::now();
         let failure = match opened {
             Ok(connection) => {
                 tracing::info!("connected to {} with MQTT {}", config.broker, connection.version);
-                let since = Instant::now();
-                let failure = tokio::select! {
+                tokio::select! {
                     ended = connection.serve(number, &mut settled) => ended?,
                     _ = stopping.wait_for(|stop| *stop) => return Ok(()),
-                };
-                if since.elapsed() >= STABLE_AFTER {
-                    backoff.reset();
                 }
-                failure
             }
             Err(failure) => failure,
         };
-        let wait = backoff.next_wait(Duration::ZERO);
-        tracing::warn!("{}: {failure}; next attempt in {:.1} s", config.broker, wait.as_secs_f64());
         tokio::select! {
-            () = tokio::time::sleep(wait) => {}
+            () = retry.wait(&failure, since.elapsed()) => {}
             _ = stopping.wait_for(|stop| *stop) => return Ok(()),
         }
-    }
-}
-
-/// A number that differs from one receiver to the next, so that they do not all connect at once when their broker is back.
-fn seed() -> u64 {
-    let mut bytes = [0; 8];
-    // getrandom(2) of 8 bytes cannot be cut short; without it the process id has to do.
-    match rustix::rand::getrandom(&mut bytes, rustix::rand::GetRandomFlags::empty()) {
-        Ok(_) => u64::from_ne_bytes(bytes),
-        Err(_) => std::process::id().into(),
     }
 }
 
