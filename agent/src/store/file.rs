@@ -45,6 +45,10 @@ const CHECKPOINT_BYTES: i64 = 16 << 20;
 /// The least that a checkpoint waits for: below this, every commit would cost one.
 const CHECKPOINT_BYTES_MIN: i64 = 64 << 10;
 
+/// How much SQLite keeps in memory unless it is told otherwise, and how many free pages one of those that list them names.
+const CACHE_BYTES: i64 = 2_000 << 10;
+const FREE_PAGES_LISTED: i64 = PAGE_BYTES / 4 - 8;
+
 /// How many pages are freed between two looks at the clock, and for how long.
 const VACUUMED_AT_ONCE: i64 = 4;
 const VACUUM: &str = "PRAGMA incremental_vacuum(4)";
@@ -326,9 +330,13 @@ impl File {
     /// shorter with the next checkpoint.
     pub(super) fn vacuum(&self, pages: i64, kept: i64) -> Result<bool, StoreError> {
         let free = self.connection.pragma_query_value(None, "freelist_count", |row| row.get::<_, i64>(0));
-        if free.map_err(self.failed("count the free pages"))? < kept + pages {
+        let free = free.map_err(self.failed("count the free pages"))?;
+        if free < kept + pages {
             return Ok(false);
         }
+        // The pages that list the free ones are looked through for each that moves, and are not to be read again for each.
+        let cached = CACHE_BYTES + free / FREE_PAGES_LISTED * PAGE_BYTES;
+        self.connection.pragma_update(None, "cache_size", -(cached >> 10)).map_err(self.failed("set the cache"))?;
         self.faults.reach("free pages");
         let freed = || -> rusqlite::Result<()> {
             self.connection.execute_batch("BEGIN IMMEDIATE")?;

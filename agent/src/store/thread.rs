@@ -15,8 +15,8 @@ use crate::message::{Offer, STORE_REQUESTS_MAX, StoreError, StoreHandle, StoreRe
 /// How often the thread looks for what waits for a commit that does not come.
 const LOOK_EVERY: Duration = Duration::from_millis(500);
 
-/// How often free pages are given back, at most, while nothing else is asked: half a MiB a second.
-const VACUUM_EVERY: Duration = Duration::from_secs(1);
+/// How often free pages are given back, at most, while nothing else is asked: two and a half MiB a second, in a tenth of it.
+const VACUUM_EVERY: Duration = Duration::from_millis(200);
 
 /// Moves the store to a thread of its own. The thread ends with [`StoreRequest::Stop`], or when every handle is gone, or after an error that
 /// no other disk would help, which it answers to whoever asked.
