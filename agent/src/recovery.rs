@@ -30,7 +30,7 @@ pub fn restore(
     clock: impl FnOnce(&ClockView) -> (Timestamp, Option<ClockChange>),
 ) -> Result<(Stage, Kept), StoreError> {
     let Recovered { snapshot, commits, kept, last_commit_at } = recovered;
-    let engine = match snapshot.map(|snapshot| replay(snapshot, &commits)) {
+    let engine = match snapshot.map(|snapshot| replay(snapshot, commits)) {
         Some(Some((engine, emitted))) => {
             store.resume(engine.series().to_vec(), emitted)?;
             engine
@@ -59,7 +59,7 @@ pub fn restore(
 /// # Errors
 /// What SQLite said.
 pub fn resume(store: &mut Store, recovered: Recovered) -> Result<(), StoreError> {
-    match recovered.snapshot.map(|snapshot| replay(snapshot, &recovered.commits)) {
+    match recovered.snapshot.map(|snapshot| replay(snapshot, recovered.commits)) {
         Some(Some((engine, emitted))) => store.resume(engine.series().to_vec(), emitted),
         Some(None) => store.set_replay_aside(),
         None => Ok(()),
@@ -67,14 +67,14 @@ pub fn resume(store: &mut Store, recovered: Recovered) -> Result<(), StoreError>
 }
 
 /// The engine that the events lead to, and what they emit, commit by commit; `None` where the snapshot cannot be read.
-fn replay(snapshot: Snapshot, commits: &[Vec<(Timestamp, Event)>]) -> Option<(Engine, Vec<Vec<Emitted>>)> {
+fn replay(snapshot: Snapshot, commits: Vec<Vec<(Timestamp, Event)>>) -> Option<(Engine, Vec<Vec<Emitted>>)> {
     let restored = Engine::restore(snapshot.plan, &snapshot.engine).inspect_err(|error| {
         tracing::error!(%error, "the engine's snapshot cannot be read: open windows are lost, stored frames are not");
     });
     let mut engine = restored.ok()?;
-    let emitted = commits.iter().map(|events| {
+    let emitted = commits.into_iter().map(|events| {
         let mut emitted = Vec::new();
-        for (at, event) in events {
+        for (at, event) in &events {
             engine.handle(*at, event, &mut emitted);
         }
         emitted

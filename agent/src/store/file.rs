@@ -306,8 +306,9 @@ impl File {
         Ok(bytes.len() as u64)
     }
 
-    /// Keeps this snapshot and the one before, and the journal since that one. Returns the length of the snapshot.
-    pub(super) fn insert_snapshot(&self, snapshot: &SavedSnapshot) -> Result<u64, StoreError> {
+    /// Keeps this snapshot, the one before where both take no more than `room` bytes, and the journal since the older of them. Returns the length of the
+    /// snapshot.
+    pub(super) fn insert_snapshot(&self, snapshot: &SavedSnapshot, room: u64) -> Result<u64, StoreError> {
         if self.is_in_memory {
             return Ok(0);
         }
@@ -316,12 +317,14 @@ impl File {
         let before =
             self.connection.query_row("SELECT max(number) FROM snapshots", [], |row| row.get::<_, Option<i64>>(0));
         let before = before.map_err(self.failed("find the last snapshot"))?;
+        let oldest = if 2 * bytes.len() as u64 <= room { before } else { Some(number) };
+        // First, so that the snapshot goes into the room that this leaves.
+        if let Some(oldest) = oldest {
+            self.execute("delete old snapshots", "DELETE FROM snapshots WHERE number < ?1", [oldest])?;
+            self.execute("delete the old journal", "DELETE FROM journal WHERE number <= ?1", [oldest])?;
+        }
         let insert = "INSERT OR REPLACE INTO snapshots (number, body) VALUES (?1, ?2)";
         self.execute("write a snapshot", insert, params![number, bytes])?;
-        if let Some(before) = before {
-            self.execute("delete old snapshots", "DELETE FROM snapshots WHERE number < ?1", [before])?;
-            self.execute("delete the old journal", "DELETE FROM journal WHERE number <= ?1", [before])?;
-        }
         Ok(bytes.len() as u64)
     }
 

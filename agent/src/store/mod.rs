@@ -88,8 +88,11 @@ const JOURNAL_BYTES_MIN: u64 = 256 << 10;
 /// Nor below this part of what the store may take.
 const JOURNAL_PART: u64 = 16;
 
-/// A snapshot is due after this many readings, however few bytes they take: a replay holds them all in memory, at some 600 bytes each with what they emit.
-const JOURNAL_READINGS_MAX: u64 = 200_000;
+/// Two snapshots are kept where they take no more than this part of the bound, so that one that is damaged does not take the open windows with it.
+const SNAPSHOTS_PART: u64 = 4;
+
+/// A snapshot is due after this many readings, however few bytes they take: a replay holds them all in memory, or what they emit, at some 100 bytes each.
+const JOURNAL_READINGS_MAX: u64 = 400_000;
 
 /// What a start, which knows of no commit before it, takes the largest one to need.
 const GROWTH_MIN: u64 = 8 << 10;
@@ -536,7 +539,7 @@ impl Store {
             engine: snapshot.engine.clone(),
             bytes: 0,
         };
-        self.snapshot_bytes = self.file.insert_snapshot(&saved)?;
+        self.snapshot_bytes = self.file.insert_snapshot(&saved, self.bounds.bytes / SNAPSHOTS_PART)?;
         self.wear.content_bytes += self.snapshot_bytes;
         (self.journal_bytes, self.journal_readings) = (0, 0);
         self.needs_snapshot = false;

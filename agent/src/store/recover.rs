@@ -191,7 +191,7 @@ impl Store {
         for JournalRow { number, chunk } in store.file.chunks_after(store.last_number)? {
             is_whole &= chunk.is_some() && number == store.last_number + 1;
             store.last_number = number;
-            let Some((chunk, bytes)) = chunk else { continue };
+            let Some((mut chunk, bytes)) = chunk else { continue };
             store.journal_bytes += bytes;
             store.journal_readings += readings(&chunk.events);
             store.accounts.apply(&chunk.accounts);
@@ -207,7 +207,9 @@ impl Store {
             if !chunk.is_flush {
                 recovered.last_commit_at = Some(chunk.at);
             }
-            recovered.commits.push(chunk.events.clone());
+            // Of the events the store itself only has to know which plan came when.
+            let reloads = chunk.events.iter().filter(|(_, event)| matches!(event, Event::Reload(_))).cloned().collect();
+            recovered.commits.push(std::mem::replace(&mut chunk.events, reloads));
             store.unresumed.push(chunk);
         }
         store.last_number = store.last_number.max(store.file.last_number()?);
