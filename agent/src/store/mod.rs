@@ -88,6 +88,9 @@ const JOURNAL_BYTES_MIN: u64 = 256 << 10;
 /// Nor below this part of what the store may take.
 const JOURNAL_PART: u64 = 16;
 
+/// And at the latest above this part, however large the snapshot is.
+const JOURNAL_PART_MAX: u64 = 8;
+
 /// Two snapshots are kept where they take no more than this part of the bound, so that one that is damaged does not take the open windows with it.
 const SNAPSHOTS_PART: u64 = 4;
 
@@ -420,9 +423,10 @@ impl Store {
     }
 
     fn wants_snapshot(&self) -> bool {
-        let least = JOURNAL_BYTES_MIN.min(self.bounds.bytes / JOURNAL_PART);
+        let (least, most) =
+            (JOURNAL_BYTES_MIN.min(self.bounds.bytes / JOURNAL_PART), self.bounds.bytes / JOURNAL_PART_MAX);
         self.needs_snapshot
-            || self.journal_bytes >= least.max(JOURNAL_PER_SNAPSHOT * self.snapshot_bytes)
+            || self.journal_bytes >= (JOURNAL_PER_SNAPSHOT * self.snapshot_bytes).min(most).max(least)
             || self.journal_readings >= JOURNAL_READINGS_MAX
     }
 
