@@ -5,6 +5,7 @@
 mod fleet;
 mod lanes;
 mod month;
+mod seeds;
 mod world;
 
 use std::time::Duration;

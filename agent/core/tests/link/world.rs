@@ -12,7 +12,8 @@ use rtlive_core::time::Timestamp;
 use rtlive_core::uplink::estimate::LinkEstimate;
 use rtlive_core::uplink::wire::{Cost, Wire};
 use rtlive_core::uplink::{
-    Action, Budget, Event, FrameId, Lane, Limits, Loss, Now, Parcel, Publication, Sender, Terms, Token, Verdict, Wanted,
+    Action, Budget, Event, FrameId, Lane, Limits, Loss, Now, Parcel, Publication, Sender, State, Terms, Token, Verdict,
+    Wanted,
 };
 
 pub(crate) const TERMS: Terms = Terms {
@@ -83,6 +84,11 @@ pub(crate) struct World {
     /// When it was tried to connect, and when that succeeded.
     pub(crate) attempts: Vec<Duration>,
     pub(crate) connections: Vec<Duration>,
+    /// How many messages had been sent when each connection was made.
+    pub(crate) connection_starts: Vec<usize>,
+    /// The messages that are not acknowledged, and the bytes of each frame that are.
+    unacknowledged: BTreeMap<Token, (FrameId, usize)>,
+    acknowledged: BTreeMap<FrameId, usize>,
     /// Whether there is always another frame of bulk that has waited.
     pub(crate) has_backlog: bool,
     /// Whether there is always another frame of bulk that is new, of so many bytes.
@@ -128,6 +134,9 @@ impl World {
             outage: None,
             attempts: Vec::new(),
             connections: Vec::new(),
+            connection_starts: Vec::new(),
+            unacknowledged: BTreeMap::new(),
+            acknowledged: BTreeMap::new(),
             has_backlog: true,
             new_bytes: None,
             frame_bytes,
@@ -235,7 +244,7 @@ impl World {
 
     fn settle(&mut self) {
         for _ in 0..100_000 {
-            let Some(action) = self.sender.poll(self.now()) else { return };
+            let Some(action) = self.sender.poll(self.now()) else { return self.look_at_rest() };
             match action {
                 Action::Connect => {
                     self.attempts.push(self.now);
@@ -263,6 +272,15 @@ impl World {
                         link.unacknowledged_bytes <= link.window_bytes + beyond
                     };
                     assert!(self.sender.messages_in_flight() == 1 || link.is_none_or(fits), "{link:?}");
+                    let goes_before = |(waits, parcels): (&(Priority, Lane), &VecDeque<Parcel>)| {
+                        waits.0 < self.places[&publication.frame].0 && !parcels.is_empty()
+                    };
+                    assert!(
+                        !self.store.iter().any(goes_before),
+                        "{:?} goes before what is more urgent",
+                        publication.frame
+                    );
+                    self.unacknowledged.insert(publication.token, (publication.frame, publication.payload.len()));
                     self.sent.push((self.now, link_bytes(&publication)));
                     self.frames.push((publication.frame, link_bytes(&publication)));
                     self.cost += cost(&publication).both();
@@ -270,7 +288,10 @@ impl World {
                     self.carry();
                 }
                 Action::Delivered(frame) => {
-                    self.given_out.remove(&frame);
+                    let parcel = self.given_out.remove(&frame).unwrap();
+                    let acknowledged = self.acknowledged.remove(&frame).unwrap();
+                    assert!(acknowledged >= parcel.bytes.len(), "{acknowledged} bytes of {frame:?} are acknowledged");
+                    assert!(!self.unacknowledged.values().any(|(of, _)| *of == frame), "{frame:?} is on its way");
                     self.delivered_frames += 1;
                 }
                 Action::Requeue => {
@@ -284,6 +305,21 @@ impl World {
             }
         }
         panic!("the sender never rests");
+    }
+
+    /// Where nothing but the link may hold messages back, it carries something as long as anything waits.
+    fn look_at_rest(&self) {
+        let is_connected = matches!(self.sender.state(), State::Connected { .. });
+        let is_free =
+            self.terms.rate_max.is_none() && self.outage.is_none() && self.sender.budget(self.now()).is_none();
+        let waits = self.store.values().any(|parcels| !parcels.is_empty());
+        if is_connected && is_free && waits {
+            assert!(
+                self.sender.messages_in_flight() > 0,
+                "nothing is sent although something waits, at {:?}",
+                self.now
+            );
+        }
     }
 
     fn take(&mut self, wanted: &Wanted) -> Option<Parcel> {
@@ -323,6 +359,7 @@ impl World {
         match happening {
             Happening::Connected => {
                 self.connections.push(self.now);
+                self.connection_starts.push(self.frames.len());
                 self.sender.handle(self.now(), Event::Connected(Limits::NONE));
             }
             Happening::Refused => self.sender.handle(self.now(), Event::Disconnected(Loss::Broken)),
@@ -330,6 +367,8 @@ impl World {
                 // All else that was to happen was of this connection.
                 self.happenings.clear();
                 self.queue.clear();
+                self.unacknowledged.clear();
+                self.acknowledged.clear();
                 self.is_carrying = false;
                 self.sender.handle(self.now(), Event::Disconnected(Loss::Broken));
             }
@@ -352,6 +391,8 @@ impl World {
                 self.plan(self.now + self.terms.keep_alive, Happening::KeptAlive);
             }
             Happening::Acknowledged(token) => {
+                let (frame, bytes) = self.unacknowledged.remove(&token).unwrap();
+                *self.acknowledged.entry(frame).or_default() += bytes;
                 self.sender.handle(self.now(), Event::Acknowledged { token, verdict: Verdict::Taken });
             }
         }
