@@ -1,15 +1,20 @@
 //! Opens what comes from the broker: messages to frames to records, JSON messages to lines.
 
+mod schemas;
+
 use rtlive_core::frame::{self, Contents, Header};
 use rtlive_core::json::{self, Origin};
 use rtlive_core::message::{Item, MessageReader, Reassembler, StreamError};
 use serde_json::value::RawValue;
+
+use schemas::Schemas;
 
 /// Opens a stream of messages in a row.
 #[derive(Default)]
 pub struct Opener {
     reader: MessageReader,
     reassembler: Reassembler,
+    schemas: Schemas,
 }
 
 /// What was opened.
@@ -51,6 +56,9 @@ impl Opener {
     /// The next that is opened, or could not be; `None` until more is fed.
     pub fn next_opened(&mut self) -> Option<Result<Opened, OpenError>> {
         loop {
+            if let Some(opened) = self.next_whole() {
+                return Some(opened);
+            }
             let item = self.reader.next_item()?;
             if let Some(opened) = self.open(item) {
                 return Some(opened);
@@ -61,6 +69,9 @@ impl Opener {
     /// As [`Opener::next_opened`], knowing that no more bytes will come.
     pub fn finish(&mut self) -> Option<Result<Opened, OpenError>> {
         loop {
+            if let Some(opened) = self.next_whole() {
+                return Some(opened);
+            }
             let item = self.reader.finish()?;
             if let Some(opened) = self.open(item) {
                 return Some(opened);
@@ -73,17 +84,31 @@ impl Opener {
         self.reassembler.waiting()
     }
 
-    /// `None` for a part of a frame whose other parts have not come.
+    /// How many frames could not be opened because their schema has not come.
+    pub fn frames_without_schema(&self) -> usize {
+        self.schemas.waiting()
+    }
+
+    /// `None` for a part of a frame whose other parts have not come, for a schema, and for a frame whose schema has not come.
     fn open(&mut self, item: Result<Item, StreamError>) -> Option<Result<Opened, OpenError>> {
         let message = match item {
             Ok(Item::Message(message)) => message,
             Ok(Item::Json(text)) => return Some(Ok(Opened::Json(text))),
             Err(error) => return Some(Err(OpenError::Stream(error))),
         };
-        let whole = match self.reassembler.take(&message) {
-            Ok(whole) => whole?,
+        let taken = match self.reassembler.take(&message) {
+            Ok(whole) => self.schemas.take(whole?),
             Err(error) => return Some(Err(OpenError::Message(error))),
         };
+        match taken {
+            Ok(()) => None,
+            Err(error) => Some(Err(OpenError::Frame(error))),
+        }
+    }
+
+    /// The next frame that is whole.
+    fn next_whole(&mut self) -> Option<Result<Opened, OpenError>> {
+        let whole = self.schemas.next_whole()?;
         let opened = frame::open(&whole.frame);
         let opened = opened.map(|(header, contents)| Opened::Frame {
             header: Box::new(header),

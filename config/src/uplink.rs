@@ -54,6 +54,16 @@ choices! {
     }
 }
 
+choices! {
+    /// Where the names and units of series stand.
+    pub enum SchemaPlace {
+        /// In each frame.
+        Frame = "frame",
+        /// In a retained message of its own, below the topics of the agent, where two frames have the same.
+        Retained = "retained",
+    }
+}
+
 options! {
     /// The broker at the centre. Without this table the agent stores, and sends nothing.
     pub struct UplinkOptions {
@@ -76,6 +86,9 @@ options! {
         /// With `delivery = "receiver"`: how long a frame that the broker acknowledged waits for its receipt before it is sent again. Longer than the
         /// receiver may be away without every frame going twice.
         pub receipt_timeout: Period = "10m",
+        /// Where frames have the names and units of their series: inside, or, shorter, in retained messages at the topic of a stream `schema`, followed by `/` and a
+        /// hash. Whoever reads frames then needs these messages too.
+        pub schema: SchemaPlace = "frame",
         /// The most that is sent, such as `"64 kbit/s"`: over any time no more than that and half a second of it (4 KiB at least). Counts an estimate of what
         /// the link carries: MQTT, TLS, the headers of TCP and IP, keep-alives, connections. Absent: as much as the link carries.
         pub rate: Option<RateMax>,
@@ -93,7 +106,7 @@ options! {
         pub backlog_share: Percent = "20 %",
         /// The keys of TLS, with `mqtts://`.
         pub tls: Option<TlsOptions>,
-        later: ["schedule", "links", "schema"],
+        later: ["schedule", "links"],
     }
 }
 
@@ -205,6 +218,8 @@ pub struct UplinkConfig {
     pub client_id: String,
     /// How long a frame waits for its receipt; `None` where the broker's acknowledgement is enough.
     pub receipt_timeout: Option<Duration>,
+    /// Where the names and units of series stand.
+    pub schema: SchemaPlace,
     /// The most that is sent.
     pub rate: Option<Rate>,
     /// The budget.
@@ -259,6 +274,7 @@ pub(crate) fn check(
         client_id,
         delivery,
         receipt_timeout,
+        schema,
         rate,
         budget,
         budget_reset_day,
@@ -290,6 +306,7 @@ pub(crate) fn check(
         keep_alive,
         client_id: client_id?,
         receipt_timeout,
+        schema,
         rate,
         budget,
         backlog_share,

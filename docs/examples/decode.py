@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Decodes rtlive messages, bare frames and JSON texts in a row to JSON lines. Written from docs/wire-format.md.
 Use: mosquitto_sub -N -C 10 -t 'rtlive/#' | decode.py, or decode.py FILE... Exit code 1 at the first mistake."""
-import io, json, math, struct, sys, zlib
+import functools, io, json, math, struct, sys, zlib
 from datetime import datetime, timedelta, timezone
 import cbor2, zstandard
 MASK, ABSENT = (1 << 64) - 1, object()
@@ -14,10 +14,8 @@ def need(condition, what):
 def signed(value):
     """The 64-bit signed integer that is `value` modulo 2^64."""
     return (value + (1 << 63) & MASK) - (1 << 63)
-def double(bits):
-    return struct.unpack("<d", struct.pack("<Q", bits & MASK))[0]
-def unfold(u):
-    return u >> 1 ^ -(u & 1)
+double = lambda bits: struct.unpack("<d", struct.pack("<Q", bits & MASK))[0]
+unfold = lambda u: u >> 1 ^ -(u & 1)
 def split(token, direct):
     """The bits of a residual above its raw ones, and how many these are."""
     return (token & 3 | 4, (token - (1 << direct) >> 2) + direct - 2) if token >> direct else (token, 0)
@@ -85,8 +83,7 @@ class Block:
             need(0 <= length <= 24, "a weight of at most 24 bits")
             few = max(0, min(2, length - 1))
             weights.append(sum((next(bits) << place for place in range(few)), (length > 0) << few) << max(0, length - 1 - few))
-        spare = total - sum(weight > 0 for weight in weights)
-        need(0 <= spare < total, "shares of the tokens that come")
+        need(0 <= (spare := total - sum(weight > 0 for weight in weights)) < total, "shares of the tokens that come")
         sizes = [(weight > 0) + weight * spare // sum(weights) for weight in weights]
         sizes[weights.index(max(weights))] += total - sum(sizes)
         slots = [(*split(token, direct), size, at) for token, size in enumerate(sizes) for at in range(size)]
@@ -101,11 +98,9 @@ class Block:
             yield unfold(u)
         need(state == 1 << 16, "the state with which a coder begins")
     def integers(self, count):
-        if count <= 1:
-            return [self.s()] if count else []
-        coding, first = self.byte(46, "coding of integers"), self.s()
+        coding, first = self.byte(46, "coding of integers") if count > 1 else 0, self.s() if count else 0
         if coding == 0:
-            return [signed(first + i * step) for step in [self.s()] for i in range(count)]
+            return [signed(first + i * step) for step in [self.s() if count > 1 else 0] for i in range(count)]
         unit, coder, coding = self.u() if coding & 8 else 1, coding >> 4, coding & 7
         need(1 <= coding <= 5, f"a known coding of integers, not {coding}")
         values, k, d, e, p, skips = [first], 0, 0, 0, 0, {}
@@ -124,8 +119,7 @@ class Block:
             values.append(signed(first + k * unit))
         return values
     def floats(self, count):
-        coding = self.byte(3, "coding of floats")
-        if coding == 2:
+        if (coding := self.byte(3, "coding of floats")) == 2:
             return [double(m if m >= 0 else m ^ MASK >> 1) for m in self.integers(count)]
         return self.decimals(count, coding == 1, [1.0] * count, [0.0] * count)
     def decimals(self, count, single, divisors, references):
@@ -145,10 +139,9 @@ class Block:
         texts = dict(enumerate(self.take(self.u(65536)).decode() for _ in range(self.u(count))))
         return [texts[index] for index in self.integers(count)]
     def column(self, count):
-        kind = self.byte(6, "type of values")
         bools, none = lambda count: [{0: False, 1: True}[one] for one in self.integers(count)], lambda count: [ABSENT] * count
         readers = [self.floats, self.integers, bools, self.texts, none]
-        if kind < 5:
+        if (kind := self.byte(6, "type of values")) < 5:
             return readers[kind](count)
         kinds = self.runs(count, 5, False)
         columns = [iter(read(kinds.count(kind)) if kind in kinds else []) for kind, read in enumerate(readers)]
@@ -169,16 +162,13 @@ class Block:
         ids = self.integers(self.u(count))  # The series' ids; then the place and time of each row.
         places = self.order(len(ids), count)
         need(all(0 <= place < len(ids) for place in places), "places of series")
-        runs = self.u(count)
-        lengths = [1] * count if runs == count else self.integers(runs)
+        lengths = [1] * count if (runs := self.u(count)) == count else self.integers(runs)
         need(all(length > 0 for length in lengths) and sum(lengths) == count, "runs of all rows")
         first, unit, each, groups, start = self.s(), self.u(), self.byte(2, "layout of times"), {}, 0
         for run, length in enumerate(lengths):
             groups.setdefault(places[start] if each else 0, []).append(run)
             start += length
-        ticks = {}
-        for group in groups.values():
-            ticks |= zip(group, self.integers(len(group)))
+        ticks = dict(pair for group in groups.values() for pair in zip(group, self.integers(len(group))))
         return ids, places, [signed(first + ticks[run] * unit) for run, n in enumerate(lengths) for _ in range(n)]
     def values(self, places, series, before=()):
         layout = self.byte(3, "layout of values")  # A value (or ABSENT) for each row; `before` has the columns before.
@@ -245,19 +235,26 @@ def notices(items, count, *_):
             need(kind == "epoch", "an alert, a gap, an outage or the beginning of an epoch")
             last = [dict(zip(("stream", "class", "seq"), one)) for one in notice["last"]]
             yield {"epoch_start": {"predecessor": None} | record | {"last": last}}
-def records(frame, historical=False):
-    items = header, packed, extension, checksum = cbor2.loads(frame)
-    need(zlib.crc32(frame[:-4]) == int.from_bytes(checksum, "big"), "the right checksum")
+def checked(item):
+    items = cbor2.loads(item)
+    need(zlib.crc32(item[:-4]) == int.from_bytes(items[3], "big"), "the right checksum")
     # Nothing follows, nothing has another form: what the bytes say is encoded as these bytes.
-    need(cbor2.dumps(items, canonical=True) == frame, "deterministic CBOR, and nothing after it")
+    need(cbor2.dumps(items, canonical=True) == item, "deterministic CBOR, and nothing after it")
+    return items
+def schema(item):
+    _, agent, tables, _ = checked(item)  # Its name is the FNV-1a hash of the tables.
+    step = lambda name, byte: (name ^ byte) * 0x100000001B3 & MASK
+    return {(agent, functools.reduce(step, cbor2.dumps(tables, canonical=True), 0xCBF29CE484222325)): tables}
+def records(frame, historical, schemas):
+    header, packed, extension, _ = checked(frame)
     need(header[0] == 1 and 1 <= header[6] <= 65536, "version 1, and a count of records")
     need(type(header[1]) is type(header[3]) is str and min(header[2], header[5]) >= 0, "names and numbers in the header")
-    need(min(header) >= 0 and min(extension, default=0) >= 0, "no critical keys")
+    need(min(header.keys() - {-2}) >= 0 and min(extension, default=0) >= 0, "no critical keys")
     if header.get(9, 0) == 1:
         need(header[10] <= 16 << 20, "contents of at most 16 MiB")
         packed = zstandard.ZstdDecompressor().decompress(packed, max_output_size=header[10], allow_extra_data=False)
     need(header.get(9, 0) in (0, 1) and len(packed) == header.get(10, len(packed)), "a known codec, and its length")
-    contents = cbor2.loads(packed)
+    contents = cbor2.loads(packed) | (schemas[header[1], header[-2]] if -2 in header else {})
     kinds, found = [readings, aggregates, notices], []
     origin = {"agent": header[1], "epoch": f"{header[2]:016x}", "stream": header[3]}
     for kind, count, data in contents[2]:
@@ -267,7 +264,7 @@ def records(frame, historical=False):
     flags = ({"historical": True} if historical else {}) | ({"class": header[4]} if header.get(4, "process") != "process" else {})
     yield from (origin | {"seq": number} | record | flags for number, record in enumerate(found, header[5]))
 def decode(data):
-    parts, at = {}, 0
+    parts, schemas, at = {}, {}, 0
     while at < len(data):
         if data[at] in b" \t\r\n":
             at += 1
@@ -288,7 +285,10 @@ def decode(data):
                 if len(known) < count:
                     continue
                 frame = b"".join(part for _, part in sorted(parts.pop((checksum, count)).items()))
-            yield from records(frame, historical)
+            if frame.startswith(b"\x84\x01"):
+                schemas |= schema(frame)
+            else:
+                yield from records(frame, historical, schemas)
     need(not parts, "the other parts of a frame")
 
 if __name__ == "__main__":

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use rtlive_config::name::{is_agent_id, is_name};
-use rtlive_core::frame::{self, FrameError, Header, Origin};
+use rtlive_core::frame::{self, FrameError, Header, Origin, Schema, SchemaId};
 use rtlive_core::message::{MAGIC, Message, MessageError};
 use rtlive_core::uplink::receipt::Receipt;
 
@@ -19,7 +19,9 @@ use crate::metrics::Figures;
 use crate::new_records::NewRecords;
 use crate::output::{Files, FilesError, Lines};
 use crate::receipts::Receipts;
-use crate::state::{ASSEMBLIES_MAX, ASSEMBLY_BYTES_MAX, Assembled, State, StateError};
+use crate::state::{
+    ASSEMBLIES_MAX, ASSEMBLY_BYTES_MAX, Assembled, State, StateError, UNOPENED_BYTES_MAX, UNOPENED_MAX, Unopened,
+};
 use crate::told::told;
 
 /// Why the intake cannot go on. What it had not committed comes again after the next start.
@@ -49,9 +51,7 @@ pub enum Refusal {
     #[error("expected a frame, found JSON, which is not yet taken in this version")]
     Json,
     /// An agent or a stream has a name that the configuration of none allows; it would be the name of a folder.
-    #[error(
-        "expected a frame of an agent and a stream with names that a configuration allows, found {agent:?} and {stream:?}"
-    )]
+    #[error("expected an agent and a stream with names that a configuration allows, found {agent:?} and {stream:?}")]
     Name {
         /// The agent's.
         agent: Arc<str>,
@@ -209,31 +209,61 @@ impl Intake {
             }
         };
         if message.count == 1 {
-            self.take_frame(delivery, message.part, message.historical)?;
+            self.take_item(delivery, message.part, message.historical)?;
             return Ok(false);
         }
         match self.state.put_part(&delivery.topic, &message)? {
             Assembled::Waits => {}
             Assembled::Again => self.counts.parts_again += 1,
-            Assembled::Whole { frame, historical } => self.take_frame(delivery, &frame, historical)?,
+            Assembled::Whole { frame, historical } => self.take_item(delivery, &frame, historical)?,
             Assembled::TooLong => self.refuse(delivery, &Refusal::TooLong),
         }
         Ok(true)
     }
 
-    fn take_frame(&mut self, delivery: &Delivery, frame: &[u8], historical: bool) -> Result<(), IntakeError> {
+    /// Takes what messages carried: a frame, or a schema.
+    fn take_item(&mut self, delivery: &Delivery, item: &[u8], historical: bool) -> Result<(), IntakeError> {
+        let taken = if frame::is_schema(item) {
+            self.take_schema(delivery, item)?
+        } else {
+            self.take_frame(delivery, item, historical)?
+        };
+        if let Err(refusal) = taken {
+            self.refuse(delivery, &refusal);
+        }
+        Ok(())
+    }
+
+    /// Keeps a schema, and takes the frames that waited for it.
+    fn take_schema(&mut self, delivery: &Delivery, bytes: &[u8]) -> Result<Result<(), Refusal>, IntakeError> {
+        let schema = match Schema::parse(bytes) {
+            Ok(schema) => schema,
+            Err(error) => return Ok(Err(error.into())),
+        };
+        if !is_agent_id(schema.agent) {
+            return Ok(Err(Refusal::Name { agent: schema.agent.into(), stream: "schema".into() }));
+        }
+        self.counts.schemas += u64::from(self.state.put_schema(schema.agent, schema.id, bytes)?);
+        while let Some(Unopened { historical, frame, .. }) = self.state.take_unopened(schema.agent, schema.id)? {
+            self.take_item(delivery, &frame, historical)?;
+        }
+        Ok(Ok(()))
+    }
+
+    /// Takes a frame; one whose schema is not here is kept as it is.
+    fn take_frame(
+        &mut self,
+        delivery: &Delivery,
+        frame: &[u8],
+        historical: bool,
+    ) -> Result<Result<(), Refusal>, IntakeError> {
         let (header, contents) = match frame::open(frame) {
             Ok(opened) => opened,
-            Err(error) => {
-                self.refuse(delivery, &error.into());
-                return Ok(());
-            }
+            Err(FrameError::Schema(id)) => return self.take_referring(delivery, frame, id, historical),
+            Err(error) => return Ok(Err(error.into())),
         };
-        let Origin { agent, stream, .. } = &header.origin;
-        if !is_agent_id(agent) || !is_name(stream) {
-            let (agent, stream) = (Arc::clone(agent), Arc::clone(stream));
-            self.refuse(delivery, &Refusal::Name { agent, stream });
-            return Ok(());
+        if let Err(refusal) = checked_names(&header.origin) {
+            return Ok(Err(refusal));
         }
         self.counts.frames += 1;
         let numbers = self.state.receive(&header.origin, numbers_of(&header), header.span.map(|(_, latest)| latest))?;
@@ -246,7 +276,7 @@ impl Intake {
         self.counts.records += new;
         self.counts.records_again += u64::from(records.header.count) - new;
         if new == 0 {
-            return Ok(());
+            return Ok(Ok(()));
         }
         self.state.announce(&records)?;
         if let Some(lines) = &mut self.lines {
@@ -255,7 +285,41 @@ impl Intake {
         if let Some(files) = &mut self.files {
             files.append(&mut self.state, &records, frame)?;
         }
-        Ok(())
+        Ok(Ok(()))
+    }
+
+    /// Makes a frame whole that names its schema, and takes it; or keeps it until the schema comes.
+    fn take_referring(
+        &mut self,
+        delivery: &Delivery,
+        frame: &[u8],
+        id: SchemaId,
+        historical: bool,
+    ) -> Result<Result<(), Refusal>, IntakeError> {
+        let header = match frame::read_header(frame) {
+            Ok((header, _)) => header,
+            Err(error) => return Ok(Err(error.into())),
+        };
+        if let Err(refusal) = checked_names(&header.origin) {
+            return Ok(Err(refusal));
+        }
+        let agent = &header.origin.agent;
+        let Some(schema) = self.state.schema(agent, id)? else {
+            self.counts.frames_unopened += 1;
+            let given_up = self.state.keep_unopened(agent, id, header.checksum, historical, frame)?;
+            if given_up > 0 {
+                let (mib, bound) = (UNOPENED_BYTES_MAX >> 20, UNOPENED_MAX);
+                tracing::warn!(
+                    "{given_up} frames lack their schema, and are given up: more than {bound} or {mib} MiB wait"
+                );
+            }
+            self.counts.frames_given_up += given_up;
+            return Ok(Ok(()));
+        };
+        match Schema::parse(&schema).and_then(|schema| frame::restore(frame, &schema)) {
+            Ok(whole) => self.take_frame(delivery, &whole, historical),
+            Err(error) => Ok(Err(error.into())),
+        }
     }
 
     /// Passes over a message that holds nothing; it is acknowledged, or it would come for ever.
@@ -283,6 +347,14 @@ fn is_status(text: &[u8]) -> bool {
         stream: Option<serde::de::IgnoredAny>,
     }
     serde_json::from_slice::<Status>(text).is_ok_and(|status| status.state.is_some() && status.stream.is_none())
+}
+
+/// Refuses names that would be those of folders elsewhere.
+fn checked_names(Origin { agent, stream, .. }: &Origin) -> Result<(), Refusal> {
+    if is_agent_id(agent) && is_name(stream) {
+        return Ok(());
+    }
+    Err(Refusal::Name { agent: Arc::clone(agent), stream: Arc::clone(stream) })
 }
 
 const fn numbers_of(header: &Header) -> Numbers {

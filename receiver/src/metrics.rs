@@ -55,31 +55,8 @@ impl Figures {
     /// The figures as text.
     pub fn text(&self, now: Timestamp) -> String {
         let inner = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let Counts {
-            messages,
-            message_bytes,
-            messages_refused,
-            parts_again,
-            frames,
-            frames_given_up,
-            records,
-            records_again,
-            files,
-            commits,
-        } = inner.counts;
         let mut text = String::new();
-        for (name, help, value) in [
-            ("messages", "Messages that were taken.", messages),
-            ("message_bytes", "Their bytes.", message_bytes),
-            ("messages_refused", "Messages that hold no frame.", messages_refused),
-            ("parts_again", "Parts of frames that had come before.", parts_again),
-            ("frames", "Frames that were opened.", frames),
-            ("frames_given_up", "Frames of which parts were missing for too long.", frames_given_up),
-            ("records", "Records that were not here before.", records),
-            ("records_again", "Records that were here before.", records_again),
-            ("files", "Files that were closed.", files),
-            ("commits", "Commits of the state.", commits),
-        ] {
+        for (name, help, value) in inner.counts.all() {
             let name = format!("rtlive_receiver_{name}_total");
             // A string always has room.
             let _ = writeln!(text, "# HELP {name} {help}\n# TYPE {name} counter\n{name} {value}");
@@ -88,12 +65,29 @@ impl Figures {
         let help = "How long ago the latest event time was of which a record of the agent came.";
         let _ = writeln!(text, "# HELP {name} {help}\n# TYPE {name} gauge");
         for (agent, newest) in &inner.newest {
-            let lag = now.as_nanos().saturating_sub(newest.as_nanos()) as f64 / 1e9;
+            let lag = lag_s(now, *newest);
             // The id of an agent has no characters that would have to be escaped.
             let _ = writeln!(text, "{name}{{agent=\"{agent}\"}} {lag}");
         }
         text
     }
+
+    /// The figures for the log: every counter, and how far the agents lag.
+    pub fn summary(&self, now: Timestamp) -> String {
+        let inner = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let counts = inner.counts.all().map(|(name, _, value)| format!("{name} {value}"));
+        let mut text = counts.join(", ");
+        if let Some((agent, newest)) = inner.newest.iter().min_by_key(|(_, newest)| **newest) {
+            // A string always has room.
+            let _ =
+                write!(text, "; of {} agents {agent} lags most, by {:.1} s", inner.newest.len(), lag_s(now, *newest));
+        }
+        text
+    }
+}
+
+fn lag_s(now: Timestamp, newest: Timestamp) -> f64 {
+    now.as_nanos().saturating_sub(newest.as_nanos()) as f64 / 1e9
 }
 
 /// Listens at an address. To be called within a runtime.
@@ -142,7 +136,8 @@ async fn answer(mut stream: TcpStream, figures: &Figures) -> io::Result<()> {
     stream.shutdown().await
 }
 
-fn now() -> Timestamp {
+/// The time of the system's clock.
+pub fn now() -> Timestamp {
     let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
     Timestamp::from_nanos(i64::try_from(since.as_nanos()).unwrap_or(i64::MAX))
 }
@@ -160,6 +155,11 @@ mod tests {
         let text = figures.text(Timestamp::from_nanos(7_500_000_000));
         assert!(text.contains("\nrtlive_receiver_records_total 7\n"), "{text}");
         assert!(text.ends_with("\nrtlive_receiver_lag_seconds{agent=\"a\"} 2.5\n"), "{text}");
-        assert_eq!(text.lines().filter(|line| line.starts_with("# TYPE")).count(), 11);
+        assert_eq!(text.lines().filter(|line| line.starts_with("# TYPE")).count(), 13);
+        let summary = figures.summary(Timestamp::from_nanos(7_500_000_000));
+        assert!(
+            summary.contains(", records 7, ") && summary.ends_with("of 1 agents a lags most, by 2.5 s"),
+            "{summary}"
+        );
     }
 }

@@ -55,7 +55,14 @@ fn decode_one(path: &Path, mut reader: impl Read) -> Result<u64, Failure> {
     if incomplete > 0 {
         tell(format_args!("{}: {incomplete} frames lack parts", path.display()));
     }
-    Ok(faults + incomplete as u64)
+    let without_schema = opener.frames_without_schema();
+    if without_schema > 0 {
+        tell(format_args!(
+            "{}: {without_schema} frames lack their schema, a retained message of the agent",
+            path.display()
+        ));
+    }
+    Ok(faults + (incomplete + without_schema) as u64)
 }
 
 fn print(path: &Path, opened: Result<Opened, OpenError>) -> Result<u64, Failure> {

@@ -11,6 +11,7 @@
 
 mod health;
 mod mqtt;
+mod schemas;
 mod status;
 mod task;
 mod throughput;

@@ -8,15 +8,15 @@ use std::pin::Pin;
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
-use rtlive_config::uplink::UplinkConfig;
+use rtlive_config::uplink::{SchemaPlace, UplinkConfig};
 use rtlive_core::plan::Plan;
 use rtlive_core::time::Timestamp;
 use rtlive_core::uplink::receipt::Awaited;
 use rtlive_core::uplink::sender::STABLE_AFTER;
 use rtlive_core::uplink::wire::Wire;
 use rtlive_core::uplink::{
-    Action, Budget, BudgetTerms, Event, Farewell, FrameId, Lane, Loss, Now, Parcel, Refused, Sender, State, Terms,
-    Token, Verdict, Wanted,
+    Action, Budget, BudgetTerms, Event, Farewell, FrameId, Lane, Loss, Now, Parcel, Publication, Refused, Sender,
+    State, Terms, Token, Verdict, Wanted,
 };
 use rtlive_drivers::outlet::Clock;
 use rtlive_drivers::tls::{Identity, TlsFiles};
@@ -25,6 +25,7 @@ use tokio::time::Instant;
 
 use super::health::{BudgetLine, RoundTrips, SharedHealth, StreamRefusal};
 use super::mqtt::{Connection, FromBroker, LinkError, Peer, Version};
+use super::schemas::Schemas;
 use super::status;
 use super::throughput::Carried;
 use super::topic::Topics;
@@ -81,6 +82,8 @@ struct Task {
     round_trips: RoundTrips,
     /// How long records took from their commit until they were delivered.
     record_trips: RoundTrips,
+    /// Which schemas the broker has, where frames name theirs.
+    schemas: Option<Schemas>,
     /// The frames that wait for receipts, where they are waited for.
     awaited: Option<Awaited>,
     /// Each frame that was given out and is neither delivered nor given back.
@@ -139,6 +142,7 @@ impl Task {
             keep_alive,
             client_id,
             receipt_timeout,
+            schema,
             rate,
             budget,
             backlog_share,
@@ -184,6 +188,7 @@ impl Task {
             published: BTreeMap::new(),
             round_trips: RoundTrips::default(),
             record_trips: RoundTrips::default(),
+            schemas: (schema == SchemaPlace::Retained).then(Schemas::default),
             awaited: receipt_timeout.map(Awaited::new),
             frames: BTreeMap::new(),
             delivered: Vec::new(),
@@ -294,6 +299,9 @@ impl Task {
                     health.last_ack_at = Some(wall.to_string());
                     health.throughput.count(std::time::Instant::now(), Carried { sent: 0, acknowledged });
                 });
+                if let (Verdict::Refused(_), Some(schemas)) = (&verdict, &mut self.schemas) {
+                    schemas.forget();
+                }
                 self.handle(Event::Acknowledged { token, verdict });
             }
             FromBroker::StatusAnswered(Verdict::Refused(refusal)) => {
@@ -342,6 +350,7 @@ impl Task {
     fn close_link(&mut self) {
         self.link = Link::Closed;
         self.published.clear();
+        self.schemas.iter_mut().for_each(Schemas::forget);
         self.health_mut(|health, _| health.protocol = None);
     }
 
@@ -356,6 +365,7 @@ impl Task {
                 let event = match taken {
                     Some(frame) => {
                         self.note_taken(&frame);
+                        let (bytes, schema) = self.referring(&frame);
                         Event::Offered(Parcel {
                             id: frame.id,
                             topic: self.topics.of(&frame.stream, &frame.bytes),
@@ -364,7 +374,8 @@ impl Task {
                             lane: frame.lane,
                             committed_at: frame.committed_at,
                             json: frame.json,
-                            bytes: frame.bytes,
+                            bytes,
+                            schema,
                         })
                     }
                     None => Event::NothingOffered,
@@ -378,10 +389,12 @@ impl Task {
             Action::Publish(publication) => {
                 let Link::Open(connection) = &self.link else { return Ok(()) };
                 let sent = self.wire.publish(publication.topic.len(), publication.payload.len()).up;
-                let published = connection.publish(publication.token, &publication.topic, publication.payload);
+                self.schemas.iter_mut().for_each(|schemas| schemas.note(&publication));
+                let Publication { token, topic, payload, retain, .. } = publication;
+                let published = connection.publish(token, &topic, payload, retain);
                 match published {
                     Ok(()) => {
-                        self.published.insert(publication.token, (Instant::now(), sent));
+                        self.published.insert(token, (Instant::now(), sent));
                         let carried = Carried { sent, acknowledged: 0 };
                         self.health_mut(|health, _| health.throughput.count(std::time::Instant::now(), carried));
                     }

@@ -33,6 +33,11 @@ impl Topics {
         topic
     }
 
+    /// Below which topic the schemas of this agent are published: that of a stream `schema`, a name that no stream has.
+    pub(super) fn of_schemas(&self) -> String {
+        self.render("schema", &[])
+    }
+
     /// The stream's own template.
     fn template(&self, stream: &str) -> Option<&Template> {
         self.plan.stream_named(stream).and_then(|id| self.plan.streams.get(id.index())?.topic.as_ref())

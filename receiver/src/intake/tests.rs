@@ -5,6 +5,7 @@ use std::path::Path;
 use std::sync::{Arc, Mutex};
 
 use proptest::prelude::*;
+use rtlive_core::frame::refer;
 use rtlive_core::message::split;
 
 use super::*;
@@ -154,4 +155,27 @@ fn a_second_receiver_on_the_same_state_is_refused() {
     let setup = Setup { state_dir, sources: Vec::new(), lines: None, parquet: None, id, figures: Figures::default() };
     let refused = Intake::open(setup).err().unwrap().to_string();
     assert!(refused.contains(&std::process::id().to_string()), "{refused}");
+}
+
+#[test]
+fn a_frame_waits_for_its_schema() {
+    let folder = tempfile::tempdir().unwrap();
+    let lines = Shared::default();
+    let [early, late, whole] = [1, 4, 7].map(|from| frame("a", from, 3));
+    let [early, late] = [early, late].map(|frame| refer(&frame).unwrap().unwrap());
+    assert_eq!(early.schema, late.schema);
+    let one = |bytes: &[u8]| messages("a", bytes, 100_000).remove(0);
+    intake(folder.path(), &lines).take(&[one(&early.frame), one(&early.frame), one(&whole)]).unwrap();
+    assert_eq!(lines.numbers("a"), once(7, 9));
+    // The schema of another agent with the same series is not that of this one.
+    let other = refer(&frame("b", 1, 1)).unwrap().unwrap();
+    assert_eq!(other.id, early.id);
+    let mut intake = intake(folder.path(), &lines);
+    intake.take(&[one(&other.schema)]).unwrap();
+    assert_eq!(lines.numbers("a"), once(7, 9));
+    intake.take(&[one(&early.schema)]).unwrap();
+    assert_eq!(lines.numbers("a"), [once(1, 3), once(7, 9)].into_iter().flatten().collect());
+    intake.take(&[one(&late.frame), one(&late.schema)]).unwrap();
+    assert_eq!(lines.numbers("a"), once(1, 9));
+    assert_eq!((intake.counts().schemas, intake.counts().messages_refused), (2, 0));
 }

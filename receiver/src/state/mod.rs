@@ -4,6 +4,7 @@
 //! - A number that is in a lane's intervals belongs to a record that was handed on, or lies in this file.
 //! - Every gap, and every beginning of an epoch, whose number is in a lane's intervals lies in this file.
 //! - A part that was acknowledged to its source lies in this file until its frame is complete or given up.
+//! - A frame that was acknowledged and names a schema that is not here lies in this file until the schema comes, or it is given up.
 //! - A record that was handed on to files is in a closed one, or its frame lies in this file; never both.
 //! - A source's cursor lies behind messages that are dealt with, and before all others.
 //!
@@ -19,6 +20,7 @@ mod lanes;
 mod lock;
 mod look;
 mod parts;
+mod schemas;
 mod spool;
 
 use std::collections::HashMap;
@@ -32,6 +34,7 @@ use lanes::Lane;
 use lock::Lock;
 pub use look::Look;
 pub use parts::{ASSEMBLIES_MAX, ASSEMBLY_BYTES_MAX, Assembled};
+pub use schemas::{UNOPENED_BYTES_MAX, UNOPENED_MAX, Unopened};
 pub use spool::Spooled;
 
 /// The name of the file in the state folder.
@@ -41,7 +44,7 @@ pub const FILE_NAME: &str = "state.db";
 const APPLICATION_ID: i64 = 0x7274_6c72;
 
 /// What makes the tables of each version from those of the one before, from none on. What was released is never changed here.
-const MIGRATIONS: [&str; 1] = [SCHEMA];
+const MIGRATIONS: [&str; 2] = [SCHEMA, UNOPENED];
 
 /// The version of the tables.
 const VERSION: i64 = MIGRATIONS.len() as i64;
@@ -71,6 +74,15 @@ const SCHEMA: &str = "
     CREATE TABLE files (name TEXT PRIMARY KEY, folder TEXT NOT NULL) STRICT;
     CREATE TABLE cursors (source TEXT NOT NULL, name TEXT NOT NULL, offset INTEGER NOT NULL, PRIMARY KEY (source, name)) STRICT;
     CREATE TABLE subscriptions (source TEXT NOT NULL, filter TEXT NOT NULL, PRIMARY KEY (source, filter)) STRICT;
+";
+
+/// Schemas, and the frames that name others.
+const UNOPENED: &str = "
+    CREATE TABLE schemas (number INTEGER PRIMARY KEY, agent TEXT NOT NULL, id INTEGER NOT NULL, bytes BLOB NOT NULL, UNIQUE (agent, id)) STRICT;
+    CREATE TABLE unopened (
+        number INTEGER PRIMARY KEY, agent TEXT NOT NULL, schema INTEGER NOT NULL, checksum INTEGER NOT NULL, historical INTEGER NOT NULL, frame BLOB NOT NULL,
+        UNIQUE (agent, schema, checksum)
+    ) STRICT;
 ";
 
 /// The file, held by this process.

@@ -463,6 +463,7 @@ impl World {
                         committed_at: frame.committed_at,
                         json: frame.json,
                         bytes: frame.bytes,
+                        schema: None,
                     }),
                     None => Heard::NothingOffered,
                 };

@@ -340,6 +340,13 @@ impl<'a> Reader<'a> {
         })
     }
 
+    /// The bytes of one item of any type, which is well-formed and deterministic.
+    pub(crate) fn item(&mut self) -> Result<&'a [u8], CborFault> {
+        let start = self.at;
+        self.skip()?;
+        Ok(self.bytes.get(start..self.at).unwrap_or_default())
+    }
+
     /// Passes over one item of any type, checking that it is well-formed and deterministic.
     pub(crate) fn skip(&mut self) -> Result<(), CborFault> {
         self.skip_within(DEPTH_MAX)

@@ -1,8 +1,8 @@
 //! Frames: the unit that is sealed, stored and sent. docs/wire-format.md describes every byte.
 //!
 //! A frame holds records of one stream and one class with consecutive numbers. Its header is readable without opening it; its
-//! contents carry the series and functions that the records name, so that nothing else is needed to read them; a CRC-32 over the
-//! bytes as sent ends it. Frames are self-delimiting CBOR items: a file of frames is a CBOR sequence (RFC 8742).
+//! contents carry the series and functions that the records name, so that nothing else is needed to read them (but for frames by
+//! reference, see [`refer`]); a CRC-32 over the bytes as sent ends it. Frames are self-delimiting CBOR items: a file of frames is a CBOR sequence (RFC 8742).
 //!
 //! - A frame's bytes never change once sealed. The same records, header and density give the same bytes.
 //! - [`open()`] gives back exactly the records that [`seal()`] was given, with series numbered in the order of their first records.
@@ -14,12 +14,14 @@
 pub(crate) mod cbor;
 pub(crate) mod notice;
 mod open;
+mod reference;
 mod seal;
 
 use std::sync::Arc;
 
 pub use cbor::CborFault;
 pub use open::{open, read_header};
+pub use reference::{Referring, SCHEMA_BYTES_MAX, Schema, SchemaId, is_schema, refer, restore};
 pub use seal::{Density, SealError, seal};
 
 use crate::columns::ColumnError;
@@ -97,6 +99,8 @@ pub struct Header {
     pub codec: Codec,
     /// The length of the contents when unpacked, in bytes.
     pub contents_bytes: u32,
+    /// The schema without which the frame cannot be opened, where it is not inside.
+    pub schema: Option<SchemaId>,
     /// Keys that this version does not know and without which the frame must not be opened.
     pub critical: Vec<i64>,
     /// The CRC-32 (IEEE 802.3) of all bytes before it; the frame's short name in messages.
@@ -175,6 +179,9 @@ pub enum FrameError {
     /// The frame says that it must not be opened by who does not know these keys.
     #[error("frame: the header has critical keys that this version does not know: {0:?}")]
     Critical(Vec<i64>),
+    /// The schema stands outside, and is not here: [`restore`] makes the frame whole.
+    #[error("frame: expected its schema, {0}, found it neither in the frame nor before it")]
+    Schema(SchemaId),
     /// A packing that this version does not know.
     #[error("frame: expected codec 0 (stored) or 1 (zstd), found {0}")]
     Codec(u64),
@@ -215,7 +222,7 @@ pub enum FrameError {
     },
 }
 
-/// Keys of the header. Negative keys are critical, and none is known yet.
+/// Keys of the header. Negative keys are critical. −1 is none, so that frames with it stay ones that nobody may open.
 mod key {
     pub(super) const VERSION: i64 = 0;
     pub(super) const AGENT: i64 = 1;
@@ -228,6 +235,7 @@ mod key {
     pub(super) const END: i64 = 8;
     pub(super) const CODEC: i64 = 9;
     pub(super) const BYTES: i64 = 10;
+    pub(super) const SCHEMA: i64 = -2;
 }
 
 /// Keys of the contents.

@@ -6,7 +6,7 @@ use super::cbor::{CborFault, Reader};
 use super::notice::{self, NoticeFault};
 use super::{
     CONTENTS_BYTES_MAX, Codec, Contents, DEFAULT_CLASS, FRAME_BYTES_MAX, FUNCTIONS_MAX, FrameError, HEADER_BYTES_MAX,
-    Header, LISTED_MAX, NAME_BYTES_MAX, Origin, RECORDS_MAX, VALUES_MAX, VERSION, key, part, section,
+    Header, LISTED_MAX, NAME_BYTES_MAX, Origin, RECORDS_MAX, SchemaId, VALUES_MAX, VERSION, key, part, section,
 };
 use crate::columns::{decode_aggregates, decode_readings_with};
 use crate::plan::Function;
@@ -15,7 +15,7 @@ use crate::record::{Epoch, Record};
 use crate::time::Timestamp;
 
 /// The most keys in a header.
-const KEYS_MAX: usize = 64;
+pub(super) const KEYS_MAX: usize = 64;
 
 /// Reads the header of the frame that `bytes` begin with, verifies the checksum, and says how long the frame is. What follows the
 /// frame is not looked at.
@@ -31,6 +31,16 @@ pub fn read_header(bytes: &[u8]) -> Result<(Header, usize), FrameError> {
 /// # Errors
 /// The bytes are not exactly one frame that this version can open, or break one of its bounds.
 pub fn open(bytes: &[u8]) -> Result<(Header, Contents), FrameError> {
+    let (header, contents) = contents_of(bytes)?;
+    if let Some(schema) = header.schema {
+        return Err(FrameError::Schema(schema));
+    }
+    let contents = read_contents(&contents, &header)?;
+    Ok((header, contents))
+}
+
+/// The header of the one frame that `bytes` are, and its contents as they were before they were packed.
+pub(super) fn contents_of(bytes: &[u8]) -> Result<(Header, Unpacked<'_>), FrameError> {
     let (header, packed, length) = parse(bytes)?;
     if length != bytes.len() {
         return Err(FrameError::Trailing { expected: length, found: bytes.len() });
@@ -43,11 +53,10 @@ pub fn open(bytes: &[u8]) -> Result<(Header, Contents), FrameError> {
         Codec::Zstd => Unpacked::Owned(unpack(packed, header.contents_bytes)?),
         Codec::Unknown(codec) => return Err(FrameError::Codec(codec)),
     };
-    let contents = read_contents(&contents, &header)?;
     Ok((header, contents))
 }
 
-type Unpacked<'a> = std::borrow::Cow<'a, [u8]>;
+pub(super) type Unpacked<'a> = std::borrow::Cow<'a, [u8]>;
 
 /// Uncompresses to exactly `expected` bytes, which the header bounded.
 fn unpack(packed: &[u8], expected: u32) -> Result<Vec<u8>, FrameError> {
@@ -138,6 +147,7 @@ struct Fields {
     end: Option<Timestamp>,
     codec: Option<u64>,
     contents_bytes: Option<u64>,
+    schema: Option<SchemaId>,
     critical: Vec<i64>,
 }
 
@@ -204,6 +214,7 @@ impl Fields {
             key::END => self.end = time(reader)?,
             key::CODEC => self.codec = Some(reader.unsigned()?),
             key::BYTES => self.contents_bytes = Some(reader.unsigned()?),
+            key::SCHEMA => self.schema = Some(SchemaId(reader.unsigned()?)),
             unknown => {
                 if unknown < 0 {
                     self.critical.push(unknown);
@@ -246,7 +257,8 @@ impl Fields {
             class: self.class.unwrap_or_else(|| DEFAULT_CLASS.into()),
         };
         let contents_bytes = bounded("bytes of contents", contents_bytes, CONTENTS_BYTES_MAX)?;
-        Ok(Header { version: VERSION, origin, first, count, span, codec, contents_bytes, critical, checksum })
+        let schema = self.schema;
+        Ok(Header { version: VERSION, origin, first, count, span, codec, contents_bytes, schema, critical, checksum })
     }
 }
 

@@ -3,13 +3,14 @@
 use super::cbor::Writer;
 use super::{
     CONTENTS_BYTES_MAX, Codec, DEFAULT_CLASS, FRAME_BYTES_MAX, FUNCTIONS_MAX, LISTED_MAX, NAME_BYTES_MAX, Origin,
-    RECORDS_MAX, TEXT_BYTES_MAX, VALUES_MAX, VERSION, key, notice, part, section,
+    RECORDS_MAX, SchemaId, TEXT_BYTES_MAX, VALUES_MAX, VERSION, key, notice, part, section,
 };
 use crate::columns::{Effort, encode_aggregates, encode_readings_with};
 use crate::pack::pack;
 use crate::plan::Function;
 use crate::reading::{SERIES_NAME_BYTES_MAX, SeriesId, SeriesInfo, Value};
 use crate::record::{Aggregate, Record};
+use crate::time::Timestamp;
 
 /// How much work goes into making a frame small.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
@@ -133,7 +134,10 @@ pub fn seal(
     }
     let Some((codec, length, packed)) = best else { return Err(SealError::Empty) };
 
-    let frame = envelope(origin, first, records, codec, length, &packed);
+    let spans = records.iter().filter_map(Record::span);
+    let span = spans.reduce(|all, one| (all.0.min(one.0), all.1.max(one.1)));
+    let envelope = Envelope { origin, first, count: records.len(), span, schema: None };
+    let frame = envelope.around(codec, length, &packed);
     bounded("bytes of a frame", frame.len(), FRAME_BYTES_MAX)?;
     Ok(frame)
 }
@@ -147,61 +151,71 @@ fn looks_packed(contents: &[u8]) -> bool {
     counts.iter().map(|count| count * count).sum::<u64>() * 256 <= (length * length + 256 * length) * 5 / 4
 }
 
-/// The whole frame around packed contents.
-fn envelope(
-    origin: &Origin,
-    first: u64,
-    records: &[Record],
-    codec: Codec,
-    contents_bytes: usize,
-    packed: &[u8],
-) -> Vec<u8> {
-    let spans = records.iter().filter_map(Record::span);
-    let span = spans.reduce(|all, one| (all.0.min(one.0), all.1.max(one.1)));
-    let classed = *origin.class != *DEFAULT_CLASS;
-    let zipped = codec == Codec::Zstd;
-    let keys = 6 + usize::from(classed) + 2 * usize::from(span.is_some()) + 2 * usize::from(zipped);
+/// What stands around contents.
+pub(super) struct Envelope<'a> {
+    pub(super) origin: &'a Origin,
+    pub(super) first: u64,
+    pub(super) count: usize,
+    /// The earliest and the latest event time.
+    pub(super) span: Option<(Timestamp, Timestamp)>,
+    /// Where the schema is not in the contents.
+    pub(super) schema: Option<SchemaId>,
+}
 
-    let mut out = Writer::default();
-    out.array(4);
-    out.map(keys);
-    out.int(key::VERSION);
-    out.unsigned(VERSION);
-    out.int(key::AGENT);
-    out.text(&origin.agent);
-    out.int(key::EPOCH);
-    out.unsigned(origin.epoch.0);
-    out.int(key::STREAM);
-    out.text(&origin.stream);
-    if classed {
-        out.int(key::CLASS);
-        out.text(&origin.class);
+impl Envelope<'_> {
+    /// The whole frame around packed contents.
+    pub(super) fn around(&self, codec: Codec, contents_bytes: usize, packed: &[u8]) -> Vec<u8> {
+        let Self { origin, first, count, span, schema } = *self;
+        let classed = *origin.class != *DEFAULT_CLASS;
+        let zipped = codec == Codec::Zstd;
+        let (spans, zips) = (2 * usize::from(span.is_some()), 2 * usize::from(zipped));
+        let keys = 6 + usize::from(classed) + spans + zips + usize::from(schema.is_some());
+
+        let mut out = Writer::default();
+        out.array(4);
+        out.map(keys);
+        out.int(key::VERSION);
+        out.unsigned(VERSION);
+        out.int(key::AGENT);
+        out.text(&origin.agent);
+        out.int(key::EPOCH);
+        out.unsigned(origin.epoch.0);
+        out.int(key::STREAM);
+        out.text(&origin.stream);
+        if classed {
+            out.int(key::CLASS);
+            out.text(&origin.class);
+        }
+        out.int(key::FIRST);
+        out.unsigned(first);
+        out.int(key::COUNT);
+        out.unsigned(count as u64);
+        if let Some((start, end)) = span {
+            out.int(key::START);
+            out.int(start.as_nanos());
+            out.int(key::END);
+            out.int(end.as_nanos());
+        }
+        if zipped {
+            out.int(key::CODEC);
+            out.unsigned(1);
+            out.int(key::BYTES);
+            out.unsigned(contents_bytes as u64);
+        }
+        if let Some(schema) = schema {
+            out.int(key::SCHEMA);
+            out.unsigned(schema.0);
+        }
+        out.bytes(packed);
+        // What later versions say of the bytes above, such as a signature.
+        out.map(0);
+        let mut checksummed = out.bytes;
+        // The checksum covers its own head, so that a frame is what lies before its last four bytes.
+        checksummed.push(0x44);
+        let checksum = crc32fast::hash(&checksummed);
+        checksummed.extend(checksum.to_be_bytes());
+        checksummed
     }
-    out.int(key::FIRST);
-    out.unsigned(first);
-    out.int(key::COUNT);
-    out.unsigned(records.len() as u64);
-    if let Some((start, end)) = span {
-        out.int(key::START);
-        out.int(start.as_nanos());
-        out.int(key::END);
-        out.int(end.as_nanos());
-    }
-    if zipped {
-        out.int(key::CODEC);
-        out.unsigned(1);
-        out.int(key::BYTES);
-        out.unsigned(contents_bytes as u64);
-    }
-    out.bytes(packed);
-    // What later versions say of the bytes above, such as a signature.
-    out.map(0);
-    let mut checksummed = out.bytes;
-    // The checksum covers its own head, so that a frame is what lies before its last four bytes.
-    checksummed.push(0x44);
-    let checksum = crc32fast::hash(&checksummed);
-    checksummed.extend(checksum.to_be_bytes());
-    checksummed
 }
 
 /// Checks the texts of a record against their bounds.

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::estimate::{Departure, Estimate};
 use super::wire::{Cost, Wire};
-use super::{FrameId, Lane, Parcel, Publication, Token, Turns};
+use super::{FrameId, Lane, Parcel, Publication, Retained, Token, Turns};
 use crate::message::{HEADER_BYTES_MAX, PART_BYTES_MIN};
 use crate::plan::Priority;
 
@@ -19,6 +19,8 @@ struct Held {
     id: FrameId,
     stream: Arc<str>,
     topic: Arc<str>,
+    /// What goes before the messages and is not sent.
+    schema: Option<Retained>,
     unsent: VecDeque<Vec<u8>>,
     /// Messages that are sent and not acknowledged.
     awaited: usize,
@@ -78,9 +80,9 @@ impl Flight {
     /// Takes a frame in, as the messages that it becomes.
     pub(super) fn hold(&mut self, parcel: Parcel, messages: Vec<Vec<u8>>) {
         self.last_order += 1;
-        self.unsent_bytes += messages.iter().map(Vec::len).sum::<usize>();
-        let Parcel { id, stream, topic, priority, lane, .. } = parcel;
-        let held = Held { id, stream, topic, unsent: messages.into(), awaited: 0, begun: false };
+        let Parcel { id, stream, topic, priority, lane, schema, .. } = parcel;
+        let held = Held { id, stream, topic, schema, unsent: messages.into(), awaited: 0, begun: false };
+        self.unsent_bytes += held.unsent_bytes();
         self.frames.insert((priority, lane, self.last_order), held);
     }
 
@@ -88,7 +90,11 @@ impl Flight {
     pub(super) fn next(&self, turns: Turns) -> Option<Next> {
         let (priority, lane, order) = self.next_place(turns)?;
         let held = self.frames.get(&(priority, lane, order))?;
-        let cost = self.wire.publish(held.topic.len(), held.unsent.front()?.len());
+        let (topic, message) = match &held.schema {
+            Some(schema) => (&schema.topic, &schema.message),
+            None => (&held.topic, held.unsent.front()?),
+        };
+        let cost = self.wire.publish(topic.len(), message.len());
         Some(Next { priority, lane, cost })
     }
 
@@ -111,7 +117,10 @@ impl Flight {
     pub(super) fn send(&mut self, turns: Turns, now: Duration) -> Option<Publication> {
         let place = self.next_place(turns)?;
         let held = self.frames.get_mut(&place)?;
-        let payload = held.unsent.pop_front()?;
+        let (topic, payload, retain) = match held.schema.take() {
+            Some(schema) => (schema.topic, schema.message, true),
+            None => (held.topic.clone(), held.unsent.pop_front()?, false),
+        };
         held.awaited += 1;
         held.begun = true;
         self.last_token += 1;
@@ -121,10 +130,10 @@ impl Flight {
         }
         self.unsent_bytes -= payload.len();
         self.sent_bytes += payload.len();
-        let link_bytes = self.wire.publish(held.topic.len(), payload.len()).up;
+        let link_bytes = self.wire.publish(topic.len(), payload.len()).up;
         let departure = self.estimate.depart(link_bytes, now);
         self.sent.insert(token, Sent { place, bytes: payload.len(), departure });
-        Some(Publication { token, frame: held.id, topic: held.topic.clone(), payload })
+        Some(Publication { token, frame: held.id, topic, payload, retain })
     }
 
     /// Takes an acknowledgement in.
@@ -199,7 +208,14 @@ impl Flight {
 
     fn remove(&mut self, place: Place) -> Option<Held> {
         let held = self.frames.remove(&place)?;
-        self.unsent_bytes -= held.unsent.iter().map(Vec::len).sum::<usize>();
+        self.unsent_bytes -= held.unsent_bytes();
         Some(held)
+    }
+}
+
+impl Held {
+    fn unsent_bytes(&self) -> usize {
+        let schema = self.schema.as_ref().map_or(0, |schema| schema.message.len());
+        schema + self.unsent.iter().map(Vec::len).sum::<usize>()
     }
 }

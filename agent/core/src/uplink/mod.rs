@@ -15,7 +15,8 @@
 //!
 //! What holds:
 //!
-//! - A frame is delivered only when every message of it was acknowledged within one connection ([`Action::Delivered`]).
+//! - A frame is delivered only when every message of it, and its schema where that goes with it, was acknowledged within one connection
+//!   ([`Action::Delivered`]).
 //! - A frame that was offered and not delivered is given back, one by one ([`Action::Return`]) or all at once ([`Action::Requeue`]);
 //!   after any loss of the connection nothing is in flight. Only frames that the broker can never take ([`Sender::set_aside`]) are
 //!   kept out until the connection ends.
@@ -97,6 +98,17 @@ pub struct Parcel {
     pub json: bool,
     /// The sealed bytes.
     pub bytes: Arc<[u8]>,
+    /// What the broker must have before, where it may not have it.
+    pub schema: Option<Retained>,
+}
+
+/// A message that the broker retains.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Retained {
+    /// Where it is published.
+    pub topic: Arc<str>,
+    /// The message.
+    pub message: Vec<u8>,
 }
 
 /// What was agreed about the link.
@@ -246,10 +258,12 @@ pub enum Farewell {
 pub struct Publication {
     /// Comes back with the acknowledgement.
     pub token: Token,
-    /// The frame that it is, or is a part of.
+    /// The frame that it is, or is a part of, or goes before.
     pub frame: FrameId,
     /// Where it is published.
     pub topic: Arc<str>,
     /// The payload.
     pub payload: Vec<u8>,
+    /// Whether the broker retains it.
+    pub retain: bool,
 }

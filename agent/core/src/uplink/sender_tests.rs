@@ -29,6 +29,7 @@ fn parcel(id: i64, stream: usize, bytes: usize) -> Parcel {
         committed_at: Timestamp::EPOCH,
         json: false,
         bytes: vec![0; bytes].into(),
+        schema: None,
     }
 }
 

@@ -229,6 +229,7 @@ impl World {
             committed_at: Timestamp::EPOCH,
             json: false,
             bytes: vec![0; bytes].into(),
+            schema: None,
         }
     }
 

@@ -14,7 +14,7 @@ use std::fmt::Write as _;
 use std::path::Path;
 use std::process::Command;
 
-use rtlive_core::frame::{open, seal};
+use rtlive_core::frame::{Schema, open, refer, restore, seal};
 use rtlive_core::json::{Origin, write_record};
 use rtlive_core::message::{Item, MessageReader, Reassembler, split};
 
@@ -99,6 +99,30 @@ fn the_golden_stream_is_read_as_ever() {
     assert_eq!(text, golden("stream.jsonl", || text.clone()));
 }
 
+/// The messages of a schema and of a frame that names it.
+fn referring() -> Vec<u8> {
+    let referring = refer(&sealed(&samples()[0])).unwrap().unwrap();
+    let message = |item: &[u8]| split(item, false, usize::MAX).next().unwrap();
+    [message(&referring.schema), message(&referring.frame)].concat()
+}
+
+#[test]
+fn the_golden_frame_by_reference_is_read_and_written_as_ever() {
+    let made = referring();
+    let messages = from_hex(&golden("referring.hex", || to_hex(&made)));
+    assert!(messages == made, "it is written differently than before");
+    let mut reader = MessageReader::default();
+    let mut reassembler = Reassembler::default();
+    reader.feed(&messages);
+    let mut next = || match reader.next_item().unwrap().unwrap() {
+        Item::Message(message) => reassembler.take(&message).unwrap().unwrap().frame,
+        Item::Json(_) => panic!("expected a message"),
+    };
+    let (schema, frame) = (next(), next());
+    let text = lines(&restore(&frame, &Schema::parse(&schema).unwrap()).unwrap(), false);
+    assert_eq!(text, golden("referring.jsonl", || text.clone()));
+}
+
 /// Python with the packages of the example decoder, if there is one.
 fn python() -> Option<String> {
     let python = std::env::var("RTLIVE_PYTHON").unwrap_or_else(|_| "python3".into());
@@ -127,7 +151,7 @@ fn decoded_by_example(python: &str, name: &str, bytes: &[u8]) -> (Vec<serde_json
 fn the_example_decoder_agrees() {
     let Some(python) = python() else { return };
     let values = |text: &str| text.lines().map(|line| serde_json::from_str(line).unwrap()).collect::<Vec<_>>();
-    for name in samples().iter().map(|sample| sample.name).chain(["stream"]) {
+    for name in samples().iter().map(|sample| sample.name).chain(["stream", "referring"]) {
         let bytes = from_hex(&golden(&format!("{name}.hex"), String::new));
         let (found, content) = decoded_by_example(&python, name, &bytes);
         let expected: Vec<serde_json::Value> = values(&golden(&format!("{name}.jsonl"), String::new));

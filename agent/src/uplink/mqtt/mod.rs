@@ -194,12 +194,12 @@ impl Connection {
         Ok(Self { version, limits, client, tokens, answers, poller, status_topic })
     }
 
-    /// Hands a message to the client, at QoS 1.
+    /// Hands a message to the client, at QoS 1; one that the broker retains where it is to.
     ///
     /// # Errors
     /// The client takes nothing more: the connection is gone, or a bound was overstepped.
-    pub(super) fn publish(&self, token: Token, topic: &str, payload: Vec<u8>) -> Result<(), LinkError> {
-        self.hand_over(Some(token), topic, payload, false)
+    pub(super) fn publish(&self, token: Token, topic: &str, payload: Vec<u8>, retain: bool) -> Result<(), LinkError> {
+        self.hand_over(Some(token), topic, payload, retain)
     }
 
     /// Hands the retained status to the client.

@@ -1,9 +1,11 @@
 //! The frames that the task holds: taken of the store, and delivered, or given back.
 
-use rtlive_core::uplink::receipt::{Awaiting, Receipt};
-use rtlive_core::uplink::{Event, FrameId, Lane, Wanted};
+use std::sync::Arc;
 
-use super::{Given, Task};
+use rtlive_core::uplink::receipt::{Awaiting, Receipt};
+use rtlive_core::uplink::{Event, FrameId, Lane, Retained, Wanted};
+
+use super::{Given, Link, Task};
 use crate::message::{Offer, StoreError, StoreRequest, StoredFrame};
 
 impl Task {
@@ -15,6 +17,21 @@ impl Task {
         let (stream, class) = (frame.stream.clone(), frame.class.clone());
         let to = frame.first.saturating_add(u64::from(frame.records).saturating_sub(1));
         awaited.send(frame.id, Awaiting { epoch: frame.epoch, stream, class, from: frame.first, to });
+    }
+
+    /// What is sent for a frame, and the schema that goes before it: the frame as it is, or where schemas are retained one that names its schema.
+    pub(super) fn referring(&mut self, frame: &StoredFrame) -> (Arc<[u8]>, Option<Retained>) {
+        let whole = || (frame.bytes.clone(), None);
+        let (Some(schemas), Link::Open(connection), false) = (&mut self.schemas, &self.link, frame.json) else {
+            return whole();
+        };
+        let topic = self.topics.of_schemas();
+        // As much as a packet may have, without its topic and what is around.
+        let bytes_max = (connection.limits.packet_bytes_max as usize).saturating_sub(topic.len() + 64);
+        match schemas.refer(&frame.bytes, &topic, bytes_max) {
+            Some((bytes, schema)) => (bytes.into(), schema),
+            None => whole(),
+        }
     }
 
     /// The store may delete a frame.
