@@ -114,7 +114,7 @@ fn receive(folder: &Path, messages: &Path, readings: u64) -> (f64, f64, [f64; 2]
     let config = check(&Document::of_text("receiver.toml", &text)).unwrap();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     let (started, cpu) = (Instant::now(), cpu_seconds());
-    let (counts, seen) = runtime.block_on(async {
+    let (figures, seen) = runtime.block_on(async {
         let reads = vec![(Arc::from("file"), Reads::File(messages.to_owned()))];
         let mut pipeline = Pipeline::start(&config, reads).unwrap();
         let mut seen = Vec::new();
@@ -127,7 +127,7 @@ fn receive(folder: &Path, messages: &Path, readings: u64) -> (f64, f64, [f64; 2]
         }
         (pipeline.stop().await.unwrap(), seen)
     });
-    assert_eq!(counts.records, readings);
+    assert_eq!(figures.counts().records, readings);
     let (first, second) = seen.split_at(seen.len() / 2);
     let most = |seen: &[f64]| seen.iter().copied().fold(0.0, f64::max);
     (started.elapsed().as_secs_f64(), cpu_seconds() - cpu, [most(first), most(second)])

@@ -52,6 +52,11 @@ impl Figures {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).counts = *counts;
     }
 
+    /// What was counted up to the last commit.
+    pub fn counts(&self) -> Counts {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).counts
+    }
+
     /// The figures as text.
     pub fn text(&self, now: Timestamp) -> String {
         let inner = self.0.lock().unwrap_or_else(PoisonError::into_inner);

@@ -18,7 +18,6 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinSet;
 
 use crate::config::{Config, SourceConfig};
-use crate::counts::Counts;
 use crate::delivery::{self, DELIVERIES_MAX, Queue, Queued, Settlement, SourceId};
 use crate::intake::{Intake, IntakeError, Setup};
 use crate::metrics::{self, Figures};
@@ -72,7 +71,8 @@ pub struct Pipeline {
     sources: JoinSet<(SourceId, Result<(), SourceError>)>,
     stop: watch::Sender<bool>,
     intake: JoinHandle<()>,
-    ended: oneshot::Receiver<Result<Counts, IntakeError>>,
+    ended: oneshot::Receiver<Result<(), IntakeError>>,
+    figures: Figures,
 }
 
 impl Pipeline {
@@ -91,7 +91,7 @@ impl Pipeline {
         if let Some(address) = config.metrics {
             let listener = metrics::listen(address).map_err(|source| PipelineError::Metrics { address, source })?;
             // Ends with the runtime.
-            tokio::spawn(metrics::serve(listener, figures));
+            tokio::spawn(metrics::serve(listener, figures.clone()));
         }
         let (queue, deliveries) = delivery::channel();
         let (stop, stopping) = watch::channel(false);
@@ -109,7 +109,7 @@ impl Pipeline {
             // Whoever waits for the end may have gone.
             let _ = end.send(runtime.block_on(serve(intake, deliveries, &settle)));
         });
-        Ok(Self { names, sources, stop, intake: intake.map_err(PipelineError::Thread)?, ended })
+        Ok(Self { names, sources, stop, intake: intake.map_err(PipelineError::Thread)?, ended, figures })
     }
 
     /// Waits until every source has come to its end, or something fails. May be dropped while it waits.
@@ -130,19 +130,19 @@ impl Pipeline {
         Ok(())
     }
 
-    /// Tells the sources to end, and waits until all that waits is taken and committed.
+    /// Tells the sources to end, and waits until all that waits is taken and committed. Says what was counted.
     ///
     /// # Errors
     /// What the intake says.
-    pub async fn stop(mut self) -> Result<Counts, PipelineError> {
+    pub async fn stop(mut self) -> Result<Figures, PipelineError> {
         // Nobody listens where all sources have ended.
         let _ = self.stop.send(true);
         let ended = self.sources_ended().await;
         drop(self.sources);
-        let counts = self.ended.await.map_err(|_| PipelineError::Lost)??;
+        self.ended.await.map_err(|_| PipelineError::Lost)??;
         // It has sent its last word.
         let _ = self.intake.join();
-        ended.map(|()| counts)
+        ended.map(|()| self.figures)
     }
 }
 
@@ -203,7 +203,7 @@ async fn serve(
     mut intake: Intake,
     mut deliveries: mpsc::Receiver<Queued>,
     settle: &[Option<Settle>],
-) -> Result<Counts, IntakeError> {
+) -> Result<(), IntakeError> {
     let mut queued = Vec::with_capacity(DELIVERIES_MAX);
     loop {
         let due_in = intake.files_due_in();
@@ -232,6 +232,5 @@ async fn serve(
         }
         queued.clear();
     }
-    intake.close_files()?;
-    Ok(*intake.counts())
+    intake.close_files()
 }

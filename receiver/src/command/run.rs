@@ -7,7 +7,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use super::{Failure, start_log};
 use crate::config::{self, Config};
-use crate::counts::Counts;
+use crate::metrics;
 use crate::pipeline::{Pipeline, Reads};
 
 /// Receives from the configured sources until they end, or a signal comes.
@@ -60,12 +60,9 @@ fn receive(config: &Config, reads: Vec<(Arc<str>, Reads)>) -> Result<(), Failure
                 return Err(Failure::at("stopped at once")(cause));
             }
         };
-        let Counts { messages, messages_refused, frames, records, records_again, .. } =
-            stopped.map_err(Failure::at("receive"))?;
+        let figures = stopped.map_err(Failure::at("receive"))?;
         ended.map_err(Failure::at("receive"))?;
-        tracing::info!(
-            "{messages} messages ({messages_refused} refused), {frames} frames, {records} records, {records_again} came again"
-        );
+        tracing::info!("{}", figures.summary(metrics::now()));
         Ok(())
     })
 }
