@@ -198,7 +198,10 @@ impl Forecast {
             clock: config.agent.clock.word(),
             derived: config.plan.derived.iter().map(|derived| derived.name.to_string()).collect(),
             rules: config.plan.rules.iter().map(|rule| rule.name.to_string()).collect(),
-            uplink: config.uplink.as_ref().map(|uplink| uplink.broker.to_string()),
+            uplink: config.uplink.as_ref().map(|uplink| {
+                let brokers = [&uplink.broker].into_iter().chain(&uplink.fallbacks);
+                brokers.map(ToString::to_string).collect::<Vec<_>>().join(", else ")
+            }),
             link_bytes_per_day: config.uplink.is_some().then_some(sent),
             link_bytes_per_day_max: config.uplink.as_ref().and_then(|uplink| {
                 let rate = uplink.rate.map(|rate| (rate.bits_per_second / 8).saturating_mul(SECONDS_PER_DAY as u64));

@@ -7,13 +7,14 @@ use std::time::Duration;
 use rtlive_core::plan::{CalendarLength, WindowKind};
 use rtlive_core::template::Template;
 use rtlive_core::uplink::BudgetTerms;
+use rtlive_core::uplink::failover::BROKERS_MAX;
 
 use crate::endpoint::{Broker, Peer};
 use crate::quantity::{Budget, BudgetInterval, Percent, Period, Rate, Span};
 use crate::secret::Secret;
 use crate::table::{Table, Value};
 use crate::topic::{self, Messages};
-use crate::value::{Setting, or_wrong, parse};
+use crate::value::{OneOrMany, Setting, or_wrong, parse};
 use crate::{choices, options, zone};
 
 /// The bounds of `keep_alive`: whole seconds in 16 bits on the wire, and 0 would switch it off (MQTT 5.0, section 3.1.2.10).
@@ -67,8 +68,12 @@ choices! {
 options! {
     /// The broker at the centre. Without this table the agent stores, and sends nothing.
     pub struct UplinkOptions {
-        /// The broker, `mqtt://` or, over TLS, `mqtts://`.
-        pub broker: OneBroker,
+        /// The broker, `mqtt://` or, over TLS, `mqtts://`. Of a list (8 at most) the first that lets the agent in is used; login and TLS are the same for all
+        /// ([link](link.md#several-brokers)).
+        pub broker: OneOrMany<Broker>,
+        /// How long a broker behind the first of a list is used before those in front of it are tried again, beside the connection. Doubled, up to an hour,
+        /// while they are away or do not last.
+        pub return_after: Period = "10m",
         /// The name of the login.
         pub username: Option<String>,
         /// The password of the login.
@@ -119,24 +124,6 @@ options! {
         pub cert: Option<PathBuf>,
         /// The key of the agent's certificate, PEM.
         pub key: Option<PathBuf>,
-    }
-}
-
-/// One broker; a list, which would fail over, is not yet there.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct OneBroker(pub Broker);
-
-impl Setting for OneBroker {
-    fn expected() -> String {
-        Broker::expected()
-    }
-
-    fn read(value: &Value<'_>) -> Option<Self> {
-        if value.list_len().is_some() {
-            value.not_yet("a list of brokers");
-            return None;
-        }
-        Broker::read(value).map(Self)
     }
 }
 
@@ -204,8 +191,12 @@ impl Setting for ClientId {
 /// The uplink, checked.
 #[derive(Clone, Debug, PartialEq)]
 pub struct UplinkConfig {
-    /// The broker.
+    /// The broker that is preferred.
     pub broker: Broker,
+    /// Those that are used where it is away, in their order.
+    pub fallbacks: Vec<Broker>,
+    /// How long one of these is used before those in front of it are tried again.
+    pub return_after: Duration,
     /// The login.
     pub login: Option<Login>,
     /// The topic of a stream that has none of its own.
@@ -265,7 +256,8 @@ pub(crate) fn check(
 ) -> Option<UplinkConfig> {
     let options = UplinkOptions::read(table)?;
     let UplinkOptions {
-        broker,
+        broker: brokers,
+        return_after,
         username,
         password,
         topic,
@@ -284,22 +276,29 @@ pub(crate) fn check(
         tls,
     } = options;
     let receipt_timeout = (delivery == Delivery::Receiver).then_some(receipt_timeout.0);
-    let broker = broker.0;
+    let brokers = brokers.into_vec();
+    let is_list_right = check_brokers(table, &brokers);
     let topic_is_right = topic::check(table, "topic", &topic, Messages::OfAny, labels);
     let client_id = client_id.map(|id| id.0).or_else(|| agent.map(|agent| format!("rtlive-{agent}")));
-    let login = login(table, username, password, &broker);
-    let tls = tls_config(table, tls, &broker);
+    // What holds of one of them holds of all.
+    let open = brokers.iter().find(|broker| !broker.tls && !broker.address.is_this_machine());
+    let login = login(table, username, password, open.or(brokers.first())?);
+    let with_tls = brokers.iter().find(|broker| broker.tls);
+    let tls = tls_config(table, tls, with_tls.or(brokers.first())?);
     let budget = budget.map(|budget| budget_terms(table, budget, budget_reset_day, budget_zone, budget_for_alerts));
     let budget = match budget {
         Some(None) => return None,
         budget => budget.flatten(),
     };
     let (keep_alive, rate) = (keep_alive.0, rate.map(|rate| rate.0));
-    if !topic_is_right {
+    if !topic_is_right || !is_list_right {
         return None;
     }
+    let mut brokers = brokers.into_iter();
     Some(UplinkConfig {
-        broker,
+        broker: brokers.next()?,
+        fallbacks: brokers.collect(),
+        return_after: return_after.0,
         login: login?,
         topic,
         protocol,
@@ -312,6 +311,20 @@ pub(crate) fn check(
         backlog_share,
         tls: tls?,
     })
+}
+
+/// Whether the list of brokers is one.
+fn check_brokers(table: &Table<'_>, brokers: &[Broker]) -> bool {
+    if brokers.len() > BROKERS_MAX {
+        table.mistake("broker", format_args!("at most {BROKERS_MAX} brokers"), brokers.len());
+        return false;
+    }
+    let double =
+        (1..brokers.len()).find(|&place| brokers.iter().take(place).any(|broker| brokers.get(place) == Some(broker)));
+    if let Some(place) = double {
+        table.mistake(&format!("broker[{place}]"), "each broker once", "one that stands before it");
+    }
+    double.is_none()
 }
 
 /// The budget; `None` after a mistake.

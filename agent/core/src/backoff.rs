@@ -35,6 +35,11 @@ impl Backoff {
         self.last
     }
 
+    /// `span`, or up to half of it more, so that a thousand agents do not do in one instant what each does after it.
+    pub fn spread(&mut self, span: Duration) -> Duration {
+        self.random.between(span, span.saturating_add(span / 2))
+    }
+
     /// Forgets the past; called when a connection has proved stable, and only then: a peer that accepts and drops at once would
     /// otherwise be asked at full speed for ever.
     pub fn reset(&mut self) {

@@ -210,7 +210,8 @@ impl fmt::Display for UplinkHealth {
                 None => {}
             }
         }
-        if let Some(error) = &self.error {
+        let of_others = self.brokers.iter().filter_map(|line| line.error.as_ref());
+        for error in self.error.iter().chain(of_others.filter(|error| self.error.as_ref() != Some(error))) {
             write!(f, "\n         {error}")?;
         }
         for StreamRefusal { stream, reason } in &self.refused {

@@ -22,7 +22,7 @@ const SHORTEST_MS: f64 = 0.1;
 pub struct UplinkHealth {
     /// `connecting`, `online`, `waiting` (for the next attempt), `offline` (stopped).
     pub state: String,
-    /// The broker.
+    /// The broker in use, or asked last.
     pub broker: String,
     /// The version of MQTT that is spoken, where there is a connection: `5` or `3.1.1`.
     pub protocol: Option<String>,
@@ -32,6 +32,9 @@ pub struct UplinkHealth {
     pub next_attempt_at: Option<String>,
     /// Why the last connection ended or did not come about; kept until the next one has been made.
     pub error: Option<String>,
+    /// The brokers in their order, where there are several.
+    #[serde(default)]
+    pub brokers: Vec<BrokerLine>,
     /// How often the connection was lost.
     pub reconnects: u64,
     /// Frames that were delivered since the start.
@@ -97,6 +100,15 @@ pub struct UplinkHealth {
     pub refused: Vec<StreamRefusal>,
     /// Frames that are longer than the broker takes; tried again with the next connection.
     pub too_long: u64,
+}
+
+/// A broker of a list.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BrokerLine {
+    /// The broker.
+    pub broker: String,
+    /// Why the last connection to it ended or did not come about; kept until the next one has been made.
+    pub error: Option<String>,
 }
 
 /// The budget.

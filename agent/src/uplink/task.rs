@@ -1,10 +1,9 @@
 //! The uplink's task: carries out what the sender decides.
 
+mod brokers;
 mod frames;
 
 use std::collections::BTreeMap;
-use std::future::Future;
-use std::pin::Pin;
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
@@ -15,16 +14,17 @@ use rtlive_core::uplink::receipt::Awaited;
 use rtlive_core::uplink::sender::STABLE_AFTER;
 use rtlive_core::uplink::wire::Wire;
 use rtlive_core::uplink::{
-    Action, Budget, BudgetTerms, Event, Farewell, FrameId, Lane, Loss, Now, Parcel, Publication, Refused, Sender,
-    State, Terms, Token, Verdict, Wanted,
+    Action, Budget, BudgetTerms, Event, Failover, Farewell, FrameId, Lane, Loss, Now, Parcel, Publication, Refused,
+    Sender, State, Terms, Token, Verdict, Wanted,
 };
 use rtlive_drivers::outlet::Clock;
 use rtlive_drivers::tls::{Identity, TlsFiles};
 use tokio::sync::{oneshot, watch};
 use tokio::time::Instant;
 
+use self::brokers::{Known, Opening, Trial};
 use super::health::{BudgetLine, RoundTrips, SharedHealth, StreamRefusal};
-use super::mqtt::{Connection, FromBroker, LinkError, Peer, Version};
+use super::mqtt::{Connection, FromBroker, LinkError, Peer};
 use super::schemas::Schemas;
 use super::status;
 use super::throughput::Carried;
@@ -37,8 +37,6 @@ const KEPT: &str = "[uplink]";
 const KEPT_BUDGET: &str = "budget";
 /// What a password counts for; it is fetched for each connection.
 const PASSWORD_BYTES: usize = 20;
-/// How long a broker that fell back to MQTT 3.1.1 is spoken to in it before 5 is tried again: it may have been replaced.
-const VERSION_REMEMBERED: Duration = Duration::from_secs(24 * 3600);
 /// After how many short connections in a row that the broker closed the log suspects a second agent. A broker that restarts does so once
 /// or twice.
 const SHORT_CONNECTIONS_SUSPECT: u32 = 3;
@@ -61,7 +59,11 @@ pub async fn run(
 }
 
 struct Task {
+    /// The broker in use or asked last, and who we are to it.
     peer: Peer,
+    brokers: Vec<Known>,
+    /// Its place in the list.
+    place: usize,
     /// The budget that was agreed, until what was kept of it is known.
     budget: Option<BudgetTerms>,
     wire: Wire,
@@ -74,8 +76,7 @@ struct Task {
     sender: Sender,
     started: Instant,
     link: Link,
-    /// Until when 3.1.1 is tried first.
-    v311_until: Option<Instant>,
+    trial: Trial,
     short_connections: u32,
     /// When each message that waits for its acknowledgement was published, and what it took of the link.
     published: BTreeMap<Token, (Instant, u64)>,
@@ -101,8 +102,6 @@ struct Given {
     lane: Lane,
     committed_at: Timestamp,
 }
-
-type Opening = Pin<Box<dyn Future<Output = Result<Connection, LinkError>> + Send>>;
 
 enum Link {
     Closed,
@@ -136,6 +135,8 @@ impl Task {
     ) -> Self {
         let UplinkConfig {
             broker,
+            fallbacks,
+            return_after,
             login,
             topic,
             protocol,
@@ -167,11 +168,17 @@ impl Task {
         let status_bytes = peer.status_topic.len() + status::payload(&plan, true, clock.now()).len();
         let login_bytes = peer.login.as_ref().map_or(0, |login| login.username.len() + PASSWORD_BYTES);
         let greeting_bytes = u16::try_from(peer.client_id.len() + login_bytes + 2 * status_bytes).unwrap_or(u16::MAX);
-        let wire = Wire { tls: peer.broker.tls, identity: peer.tls.identity.is_some(), greeting_bytes };
+        let brokers: Vec<Known> = [peer.broker.clone()].into_iter().chain(fallbacks).map(Known::of).collect();
+        let wire =
+            Wire { tls: brokers.iter().any(Known::has_tls), identity: peer.tls.identity.is_some(), greeting_bytes };
         let rate_max = rate.map(|rate| rate.bits_per_second / 8);
         let terms = Terms { wire, keep_alive, rate_max, backlog_percent: backlog_share };
+        let mut sender = Sender::new(random(), terms);
+        sender.fail_over(Failover::among(brokers.len(), return_after));
         Self {
             peer,
+            brokers,
+            place: 0,
             budget,
             wire,
             rate_max,
@@ -180,10 +187,10 @@ impl Task {
             store,
             clock,
             health,
-            sender: Sender::new(random(), terms),
+            sender,
             started: Instant::now(),
             link: Link::Closed,
-            v311_until: None,
+            trial: Trial::None,
             short_connections: 0,
             published: BTreeMap::new(),
             round_trips: RoundTrips::default(),
@@ -231,6 +238,7 @@ impl Task {
             let wake_at = wake_at.map(|at| self.started + at);
             tokio::select! {
                 heard = self.link.next() => self.heard(heard),
+                opened = self.trial.next() => self.tried(opened),
                 changed = self.store.frames.changed() => {
                     changed.map_err(|_| StoreError::Stopped)?;
                     self.handle(Event::FramesAvailable);
@@ -266,13 +274,7 @@ impl Task {
         let (version, limits) = (connection.version, connection.limits);
         let since = self.clock.now();
         tracing::info!("connected to {} with MQTT {version}", self.peer.broker);
-        match version {
-            Version::V311 if self.v311_until.is_none() => {
-                self.v311_until = Some(Instant::now() + VERSION_REMEMBERED);
-            }
-            Version::V311 => {}
-            Version::V5 => self.v311_until = None,
-        }
+        self.note_welcome(version);
         self.health_mut(|health, _| {
             health.protocol = Some(version.to_string());
             health.error = None;
@@ -282,7 +284,7 @@ impl Task {
         self.link = Link::Open(connection);
         self.handle(Event::Connected(limits));
         if let Err(error) = announced {
-            self.lost(&error);
+            self.not_handed_over(error);
         }
     }
 
@@ -311,6 +313,15 @@ impl Task {
             FromBroker::Receipt(message) => self.take_receipt(&message),
             FromBroker::Lost(error) => self.lost(&error),
         }
+    }
+
+    /// The client takes nothing more. It says less of it than what came from the broker before.
+    fn not_handed_over(&mut self, error: LinkError) {
+        let reason = match &mut self.link {
+            Link::Open(connection) => connection.reason(),
+            Link::Closed | Link::Opening(_) => None,
+        };
+        self.lost(&reason.unwrap_or(error));
     }
 
     /// The connection ended, or was not made.
@@ -343,12 +354,16 @@ impl Task {
         }
         self.health_mut(|health, _| {
             health.reconnects += u64::from(short.is_some());
-            health.error = Some(text);
+            health.error = Some(text.clone());
         });
+        self.note_error(self.place, Some(text));
     }
 
     fn close_link(&mut self) {
         self.link = Link::Closed;
+        if let Trial::Running(..) = self.trial {
+            self.trial = Trial::None;
+        }
         self.published.clear();
         self.schemas.iter_mut().for_each(Schemas::forget);
         self.health_mut(|health, _| health.protocol = None);
@@ -356,7 +371,8 @@ impl Task {
 
     async fn carry_out(&mut self, action: Action) -> Result<(), StoreError> {
         match action {
-            Action::Connect => self.open_link(),
+            Action::Connect(place) => self.open_link(place),
+            Action::Try(place) => self.try_broker(place),
             Action::Take(wanted) => {
                 // In this order, so that the store never gives out what was delivered.
                 self.tell_delivered().await?;
@@ -398,7 +414,7 @@ impl Task {
                         let carried = Carried { sent, acknowledged: 0 };
                         self.health_mut(|health, _| health.throughput.count(std::time::Instant::now(), carried));
                     }
-                    Err(error) => self.lost(&error),
+                    Err(error) => self.not_handed_over(error),
                 }
             }
             Action::Delivered(id) => {
@@ -419,12 +435,20 @@ impl Task {
                 self.close_link();
                 self.health_mut(|health, _| {
                     health.reconnects += 1;
-                    health.error = Some(text);
+                    health.error = Some(text.clone());
                 });
+                self.note_error(self.place, Some(text));
             }
-            Action::Disconnect(farewell @ (Farewell::Stopping | Farewell::Spent)) => {
-                if farewell == Farewell::Spent {
-                    tracing::warn!("the budget of the uplink is spent: nothing is sent before the next period");
+            Action::Disconnect(farewell @ (Farewell::Stopping | Farewell::Spent | Farewell::Moving)) => {
+                match farewell {
+                    Farewell::Spent => {
+                        tracing::warn!("the budget of the uplink is spent: nothing is sent before the next period");
+                    }
+                    Farewell::Moving => tracing::info!("a preferred broker is back"),
+                    _ => {}
+                }
+                if farewell != Farewell::Moving {
+                    self.trial = Trial::None;
                 }
                 if let Link::Open(connection) = std::mem::replace(&mut self.link, Link::Closed) {
                     connection.close(status::payload(&self.plan, false, self.clock.now())).await;
@@ -434,15 +458,6 @@ impl Task {
             }
         }
         Ok(())
-    }
-
-    fn open_link(&mut self) {
-        let now = Instant::now();
-        self.v311_until = self.v311_until.filter(|until| now < *until);
-        let prefer_v311 = self.v311_until.is_some();
-        let peer = self.peer.clone();
-        let offline = status::payload(&self.plan, false, self.clock.now());
-        self.link = Link::Opening(Box::pin(async move { Connection::open(&peer, prefer_v311, offline).await }));
     }
 
     /// Brings the health up to date, and logs what is new about refusals.

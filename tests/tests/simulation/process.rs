@@ -444,7 +444,7 @@ impl World {
         let (process_number, wall) = (self.processes, self.wall());
         let Some(process) = &mut self.process else { return Ok(()) };
         match action {
-            Action::Connect => {
+            Action::Connect(_) => {
                 let succeeds = self.link.weather == Weather::Good;
                 let takes = if self.link.weather == Weather::Silent { 10_000 * MS } else { 2 * self.link.latency() };
                 self.at(self.now + takes, Event::Opened { process: process_number, succeeds });
@@ -470,8 +470,8 @@ impl World {
                 let now = Now { steady: process.steady(self.now), wall };
                 process.sender.handle(now, heard);
             }
-            // There is no budget here.
-            Action::SaveBudget(_) => {}
+            // There is no budget here, and one broker.
+            Action::SaveBudget(_) | Action::Try(_) => {}
             Action::Publish(publication) => {
                 let connection = self.link.connection;
                 let at = self.link.arrival(self.now, publication.payload.len() + publication.topic.len());

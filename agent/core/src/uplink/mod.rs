@@ -8,6 +8,8 @@
 //! - After every call of [`Sender::handle`], and at [`Sender::wake_at`], the driver calls [`Sender::poll`] until it returns `None`.
 //!   Spurious calls do nothing.
 //! - [`Action::Connect`] is answered by [`Event::Connected`] or [`Event::Disconnected`], in a time that the driver bounds.
+//! - [`Action::Try`] is answered by [`Event::Tried`], in such a time too, unless the connection ends before. A connection that it made is kept, and is what the
+//!   next [`Action::Connect`] connects to, which names the same broker.
 //! - [`Action::Take`] is answered by [`Event::Offered`] or [`Event::NothingOffered`] before the next poll.
 //! - [`Action::SaveBudget`] is answered by [`Event::BudgetSaved`] before the next poll, once it would survive a power cut.
 //! - [`Action::Publish`] is answered by [`Event::Acknowledged`] with its token, or never; tokens are not used twice.
@@ -30,6 +32,7 @@
 mod bucket;
 mod budget;
 pub mod estimate;
+pub mod failover;
 mod flight;
 mod meter;
 pub mod receipt;
@@ -48,6 +51,7 @@ use crate::time::Timestamp;
 use wire::Wire;
 
 pub use budget::{Budget, BudgetState, BudgetTerms};
+pub use failover::Failover;
 pub use refusal::{Refusal, Refused};
 pub use sender::{Sender, State};
 pub use turns::Turns;
@@ -154,7 +158,7 @@ pub enum Loss {
     Broken,
     /// The broker or we ourselves refused: login, certificate, protocol. A person has to mend it.
     Refused,
-    /// The broker asks for patience: busy, quota, shutting down.
+    /// The broker asks for patience, or to use another: busy, quota, shutting down, moved.
     Busy,
     /// Another client connected under our client id.
     TakenOver,
@@ -174,6 +178,8 @@ pub enum Event {
     },
     /// The connection is gone, or was not made.
     Disconnected(Loss),
+    /// What came of [`Action::Try`]: whether the broker let us in.
+    Tried(bool),
     /// There may be a frame in the store that was not there before.
     FramesAvailable,
     /// The store gave out a frame.
@@ -217,8 +223,10 @@ impl Wanted {
 /// What the sender wants done.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Action {
-    /// Connect to the broker.
-    Connect,
+    /// Connect to the broker at this place of the list.
+    Connect(usize),
+    /// Connect to the broker at this place beside the connection, which goes on.
+    Try(usize),
     /// Ask the store for the next frame.
     Take(Wanted),
     /// Keep this for [`Budget::new`], instead of what was kept before.
@@ -249,6 +257,8 @@ pub enum Farewell {
     Stopping,
     /// The budget of the period is spent: the status goes offline, DISCONNECT is sent.
     Spent,
+    /// A preferred broker was reached: the status goes offline, DISCONNECT is sent.
+    Moving,
     /// The peer has not answered for [`sender::ACKNOWLEDGEMENT_WAIT_MAX`]: nothing more is sent.
     Stalled,
 }

@@ -7,6 +7,7 @@ use std::time::Duration;
 use super::bucket::Bucket;
 use super::budget::{Allowance, Budget, BudgetState};
 use super::estimate::{LinkEstimate, PART_TIME};
+use super::failover::{self, Failover};
 use super::flight::{Flight, Next, Settled};
 use super::meter::Meter;
 use super::refusal::{Refusals, Refused};
@@ -136,6 +137,7 @@ pub struct Sender {
     flight: Flight,
     refusals: Refusals,
     backoff: Backoff,
+    brokers: Failover,
     supply: Supply,
     /// Whether it has frames that go before those that were taken and are not sent.
     urgent: Supply,
@@ -172,6 +174,7 @@ impl Sender {
             flight: Flight::over(terms.wire),
             refusals: Refusals::default(),
             backoff: Backoff::new(RECONNECT_WAIT_MIN, RECONNECT_WAIT_MAX, seed),
+            brokers: Failover::among(1, Duration::MAX),
             supply: Supply::Possible,
             urgent: Supply::Possible,
             asked: Wanted::default(),
@@ -192,12 +195,18 @@ impl Sender {
         self.budget = Some(budget);
     }
 
+    /// Fails over among several brokers from now on; called before the first connection.
+    pub fn fail_over(&mut self, brokers: Failover) {
+        self.brokers = brokers;
+    }
+
     /// Takes in what happened.
     pub fn handle(&mut self, now: Now, event: Event) {
         match event {
             Event::Connected(limits) => self.connected(now, limits),
             Event::Acknowledged { token, verdict } => self.acknowledged(now, token, &verdict),
             Event::Disconnected(loss) => self.disconnected(now, loss),
+            Event::Tried(has_reached) => self.brokers.tried(has_reached, now.steady, &mut self.backoff),
             Event::FramesAvailable => self.ask_again(),
             Event::Offered(parcel) => {
                 self.supply.answer(true);
@@ -238,8 +247,10 @@ impl Sender {
             State::Waiting { .. } => match self.may_connect(now) {
                 Clearance::Given => {
                     self.state = State::Connecting;
-                    self.charge(self.terms.wire.connect(), now);
-                    Some(Action::Connect)
+                    if !self.brokers.is_reached() {
+                        self.charge(self.terms.wire.connect(), now);
+                    }
+                    Some(Action::Connect(self.brokers.place()))
                 }
                 Clearance::Unreserved(bytes) => self.reserve(bytes),
                 _ => None,
@@ -274,7 +285,8 @@ impl Sender {
                 let keep_alive = self.terms.keep_alive;
                 let counts = self.budget.is_some() && !keep_alive.is_zero();
                 let kept_alive = counts.then(|| self.kept_alive_to.saturating_add(keep_alive));
-                [stalled, congested, trial, cleared, kept_alive, self.stop_at].into_iter().flatten().min()
+                let returns = self.brokers.tries_at();
+                [stalled, congested, trial, cleared, kept_alive, returns, self.stop_at].into_iter().flatten().min()
             }
         }
     }
@@ -327,13 +339,22 @@ impl Sender {
         self.kept_alive_to = now.steady;
         self.slow_start = self.was_lost.then(|| SlowStart::new(now.steady));
         self.limits = limits;
+        self.brokers.connected(now.steady, &mut self.backoff);
         self.supply = Supply::Possible;
         self.urgent = Supply::Possible;
     }
 
     /// Whether to connect; the rate and the budget may put it off.
     fn may_connect(&self, now: Now) -> Clearance {
-        let State::Waiting { until } = self.state else { return Clearance::Withheld };
+        match self.state {
+            // The connection stands already, and is paid.
+            State::Waiting { .. } if self.brokers.is_reached() => Clearance::Given,
+            State::Waiting { until } => self.may_pay_connection(until, now),
+            _ => Clearance::Withheld,
+        }
+    }
+
+    fn may_pay_connection(&self, until: Duration, now: Now) -> Clearance {
         let cost = self.terms.wire.connect();
         let at = self.bucket.map_or(until, |bucket| bucket.ready_at(cost.up).max(until));
         if at > now.steady {
@@ -368,24 +389,21 @@ impl Sender {
     }
 
     fn disconnected(&mut self, now: Now, loss: Loss) {
-        let stable = match self.state {
-            State::Connected { since } => {
-                self.was_lost = true;
-                now.steady.saturating_sub(since) >= STABLE_AFTER
-            }
-            State::Connecting => false,
+        let lasted = match self.state {
+            State::Connected { since } => Some(now.steady.saturating_sub(since)),
+            State::Connecting => None,
             State::Waiting { .. } | State::Stopped => return,
         };
-        if stable {
+        self.was_lost |= lasted.is_some();
+        if lasted.is_some_and(|lasted| lasted >= STABLE_AFTER) {
             self.backoff.reset();
         }
-        let least = match loss {
-            Loss::Broken => Duration::ZERO,
-            Loss::Refused | Loss::Busy => REFUSED_WAIT_MIN,
-            Loss::TakenOver => TAKEN_OVER_WAIT_MIN,
+        let wait = match self.brokers.disconnected(lasted, loss) {
+            failover::Next::AtOnce => Duration::ZERO,
+            failover::Next::AfterWait(least) => self.backoff.next_wait(least),
         };
         self.land();
-        self.state = State::Waiting { until: now.steady.saturating_add(self.backoff.next_wait(least)) };
+        self.state = State::Waiting { until: now.steady.saturating_add(wait) };
     }
 
     /// Forgets what belongs to a connection.
@@ -465,8 +483,18 @@ impl Sender {
         if let Some(budget) = self.budget.as_ref().filter(|budget| budget.is_exhausted()) {
             let rest = budget.until().since(now.wall);
             self.land();
+            self.brokers.rest();
             self.state = State::Waiting { until: now.steady.saturating_add(rest) };
             return Some(Action::Disconnect(Farewell::Spent));
+        }
+        if self.stop_at.is_none() {
+            if let Some(action) = self.poll_return(now) {
+                return Some(action);
+            }
+            // What is on its way may still arrive here.
+            if self.brokers.is_reached() {
+                return None;
+            }
         }
         let clearance = self.may_send(now);
         if let Clearance::Unreserved(bytes) = clearance
@@ -511,6 +539,32 @@ impl Sender {
             self.flight.estimate.note_limit();
         }
         None
+    }
+
+    /// Tries the brokers that are preferred to the one in use, and goes to one that was reached once nothing is on its way.
+    fn poll_return(&mut self, now: Now) -> Option<Action> {
+        if self.brokers.is_reached() {
+            if self.flight.messages() > 0 {
+                return None;
+            }
+            self.land();
+            self.brokers.go();
+            self.state = State::Waiting { until: now.steady };
+            return Some(Action::Disconnect(Farewell::Moving));
+        }
+        let at = self.brokers.tries_at().filter(|at| *at <= now.steady)?;
+        match self.may_pay_connection(at, now) {
+            Clearance::Given => {
+                self.charge(self.terms.wire.connect(), now);
+                Some(Action::Try(self.brokers.try_next()))
+            }
+            Clearance::Unreserved(bytes) => self.reserve(bytes),
+            Clearance::NotBefore(at) => {
+                self.brokers.put_off(at);
+                None
+            }
+            Clearance::LinkIsFull | Clearance::Withheld => None,
+        }
     }
 
     fn take(&mut self, now: Now, before: Option<(Priority, Lane)>) -> Action {

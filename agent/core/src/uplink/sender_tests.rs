@@ -43,6 +43,7 @@ struct Model {
     limits: Limits,
     connected: bool,
     connecting: bool,
+    trying: bool,
     /// Unacknowledged messages of this connection, in order.
     unacknowledged: VecDeque<Publication>,
     /// The first token that belongs to a frame's present attempt; earlier ones are of an attempt that was given up.
@@ -69,6 +70,7 @@ impl Model {
             limits,
             connected: false,
             connecting: false,
+            trying: false,
             unacknowledged: VecDeque::new(),
             attempt_since: BTreeMap::new(),
             taken_bytes: BTreeMap::new(),
@@ -99,9 +101,13 @@ impl Model {
 
     fn carry_out(&mut self, action: Action) {
         match action {
-            Action::Connect => {
+            Action::Connect(_) => {
                 assert!(!self.connected && !self.connecting);
                 self.connecting = true;
+            }
+            Action::Try(_) => {
+                assert!(self.connected && !self.trying);
+                self.trying = true;
             }
             Action::Take(wanted) => {
                 assert!(self.connected, "frames are taken for a link");
@@ -167,6 +173,7 @@ impl Model {
     fn lose(&mut self) {
         self.connected = false;
         self.connecting = false;
+        self.trying = false;
         self.unacknowledged.clear();
         self.attempt_since.clear();
         self.taken_bytes.clear();
@@ -179,6 +186,12 @@ impl Model {
         if std::mem::take(&mut self.connecting) {
             self.connected = true;
             self.handle(Event::Connected(self.limits));
+        }
+    }
+
+    fn end_trial(&mut self, reaches: bool) {
+        if std::mem::take(&mut self.trying) {
+            self.handle(Event::Tried(reaches));
         }
     }
 
@@ -241,6 +254,8 @@ enum Step {
     Refuse(usize, Refusal),
     Lose(Loss),
     Connect,
+    /// Whatever is tried beside the connection ends so.
+    Try(bool),
     Sleep,
     Pass(u64),
     Announce,
@@ -253,8 +268,9 @@ fn step() -> impl Strategy<Value = Step> {
             .prop_map(|(place, refusal)| Step::Refuse(place, refusal)),
         1 => prop::sample::select(&[Loss::Broken, Loss::Refused, Loss::Busy, Loss::TakenOver][..]).prop_map(Step::Lose),
         4 => Just(Step::Connect),
+        2 => any::<bool>().prop_map(Step::Try),
         3 => Just(Step::Sleep),
-        2 => (0_u64..200_000).prop_map(Step::Pass),
+        2 => (0_u64..1_000_000).prop_map(Step::Pass),
         1 => Just(Step::Announce),
     ]
 }
@@ -267,11 +283,13 @@ proptest! {
         messages_max in prop::sample::select(&[0_u16, 1, 2, 20, u16::MAX][..]),
         packet_bytes_max in prop::sample::select(&[2048_u32, 65_536, Limits::NONE.packet_bytes_max][..]),
         seed: u64,
+        brokers in 1_usize..4,
     ) {
         let parcels: Vec<Parcel> =
             frames.iter().zip(1..).map(|(&(stream, bytes), id)| parcel(id, stream, bytes)).collect();
         let count = parcels.len();
         let mut model = Model::new(parcels, Limits { messages_max, packet_bytes_max }, seed);
+        model.sender.fail_over(Failover::among(brokers, Duration::from_secs(300)));
         model.settle();
         for step in steps {
             match step {
@@ -279,6 +297,7 @@ proptest! {
                 Step::Refuse(place, refusal) => model.acknowledge(place, Verdict::Refused(refusal)),
                 Step::Lose(loss) => model.disconnect(loss),
                 Step::Connect => model.connect(),
+                Step::Try(reaches) => model.end_trial(reaches),
                 Step::Sleep => model.sleep(),
                 Step::Pass(ms) => {
                     model.now += Duration::from_millis(ms);
@@ -410,6 +429,36 @@ fn a_fight_over_the_client_id_is_not_taken_up() {
     model.disconnect(Loss::TakenOver);
     model.sleep();
     assert!(model.connecting && model.now - before >= TAKEN_OVER_WAIT_MIN);
+}
+
+#[test]
+fn a_preferred_broker_that_is_back_gets_what_was_not_sent_and_loses_nothing_that_was() {
+    let parcels = (1..100).map(|id| parcel(id, 1, 1000)).collect();
+    let mut model = Model::new(parcels, Limits { messages_max: 2, ..Limits::NONE }, 1);
+    model.sender.fail_over(Failover::among(2, Duration::from_secs(300)));
+    model.settle();
+    model.disconnect(Loss::Broken);
+    assert!(model.connecting, "the second is asked at once");
+    model.connect();
+    while !model.trying {
+        model.now += Duration::from_secs(10);
+        model.acknowledge(0, Verdict::Taken);
+    }
+    let delivered = model.delivered.len();
+    assert!((1..99).contains(&delivered), "{delivered} frames");
+    model.acknowledge(0, Verdict::Taken);
+    model.end_trial(true);
+    let on_their_way = model.unacknowledged.len();
+    assert!(model.connected && on_their_way > 0);
+    model.acknowledge(0, Verdict::Taken);
+    assert_eq!(model.unacknowledged.len(), on_their_way - 1, "nothing new goes to the one that is left");
+    while model.connected {
+        model.acknowledge(0, Verdict::Taken);
+    }
+    assert!(model.connecting && model.given_out.is_empty());
+    model.finish();
+    model.delivered.sort_unstable();
+    assert_eq!(model.delivered, (1..100).map(FrameId).collect::<Vec<_>>());
 }
 
 #[test]

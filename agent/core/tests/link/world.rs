@@ -247,7 +247,7 @@ impl World {
         for _ in 0..100_000 {
             let Some(action) = self.sender.poll(self.now()) else { return self.look_at_rest() };
             match action {
-                Action::Connect => {
+                Action::Connect(_) => {
                     self.attempts.push(self.now);
                     if self.outage.is_some_and(|(from, to)| (from..to).contains(&self.now)) {
                         self.plan(self.now + self.path.round_trip, Happening::Refused);
@@ -301,7 +301,7 @@ impl World {
                     }
                 }
                 Action::SaveBudget(_) => self.sender.handle(self.now(), Event::BudgetSaved),
-                Action::Disconnect(_) | Action::Return(_) => panic!("{action:?} at {:?}", self.now),
+                Action::Disconnect(_) | Action::Return(_) | Action::Try(_) => panic!("{action:?} at {:?}", self.now),
                 Action::Hint { .. } => {}
             }
         }

@@ -243,6 +243,14 @@ impl Connection {
         self.answers.try_recv().ok()
     }
 
+    /// Why nothing can be handed over any more, where the broker or the network said so.
+    pub(super) fn reason(&mut self) -> Option<LinkError> {
+        std::iter::from_fn(|| self.next_ready()).find_map(|answer| match answer {
+            FromBroker::Lost(error) => Some(error),
+            _ => None,
+        })
+    }
+
     /// Says goodbye within a bound: the status goes offline, then DISCONNECT, so that the broker does not publish the last will.
     pub(super) async fn close(mut self, offline: Vec<u8>) {
         let goodbye = async {

@@ -1,0 +1,130 @@
+//! The brokers of the list: connections to them, and what is known of each.
+
+use std::future::{pending, ready};
+use std::pin::Pin;
+use std::time::Duration;
+
+use rtlive_config::endpoint::Broker;
+use rtlive_core::uplink::Event;
+use tokio::time::Instant;
+
+use super::{Link, Task};
+use crate::uplink::health::BrokerLine;
+use crate::uplink::mqtt::{Connection, LinkError, Peer, Version};
+use crate::uplink::status;
+
+/// How long a broker that fell back to MQTT 3.1.1 is spoken to in it before 5 is tried again: it may have been replaced.
+const VERSION_REMEMBERED: Duration = Duration::from_secs(24 * 3600);
+
+/// A connection that is being made.
+pub(super) type Opening = Pin<Box<dyn Future<Output = Result<Connection, LinkError>> + Send>>;
+
+/// A broker of the list.
+pub(super) struct Known {
+    broker: Broker,
+    /// Until when 3.1.1 is tried first.
+    v311_until: Option<Instant>,
+    /// Why the last connection to it ended or did not come about; until the next one has been made.
+    error: Option<String>,
+}
+
+/// A connection to a preferred broker beside the one in use.
+pub(super) enum Trial {
+    None,
+    Running(usize, Opening),
+    Stands(usize, Box<Connection>),
+}
+
+impl Known {
+    pub(super) fn of(broker: Broker) -> Self {
+        Self { broker, v311_until: None, error: None }
+    }
+
+    pub(super) fn has_tls(&self) -> bool {
+        self.broker.tls
+    }
+}
+
+impl Trial {
+    /// What comes of it; pending while none runs. May be dropped while it waits.
+    pub(super) async fn next(&mut self) -> Result<Connection, LinkError> {
+        match self {
+            Self::Running(_, opening) => opening.await,
+            Self::None | Self::Stands(..) => pending().await,
+        }
+    }
+}
+
+impl Task {
+    /// Connects to the broker at this place, or goes on with the connection that stands there.
+    pub(super) fn open_link(&mut self, place: usize) {
+        let opening = match std::mem::replace(&mut self.trial, Trial::None) {
+            Trial::Stands(at, connection) if at == place => Box::pin(ready(Ok(*connection))),
+            _ => self.opening(place),
+        };
+        self.link = Link::Opening(opening);
+        self.place = place;
+        if let Some(known) = self.brokers.get(place) {
+            self.peer.broker = known.broker.clone();
+        }
+        self.health_mut(|health, task| health.broker = task.peer.broker.to_string());
+    }
+
+    /// Connects to the broker at this place beside the connection in use.
+    pub(super) fn try_broker(&mut self, place: usize) {
+        self.trial = Trial::Running(place, self.opening(place));
+    }
+
+    /// What came of that.
+    pub(super) fn tried(&mut self, opened: Result<Connection, LinkError>) {
+        let Trial::Running(place, _) = std::mem::replace(&mut self.trial, Trial::None) else { return };
+        let has_reached = match opened {
+            Ok(connection) => {
+                self.trial = Trial::Stands(place, Box::new(connection));
+                true
+            }
+            Err(error) => {
+                tracing::debug!("a preferred broker is still away: {error}");
+                self.note_error(place, Some(error.to_string()));
+                false
+            }
+        };
+        self.handle(Event::Tried(has_reached));
+    }
+
+    /// The broker in use lets us in.
+    pub(super) fn note_welcome(&mut self, version: Version) {
+        if let Some(known) = self.brokers.get_mut(self.place) {
+            known.v311_until = match version {
+                Version::V311 => known.v311_until.or(Some(Instant::now() + VERSION_REMEMBERED)),
+                Version::V5 => None,
+            };
+        }
+        self.note_error(self.place, None);
+    }
+
+    /// Why the broker at this place is not used; `None` once it is.
+    pub(super) fn note_error(&mut self, place: usize, error: Option<String>) {
+        if let Some(known) = self.brokers.get_mut(place) {
+            known.error = error;
+        }
+        if self.brokers.len() > 1 {
+            let line = |known: &Known| BrokerLine { broker: known.broker.to_string(), error: known.error.clone() };
+            let lines = self.brokers.iter().map(line).collect();
+            self.health_mut(|health, _| health.brokers = lines);
+        }
+    }
+
+    fn opening(&mut self, place: usize) -> Opening {
+        let now = Instant::now();
+        let mut peer: Peer = self.peer.clone();
+        let mut prefers_v311 = false;
+        if let Some(known) = self.brokers.get_mut(place) {
+            known.v311_until = known.v311_until.filter(|until| now < *until);
+            prefers_v311 = known.v311_until.is_some();
+            peer.broker = known.broker.clone();
+        }
+        let offline = status::payload(&self.plan, false, self.clock.now());
+        Box::pin(async move { Connection::open(&peer, prefers_v311, offline).await })
+    }
+}
