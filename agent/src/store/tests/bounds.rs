@@ -451,10 +451,35 @@ fn the_journal_holds_no_more_readings_than_a_start_has_memory_for() {
     // They are all the same, and take next to no bytes.
     let values = [(1, 7); 10_000];
     let wants: Vec<bool> =
-        (1..=20).map(|second| store.commit(commit(second, &values, false)).unwrap().wants_snapshot).collect();
-    assert_eq!(wants.iter().position(|&wants| wants), Some(19));
+        (1..=40).map(|second| store.commit(commit(second, &values, false)).unwrap().wants_snapshot).collect();
+    assert_eq!(wants.iter().position(|&wants| wants), Some(39));
     drop(store);
-    let (mut store, _) = open(folder.path(), 1, 21, 8);
-    assert!(store.commit(commit(22, &[], false)).unwrap().wants_snapshot);
-    assert!(!store.commit(commit(23, &[], true)).unwrap().wants_snapshot);
+    let (mut store, _) = open(folder.path(), 1, 41, 8);
+    assert!(store.commit(commit(42, &[], false)).unwrap().wants_snapshot);
+    assert!(!store.commit(commit(43, &[], true)).unwrap().wants_snapshot);
+}
+
+#[test]
+fn the_snapshots_and_the_journal_of_a_small_store_leave_room_for_frames() {
+    for (bytes, snapshots) in [(u64::MAX, 2), (1 << 20, 1)] {
+        let folder = tempfile::tempdir().unwrap();
+        let (mut store, _) = open(folder.path(), 1, 0, 7);
+        store.bound(Bounds { bytes, ..Bounds::NONE }).unwrap();
+        for second in 0..3 {
+            let engine = noise(25_000, second, 0).iter().flat_map(|(_, value)| value.to_le_bytes()).collect();
+            let snapshot = Some(Snapshot { plan: plan(), engine });
+            store.commit(Commit { snapshot, ..commit(second, &[], second == 0) }).unwrap();
+        }
+        let rows = "SELECT count(*) FROM snapshots";
+        assert_eq!(store.file.connection.query_row(rows, [], |row| row.get::<_, i64>(0)).unwrap(), snapshots);
+        if bytes == u64::MAX {
+            continue;
+        }
+        for second in 3.. {
+            if store.commit(commit(second, &noise(1_000, second, 1), false)).unwrap().wants_snapshot {
+                break;
+            }
+            assert!(store.journal_bytes < bytes / 8);
+        }
+    }
 }
