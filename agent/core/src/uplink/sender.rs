@@ -1,5 +1,7 @@
 //! The sender: takes frames from the store as the link allows, keeps account of them, and decides when to connect.
 
+mod connection;
+
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
@@ -7,7 +9,7 @@ use std::time::Duration;
 use super::bucket::Bucket;
 use super::budget::{Allowance, Budget, BudgetState};
 use super::estimate::{LinkEstimate, PART_TIME};
-use super::failover::{self, Failover};
+use super::failover::Failover;
 use super::flight::{Flight, Next, Settled};
 use super::meter::Meter;
 use super::refusal::{Refusals, Refused};
@@ -54,6 +56,7 @@ pub const STOP_WITHIN: Duration = Duration::from_secs(3);
 /// What a PUBLISH packet has around topic and payload, at most: the fixed header, the topic's length, the packet id, no properties
 /// (MQTT 5.0, section 3.3).
 const PUBLISH_OVERHEAD_BYTES: usize = 5 + 2 + 2 + 1;
+
 /// Where the connection stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum State {
@@ -331,39 +334,6 @@ impl Sender {
         self.refusals.list()
     }
 
-    fn connected(&mut self, now: Now, limits: Limits) {
-        if self.state != State::Connecting {
-            return;
-        }
-        self.state = State::Connected { since: now.steady };
-        self.kept_alive_to = now.steady;
-        self.slow_start = self.was_lost.then(|| SlowStart::new(now.steady));
-        self.limits = limits;
-        self.brokers.connected(now.steady, &mut self.backoff);
-        self.supply = Supply::Possible;
-        self.urgent = Supply::Possible;
-    }
-
-    /// Whether to connect; the rate and the budget may put it off.
-    fn may_connect(&self, now: Now) -> Clearance {
-        match self.state {
-            // The connection stands already, and is paid.
-            State::Waiting { .. } if self.brokers.is_reached() => Clearance::Given,
-            State::Waiting { until } => self.may_pay_connection(until, now),
-            _ => Clearance::Withheld,
-        }
-    }
-
-    fn may_pay_connection(&self, until: Duration, now: Now) -> Clearance {
-        let cost = self.terms.wire.connect();
-        let at = self.bucket.map_or(until, |bucket| bucket.ready_at(cost.up).max(until));
-        if at > now.steady {
-            return Clearance::NotBefore(at);
-        }
-        let allowance = self.budget.as_ref().map(|budget| budget.allows_connection(cost.both()));
-        cleared(allowance, cost, now)
-    }
-
     fn reserve(&mut self, bytes: u64) -> Option<Action> {
         self.budget.as_mut().and_then(|budget| budget.reserve(bytes)).map(Action::SaveBudget)
     }
@@ -386,32 +356,6 @@ impl Sender {
             self.kept_alive_to += every;
             self.charge(self.terms.wire.ping(), now);
         }
-    }
-
-    fn disconnected(&mut self, now: Now, loss: Loss) {
-        let lasted = match self.state {
-            State::Connected { since } => Some(now.steady.saturating_sub(since)),
-            State::Connecting => None,
-            State::Waiting { .. } | State::Stopped => return,
-        };
-        self.was_lost |= lasted.is_some();
-        if lasted.is_some_and(|lasted| lasted >= STABLE_AFTER) {
-            self.backoff.reset();
-        }
-        let wait = match self.brokers.disconnected(lasted, loss) {
-            failover::Next::AtOnce => Duration::ZERO,
-            failover::Next::AfterWait(least) => self.backoff.next_wait(least),
-        };
-        self.land();
-        self.state = State::Waiting { until: now.steady.saturating_add(wait) };
-    }
-
-    /// Forgets what belongs to a connection.
-    fn land(&mut self) {
-        self.owes_requeue |= self.flight.clear() | (self.set_aside > 0);
-        self.set_aside = 0;
-        self.refusals.clear();
-        self.full_since = None;
     }
 
     fn acknowledged(&mut self, now: Now, token: Token, verdict: &Verdict) {
@@ -539,32 +483,6 @@ impl Sender {
             self.flight.estimate.note_limit();
         }
         None
-    }
-
-    /// Tries the brokers that are preferred to the one in use, and goes to one that was reached once nothing is on its way.
-    fn poll_return(&mut self, now: Now) -> Option<Action> {
-        if self.brokers.is_reached() {
-            if self.flight.messages() > 0 {
-                return None;
-            }
-            self.land();
-            self.brokers.go();
-            self.state = State::Waiting { until: now.steady };
-            return Some(Action::Disconnect(Farewell::Moving));
-        }
-        let at = self.brokers.tries_at().filter(|at| *at <= now.steady)?;
-        match self.may_pay_connection(at, now) {
-            Clearance::Given => {
-                self.charge(self.terms.wire.connect(), now);
-                Some(Action::Try(self.brokers.try_next()))
-            }
-            Clearance::Unreserved(bytes) => self.reserve(bytes),
-            Clearance::NotBefore(at) => {
-                self.brokers.put_off(at);
-                None
-            }
-            Clearance::LinkIsFull | Clearance::Withheld => None,
-        }
     }
 
     fn take(&mut self, now: Now, before: Option<(Priority, Lane)>) -> Action {
