@@ -7,6 +7,21 @@ fn stored(store: &Store) -> i64 {
     store.file.connection.query_row("SELECT count(*) FROM frames", [], |row| row.get(0)).unwrap()
 }
 
+/// A store that is connected.
+fn connected(folder: &Path) -> Store {
+    let (mut store, _) = open(folder, 1, 0, 1);
+    store.commit(commit(0, &[], true)).unwrap();
+    store.hint(CONNECTED);
+    store
+}
+
+/// Takes all that there is, and has it acknowledged.
+fn deliver(store: &mut Store) -> i64 {
+    let taken: Vec<_> = std::iter::from_fn(|| store.take(&[]).unwrap()).map(|frame| frame.id).collect();
+    store.acknowledge(&taken);
+    taken.len() as i64
+}
+
 /// A commit of an alert.
 fn alert(second: i64) -> Commit {
     let mut commit = commit(second, &[(0, second)], false);
@@ -17,15 +32,12 @@ fn alert(second: i64) -> Commit {
 #[test]
 fn an_alert_does_not_wait_until_it_is_and_it_is_once() {
     let folder = tempfile::tempdir().unwrap();
-    let (mut store, _) = open(folder.path(), 1, 0, 1);
-    store.commit(commit(0, &[], true)).unwrap();
-    store.hint(CONNECTED);
+    let mut store = connected(folder.path());
     store.commit(commit(1, &[(1, 7)], false)).unwrap();
-    let taken: Vec<_> = std::iter::from_fn(|| store.take(&[]).unwrap()).map(|frame| frame.id).collect();
-    assert!(!taken.is_empty() && stored(&store) == taken.len() as i64);
-    store.acknowledge(&taken);
+    let delivered = deliver(&mut store);
+    assert!(delivered > 0 && stored(&store) == delivered);
     store.commit(alert(2)).unwrap();
-    assert_eq!(stored(&store), taken.len() as i64 + 1);
+    assert_eq!(stored(&store), delivered + 1);
     let account = |store: &Store| store.accounts.all().into_iter().find(|(key, _)| &*key.stream == "live").unwrap().1;
     assert_eq!((account(&store).stored, account(&store).acknowledged), (1, 0));
     // It is not sent again meanwhile, nor does it wait for longer than without the alert.
@@ -40,13 +52,10 @@ fn an_alert_does_not_wait_until_it_is_and_it_is_once() {
 #[test]
 fn alerts_without_end_delete_what_they_leave() {
     let folder = tempfile::tempdir().unwrap();
-    let (mut store, _) = open(folder.path(), 1, 0, 1);
-    store.commit(commit(0, &[], true)).unwrap();
-    store.hint(CONNECTED);
+    let mut store = connected(folder.path());
     for second in 1..=300 {
         store.commit(alert(second)).unwrap();
-        let taken: Vec<_> = std::iter::from_fn(|| store.take(&[]).unwrap()).map(|frame| frame.id).collect();
-        store.acknowledge(&taken);
+        deliver(&mut store);
         assert!(stored(&store) <= 66, "{} after {second}", stored(&store));
     }
 }
