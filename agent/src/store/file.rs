@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 use rtlive_core::journal::Chunk;
 use rtlive_core::plan::Priority;
 use rtlive_core::record::Epoch;
-use rusqlite::{Connection, OptionalExtension, params};
+use rusqlite::{Connection, OptionalExtension, Transaction, TransactionBehavior, params};
 
 use super::fault::Faults;
 use super::snapshot::SavedSnapshot;
@@ -342,7 +342,8 @@ impl File {
         self.connection.pragma_update(None, "cache_size", -(cached >> 10)).map_err(self.failed("set the cache"))?;
         self.faults.reach("free pages");
         let freed = || -> rusqlite::Result<()> {
-            self.connection.execute_batch("BEGIN IMMEDIATE")?;
+            // Undone where it does not come to its end.
+            let transaction = Transaction::new_unchecked(&self.connection, TransactionBehavior::Immediate)?;
             let mut vacuum = self.connection.prepare_cached(VACUUM)?;
             let begun = Instant::now();
             for _ in 0..pages / VACUUMED_AT_ONCE {
@@ -353,7 +354,7 @@ impl File {
                     break;
                 }
             }
-            self.connection.execute_batch("COMMIT")
+            transaction.commit()
         };
         freed().map_err(self.failed("free pages"))?;
         Ok(true)
