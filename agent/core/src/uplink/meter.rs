@@ -23,7 +23,7 @@ impl Meter {
     pub(super) fn send(&mut self, cost: Cost, now: Duration) {
         self.carried += cost;
         if self.held_back_until.take().is_some_and(|until| now < until) {
-            self.carried.up -= SEGMENT_OVERHEAD_BYTES;
+            self.spare();
         }
     }
 
@@ -31,9 +31,14 @@ impl Meter {
     pub(super) fn hear(&mut self, now: Duration) {
         match self.held_back_until {
             // One acknowledgement is for both.
-            Some(until) if now < until => self.carried.up -= SEGMENT_OVERHEAD_BYTES,
+            Some(until) if now < until => self.spare(),
             _ => self.held_back_until = Some(now + HELD_BACK),
         }
+    }
+
+    /// One acknowledgement of TCP is not carried by itself.
+    fn spare(&mut self) {
+        self.carried.up = self.carried.up.saturating_sub(SEGMENT_OVERHEAD_BYTES);
     }
 
     /// All of it.
