@@ -1,6 +1,7 @@
 //! The check: from what was written to what runs, with every mistake on the way.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use rtlive_core::plan::{Condition, Plan, StreamKind};
 use rtlive_core::selector::Selector;
@@ -82,8 +83,9 @@ fn check_root<I>(root: &Table<'_>, catalogue: &dyn Catalogue<I>, machine_id: Opt
         stream::check_ages(root, &streams, store.max_age);
     }
     let id = agent.as_ref().map(|agent| &*agent.id);
+    let commit_every = store.as_ref().map_or(Duration::ZERO, |store| store.commit_every);
     let uplink = match root.has("uplink") {
-        true => root.table("uplink").and_then(|table| uplink::check(&table, id, labels)).map(Some),
+        true => root.table("uplink").and_then(|table| uplink::check(&table, id, labels, commit_every)).map(Some),
         false => Some(None),
     };
     let agent = agent?;

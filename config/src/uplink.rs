@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use rtlive_core::plan::{CalendarLength, WindowKind};
 use rtlive_core::template::Template;
-use rtlive_core::uplink::BudgetTerms;
 use rtlive_core::uplink::failover::BROKERS_MAX;
+use rtlive_core::uplink::{BudgetTerms, Schedule};
 
 use crate::endpoint::{Broker, Peer};
 use crate::quantity::{Budget, BudgetInterval, Percent, Period, Rate, Span};
@@ -20,6 +20,10 @@ use crate::{choices, options, zone};
 /// The bounds of `keep_alive`: whole seconds in 16 bits on the wire, and 0 would switch it off (MQTT 5.0, section 3.1.2.10).
 const KEEP_ALIVE_MIN: Duration = Duration::from_secs(1);
 const KEEP_ALIVE_MAX: Duration = Duration::from_secs(65_535);
+
+/// The bounds of a schedule: more often it is cheaper to stay connected, and a hole of more than a week looks like a device that is gone.
+const SCHEDULE_MIN: Duration = Duration::from_secs(10);
+const SCHEDULE_MAX: Duration = Duration::from_secs(7 * 86_400);
 
 /// The least rate: it takes a minute to connect over TLS.
 const RATE_MIN: Rate = Rate { bits_per_second: 1_000 };
@@ -62,6 +66,26 @@ choices! {
         Frame = "frame",
         /// In a retained message of its own, below the topics of the agent, where two frames have the same.
         Retained = "retained",
+    }
+}
+
+choices! {
+    /// What an alert does while the agent sleeps.
+    pub enum ScheduledAlerts {
+        /// It connects at once.
+        Now = "now",
+        /// It waits like everything else.
+        Wait = "wait",
+    }
+}
+
+options! {
+    /// When the agent connects that does not stay connected.
+    pub struct ScheduleOptions {
+        /// How often, from 10 s to 7 d: at multiples of it since 1970-01-01T00:00Z, each agent later by a part of it that follows from its id.
+        pub every: Every,
+        /// Whether an alert connects at once (`"now"`), or waits (`"wait"`).
+        pub alerts: ScheduledAlerts = "now",
     }
 }
 
@@ -109,9 +133,11 @@ options! {
         /// Of what is sent of one priority, the part that is left to the backlog while new records wait as well: `"0 %"` sends it only when nothing new
         /// waits, `"100 %"` before all that is new. Where one of them has nothing to send the other has the whole link.
         pub backlog_share: Percent = "20 %",
+        /// Connect only at times, such as `{ every = "1h", alerts = "now" }`, send what waits, and hang up ([link](link.md#a-schedule)). Absent: stay connected.
+        pub schedule: Option<ScheduleOptions>,
         /// The keys of TLS, with `mqtts://`.
         pub tls: Option<TlsOptions>,
-        later: ["schedule", "links"],
+        later: ["links"],
     }
 }
 
@@ -173,6 +199,21 @@ impl Setting for KeepAlive {
     }
 }
 
+/// How often a schedule connects.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Every(pub Duration);
+
+impl Setting for Every {
+    fn expected() -> String {
+        "a span from 10s to 7d, such as \"1h\"".into()
+    }
+
+    fn read(value: &Value<'_>) -> Option<Self> {
+        let Span(span) = Span::read(value)?;
+        or_wrong(value, (SCHEDULE_MIN..=SCHEDULE_MAX).contains(&span).then_some(Self(span)))
+    }
+}
+
 /// The name under which a broker knows a client.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ClientId(pub String);
@@ -217,6 +258,8 @@ pub struct UplinkConfig {
     pub budget: Option<BudgetTerms>,
     /// The share of the backlog, in hundredths.
     pub backlog_share: u8,
+    /// When it connects; `None` where it stays connected.
+    pub schedule: Option<Schedule>,
     /// The keys of TLS; all `None` where the broker is reached without.
     pub tls: TlsConfig,
 }
@@ -253,6 +296,7 @@ pub(crate) fn check(
     table: &Table<'_>,
     agent: Option<&str>,
     labels: Option<&BTreeMap<String, String>>,
+    commit_every: Duration,
 ) -> Option<UplinkConfig> {
     let options = UplinkOptions::read(table)?;
     let UplinkOptions {
@@ -273,8 +317,16 @@ pub(crate) fn check(
         budget_zone,
         budget_for_alerts,
         backlog_share: Percent(backlog_share),
+        schedule,
         tls,
     } = options;
+    let schedule = schedule.map(|ScheduleOptions { every: Every(every), alerts }| Schedule {
+        every,
+        offset: Schedule::offset_of(agent.unwrap_or_default(), every),
+        alerts_now: alerts == ScheduledAlerts::Now,
+        // What is loose is sealed with the next commit, which may have begun before there was a link.
+        linger: commit_every * 2 + Duration::from_secs(1),
+    });
     let receipt_timeout = (delivery == Delivery::Receiver).then_some(receipt_timeout.0);
     let brokers = brokers.into_vec();
     let is_list_right = check_brokers(table, &brokers);
@@ -309,6 +361,7 @@ pub(crate) fn check(
         rate,
         budget,
         backlog_share,
+        schedule,
         tls: tls?,
     })
 }

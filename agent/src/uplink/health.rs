@@ -20,7 +20,7 @@ const SHORTEST_MS: f64 = 0.1;
 /// What `rtlive status` tells of the link.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct UplinkHealth {
-    /// `connecting`, `online`, `waiting` (for the next attempt), `offline` (stopped).
+    /// `connecting`, `online`, `waiting` (for the next attempt), `sleeping` (until the schedule's next time, or an alert), `offline` (stopped).
     pub state: String,
     /// The broker in use, or asked last.
     pub broker: String,

@@ -26,7 +26,7 @@ use self::brokers::{Known, Opening, Trial};
 use super::health::{BudgetLine, RoundTrips, SharedHealth, StreamRefusal};
 use super::mqtt::{Connection, FromBroker, LinkError, Peer};
 use super::schemas::Schemas;
-use super::status;
+use super::status::{self, Presence};
 use super::throughput::Carried;
 use super::topic::Topics;
 use crate::clock::random;
@@ -37,6 +37,10 @@ const KEPT: &str = "[uplink]";
 const KEPT_BUDGET: &str = "budget";
 /// What a password counts for; it is fetched for each connection.
 const PASSWORD_BYTES: usize = 20;
+/// How long the goodbye may take: the status, its acknowledgement, DISCONNECT. The last will says the same when it does not get through, but of an agent
+/// that sleeps, for which a slow link is waited for.
+const GOODBYE_WITHIN: Duration = Duration::from_millis(1500);
+const GOOD_NIGHT_WITHIN: Duration = Duration::from_secs(15);
 /// After how many short connections in a row that the broker closed the log suspects a second agent. A broker that restarts does so once
 /// or twice.
 const SHORT_CONNECTIONS_SUSPECT: u32 = 3;
@@ -147,6 +151,7 @@ impl Task {
             rate,
             budget,
             backlog_share,
+            schedule,
             tls,
         } = config;
         let identity = tls.identity.map(|identity| Identity { cert: identity.cert, key: identity.key });
@@ -165,7 +170,7 @@ impl Task {
             status_topic,
             receipt_topic,
         };
-        let status_bytes = peer.status_topic.len() + status::payload(&plan, true, clock.now()).len();
+        let status_bytes = peer.status_topic.len() + status::payload(&plan, Presence::Online, clock.now()).len();
         let login_bytes = peer.login.as_ref().map_or(0, |login| login.username.len() + PASSWORD_BYTES);
         let greeting_bytes = u16::try_from(peer.client_id.len() + login_bytes + 2 * status_bytes).unwrap_or(u16::MAX);
         let brokers: Vec<Known> = [peer.broker.clone()].into_iter().chain(fallbacks).map(Known::of).collect();
@@ -175,6 +180,9 @@ impl Task {
         let terms = Terms { wire, keep_alive, rate_max, backlog_percent: backlog_share };
         let mut sender = Sender::new(random(), terms);
         sender.fail_over(Failover::among(brokers.len(), return_after));
+        if let Some(schedule) = schedule {
+            sender.follow(schedule);
+        }
         Self {
             peer,
             brokers,
@@ -224,6 +232,7 @@ impl Task {
         }
         let mut told_to_stop = false;
         loop {
+            self.sender.hold(self.awaited.as_ref().is_some_and(|awaited| !awaited.is_empty()));
             while let Some(action) = self.sender.poll(self.now()) {
                 self.carry_out(action).await?;
             }
@@ -280,7 +289,7 @@ impl Task {
             health.error = None;
         });
         // Before all else, so that a subscriber knows who speaks.
-        let announced = connection.publish_status(status::payload(&self.plan, true, since));
+        let announced = connection.publish_status(status::payload(&self.plan, Presence::Online, since));
         self.link = Link::Open(connection);
         self.handle(Event::Connected(limits));
         if let Err(error) = announced {
@@ -344,7 +353,7 @@ impl Task {
             text = format!("{text}{suspicion} {}?", self.peer.client_id);
         }
         let wait = match self.sender.state() {
-            State::Waiting { until } => until.saturating_sub(self.now().steady),
+            State::Waiting { until } | State::Sleeping { until } => until.saturating_sub(self.now().steady),
             _ => Duration::ZERO,
         };
         let seconds = wait.as_secs_f64();
@@ -439,19 +448,23 @@ impl Task {
                 });
                 self.note_error(self.place, Some(text));
             }
-            Action::Disconnect(farewell @ (Farewell::Stopping | Farewell::Spent | Farewell::Moving)) => {
+            Action::Disconnect(farewell) => {
+                let (mut presence, mut within) = (Presence::Offline, GOODBYE_WITHIN);
                 match farewell {
+                    Farewell::Sleeping { until } => {
+                        (presence, within) = (Presence::Sleeping { until }, GOOD_NIGHT_WITHIN);
+                    }
                     Farewell::Spent => {
                         tracing::warn!("the budget of the uplink is spent: nothing is sent before the next period");
                     }
                     Farewell::Moving => tracing::info!("a preferred broker is back"),
-                    _ => {}
+                    Farewell::Stopping | Farewell::Stalled => {}
                 }
                 if farewell != Farewell::Moving {
                     self.trial = Trial::None;
                 }
                 if let Link::Open(connection) = std::mem::replace(&mut self.link, Link::Closed) {
-                    connection.close(status::payload(&self.plan, false, self.clock.now())).await;
+                    connection.close(status::payload(&self.plan, presence, self.clock.now()), within).await;
                     tracing::info!("disconnected from {}", self.peer.broker);
                 }
                 self.close_link();
@@ -464,6 +477,7 @@ impl Task {
     fn show(&mut self) {
         self.set_state(match self.sender.state() {
             State::Waiting { .. } => "waiting",
+            State::Sleeping { .. } => "sleeping",
             State::Connecting => "connecting",
             State::Connected { .. } => "online",
             State::Stopped => "offline",
@@ -492,7 +506,7 @@ impl Task {
         }
         let now = self.now();
         let next_attempt_at = match self.sender.state() {
-            State::Waiting { until } => Some(now.wall.saturating_add(until.saturating_sub(now.steady))),
+            State::Waiting { until } | State::Sleeping { until } => Some(now.wall.saturating_add(until.saturating_sub(now.steady))),
             _ => None,
         };
         self.health_mut(|health, task| {

@@ -27,6 +27,7 @@
 //! - What is unacknowledged stays below what the link holds and one part, by the estimate of [`estimate`], and below the bounds of [`sender`] and of
 //!   the broker. So an alert never waits for long behind what was sent before it.
 //! - Where there is a budget, no period costs more ([`Budget`]): not over crashes either.
+//! - Where there is a schedule ([`Schedule`]), it connects only at its times, and for alerts if it says so, sends what waits, and hangs up.
 //! - Where there is a bound of the rate, over any time no more is sent than it and one burst ([`Terms::rate_max`]), by the costs of [`wire`].
 
 mod bucket;
@@ -37,6 +38,7 @@ mod flight;
 mod meter;
 pub mod receipt;
 mod refusal;
+mod schedule;
 pub mod sender;
 mod slow_start;
 mod turns;
@@ -53,6 +55,7 @@ use wire::Wire;
 pub use budget::{Budget, BudgetState, BudgetTerms};
 pub use failover::Failover;
 pub use refusal::{Refusal, Refused};
+pub use schedule::Schedule;
 pub use sender::{Sender, State};
 pub use turns::Turns;
 
@@ -257,6 +260,11 @@ pub enum Farewell {
     Stopping,
     /// The budget of the period is spent: the status goes offline, DISCONNECT is sent.
     Spent,
+    /// All that waited has arrived: the status says until when it sleeps, DISCONNECT is sent.
+    Sleeping {
+        /// When it connects next, by the wall clock.
+        until: Timestamp,
+    },
     /// A preferred broker was reached: the status goes offline, DISCONNECT is sent.
     Moving,
     /// The peer has not answered for [`sender::ACKNOWLEDGEMENT_WAIT_MAX`]: nothing more is sent.

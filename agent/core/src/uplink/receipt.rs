@@ -191,6 +191,11 @@ impl Awaited {
         !self.frames.is_empty()
     }
 
+    /// Whether no frame waits.
+    pub fn is_empty(&self) -> bool {
+        self.frames.is_empty()
+    }
+
     /// Whether a frame is known.
     pub fn holds(&self, id: FrameId) -> bool {
         self.frames.contains_key(&id)

@@ -1,11 +1,13 @@
 //! The sender: takes frames from the store as the link allows, keeps account of them, and decides when to connect.
 
 mod connection;
+mod sleep;
 
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
+use self::sleep::Shift;
 use super::bucket::Bucket;
 use super::budget::{Allowance, Budget, BudgetState};
 use super::estimate::{LinkEstimate, PART_TIME};
@@ -62,6 +64,11 @@ const PUBLISH_OVERHEAD_BYTES: usize = 5 + 2 + 2 + 1;
 pub enum State {
     /// It is tried again at this time of the steady clock.
     Waiting {
+        /// When.
+        until: Duration,
+    },
+    /// The schedule has it made again at this time of the steady clock.
+    Sleeping {
         /// When.
         until: Duration,
     },
@@ -141,6 +148,8 @@ pub struct Sender {
     refusals: Refusals,
     backoff: Backoff,
     brokers: Failover,
+    /// What the schedule wants of this connection, where there is one.
+    shift: Option<Shift>,
     supply: Supply,
     /// Whether it has frames that go before those that were taken and are not sent.
     urgent: Supply,
@@ -178,6 +187,7 @@ impl Sender {
             refusals: Refusals::default(),
             backoff: Backoff::new(RECONNECT_WAIT_MIN, RECONNECT_WAIT_MAX, seed),
             brokers: Failover::among(1, Duration::MAX),
+            shift: None,
             supply: Supply::Possible,
             urgent: Supply::Possible,
             asked: Wanted::default(),
@@ -246,6 +256,9 @@ impl Sender {
             return Some(Action::Requeue);
         }
         self.budget.iter_mut().for_each(|budget| budget.turn(now.wall));
+        if let Some(action) = self.poll_sleeping(now) {
+            return Some(action);
+        }
         match self.state {
             State::Waiting { .. } => match self.may_connect(now) {
                 Clearance::Given => {
@@ -274,6 +287,7 @@ impl Sender {
                 Clearance::NotBefore(at) => Some(at),
                 _ => Some(now.steady),
             },
+            State::Sleeping { until } => Some(until),
             State::Connecting | State::Stopped => None,
             State::Connected { .. } => {
                 let stalled = self.flight.silent_since().map(|since| since.saturating_add(ACKNOWLEDGEMENT_WAIT_MAX));
@@ -288,8 +302,8 @@ impl Sender {
                 let keep_alive = self.terms.keep_alive;
                 let counts = self.budget.is_some() && !keep_alive.is_zero();
                 let kept_alive = counts.then(|| self.kept_alive_to.saturating_add(keep_alive));
-                let returns = self.brokers.tries_at();
-                [stalled, congested, trial, cleared, kept_alive, returns, self.stop_at].into_iter().flatten().min()
+                let (returns, ends) = (self.brokers.tries_at(), self.shift_ends_at(now));
+                [stalled, congested, trial, cleared, kept_alive, returns, ends, self.stop_at].into_iter().flatten().min()
             }
         }
     }
@@ -397,6 +411,7 @@ impl Sender {
     fn offered(&mut self, now: Now, parcel: Parcel) {
         if !matches!(self.state, State::Connected { .. }) {
             self.owes_requeue = true;
+            self.wake(now);
             return;
         }
         let room = (self.limits.packet_bytes_max as usize).saturating_sub(PUBLISH_OVERHEAD_BYTES + parcel.topic.len());
@@ -411,6 +426,7 @@ impl Sender {
         if messages.is_empty() {
             // The store does not give it out again before the requeue after this connection; the others go on.
             self.set_aside += 1;
+            self.shift.iter_mut().for_each(|shift| shift.cannot_send(&parcel.stream));
             return;
         }
         self.refusals.send(&parcel.stream);
@@ -482,7 +498,7 @@ impl Sender {
         if clearance != Clearance::LinkIsFull {
             self.flight.estimate.note_limit();
         }
-        None
+        self.poll_shift(now)
     }
 
     fn take(&mut self, now: Now, before: Option<(Priority, Lane)>) -> Action {
@@ -546,7 +562,7 @@ impl Sender {
     fn has_room(&self) -> bool {
         let window = self.flight.estimate.window_bytes() as usize;
         let wants = self.flight.is_all_sent() || self.flight.bytes() < window;
-        wants && self.flight.frames() < FRAMES_MAX && self.flight.bytes() < BYTES_MAX
+        wants && !self.is_shift_over() && self.flight.frames() < FRAMES_MAX && self.flight.bytes() < BYTES_MAX
     }
 
     /// The hint, where it changed.
@@ -573,7 +589,8 @@ impl Sender {
         let before = std::mem::replace(&mut self.state, State::Stopped);
         // What is owed after this is paid with the next polls, so that whoever sends next finds every frame.
         self.land();
-        (!matches!(before, State::Waiting { .. })).then_some(Action::Disconnect(Farewell::Stopping))
+        let is_linked = matches!(before, State::Connecting | State::Connected { .. });
+        is_linked.then_some(Action::Disconnect(Farewell::Stopping))
     }
 }
 

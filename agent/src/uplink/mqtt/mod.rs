@@ -29,8 +29,6 @@ use tokio::task::JoinHandle;
 
 /// How long name, TCP, TLS and CONNACK may take together; a satellite link needs several seconds, a minute would hide a wrong address.
 const CONNECT_WITHIN: Duration = Duration::from_secs(30);
-/// How long the goodbye may take: the status, its acknowledgement, DISCONNECT. The last will says the same when it does not get through.
-const GOODBYE_WITHIN: Duration = Duration::from_millis(1500);
 /// How many requests the library holds back at once; the three more than the sender's are the status, the subscription to receipts and the goodbye.
 const REQUESTS_MAX: usize = sender::MESSAGES_MAX as usize + 3;
 /// How many answers may wait for the uplink's task; beyond that the broker waits.
@@ -251,10 +249,10 @@ impl Connection {
         })
     }
 
-    /// Says goodbye within a bound: the status goes offline, then DISCONNECT, so that the broker does not publish the last will.
-    pub(super) async fn close(mut self, offline: Vec<u8>) {
+    /// Says goodbye within a bound: the status, then DISCONNECT, so that the broker does not publish the last will.
+    pub(super) async fn close(mut self, status: Vec<u8>, within: Duration) {
         let goodbye = async {
-            self.publish_status(offline).ok()?;
+            self.publish_status(status).ok()?;
             while !matches!(self.answers.recv().await?, FromBroker::StatusAnswered(_)) {}
             match &self.client {
                 Client::V5(client) => client.try_disconnect().ok()?,
@@ -264,8 +262,8 @@ impl Connection {
             while self.answers.recv().await.is_some() {}
             Some(())
         };
-        // Whatever fails here, the last will tells what the status would have told.
-        let _ = tokio::time::timeout(GOODBYE_WITHIN, goodbye).await;
+        // Whatever fails here, the last will tells that the agent is gone.
+        let _ = tokio::time::timeout(within, goodbye).await;
     }
 }
 

@@ -11,7 +11,7 @@ use tokio::time::Instant;
 use super::{Link, Task};
 use crate::uplink::health::BrokerLine;
 use crate::uplink::mqtt::{Connection, LinkError, Peer, Version};
-use crate::uplink::status;
+use crate::uplink::status::{self, Presence};
 
 /// How long a broker that fell back to MQTT 3.1.1 is spoken to in it before 5 is tried again: it may have been replaced.
 const VERSION_REMEMBERED: Duration = Duration::from_secs(24 * 3600);
@@ -124,7 +124,7 @@ impl Task {
             prefers_v311 = known.v311_until.is_some();
             peer.broker = known.broker.clone();
         }
-        let offline = status::payload(&self.plan, false, self.clock.now());
+        let offline = status::payload(&self.plan, Presence::Offline, self.clock.now());
         Box::pin(async move { Connection::open(&peer, prefers_v311, offline).await })
     }
 }

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use super::super::failover::Next;
 use super::super::slow_start::SlowStart;
+use super::sleep::Shift;
 use super::{Clearance, STABLE_AFTER, Sender, State, Supply, cleared};
 use crate::uplink::{Action, Farewell, Limits, Loss, Now};
 
@@ -17,6 +18,7 @@ impl Sender {
         self.slow_start = self.was_lost.then(|| SlowStart::new(now.steady));
         self.limits = limits;
         self.brokers.connected(now.steady, &mut self.backoff);
+        self.shift.iter_mut().for_each(Shift::begin);
         self.supply = Supply::Possible;
         self.urgent = Supply::Possible;
     }
@@ -45,13 +47,20 @@ impl Sender {
         let lasted = match self.state {
             State::Connected { since } => Some(now.steady.saturating_sub(since)),
             State::Connecting => None,
-            State::Waiting { .. } | State::Stopped => return,
+            State::Waiting { .. } | State::Sleeping { .. } | State::Stopped => return,
         };
         self.was_lost |= lasted.is_some();
-        if lasted.is_some_and(|lasted| lasted >= STABLE_AFTER) {
+        let was_stable = lasted.is_some_and(|lasted| lasted >= STABLE_AFTER);
+        if was_stable {
             self.backoff.reset();
         }
-        let wait = match self.brokers.disconnected(lasted, loss) {
+        let next = self.brokers.disconnected(lasted, loss);
+        let gives_up = |shift: &mut Shift| next != Next::AtOnce && shift.gives_up(was_stable);
+        if self.shift.as_mut().is_some_and(gives_up) {
+            self.sleep(now);
+            return;
+        }
+        let wait = match next {
             Next::AtOnce => Duration::ZERO,
             Next::AfterWait(least) => self.backoff.next_wait(least),
         };
