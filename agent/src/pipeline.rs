@@ -15,6 +15,7 @@ use std::time::{Duration, Instant};
 use rtlive_config::Flash;
 use rtlive_config::agent::ClockTrust;
 use rtlive_config::fingerprint::Fingerprint;
+use rtlive_config::forecast::{Forecast, LadderForecast};
 use rtlive_config::uplink::UplinkConfig;
 use rtlive_core::plan::Plan;
 use rtlive_core::reading::InputId;
@@ -78,6 +79,8 @@ pub struct Pipeline {
     deliveries: mpsc::Sender<Delivery>,
     inputs: Inputs,
     uplink: Option<Uplink>,
+    /// What the levels of ladders need of the link.
+    ladders: Vec<LadderForecast>,
     store_thread: std::thread::JoinHandle<()>,
 }
 
@@ -129,6 +132,7 @@ impl Pipeline {
         let (tail, _) = broadcast::channel(tail::ITEMS_MAX);
         let beat = Beat::default();
         let (agent, flash, commit_every) = (config.plan.agent.clone(), config.store.flash, config.store.commit_every);
+        let ladders = Forecast::of(&config).ladders;
         let uplink = config.uplink.take();
         let uplink = uplink.map(|options| Uplink::start(options, &config.plan, &store, &clock, std::future::ready(())));
         if uplink.is_none() {
@@ -164,6 +168,7 @@ impl Pipeline {
             deliveries,
             inputs,
             uplink,
+            ladders,
             store_thread,
         })
     }
@@ -206,7 +211,7 @@ impl Pipeline {
         self.engine.send(EngineRequest::Status(reply)).await.map_err(|_| stopped())?;
         let engine = answer.await.map_err(|_| stopped())?;
         let store = self.store.status().await?;
-        let uplink = self.uplink.as_ref().map(Uplink::look);
+        let uplink = self.uplink.as_ref().map(|uplink| uplink.look(&self.ladders));
         Ok(Status::of(&self.agent, since, self.clock.now(), &engine, &self.inputs.health, (&store, self.flash), uplink))
     }
 
@@ -226,6 +231,7 @@ impl Pipeline {
             (senders, receivers) = (Some(channels.0), Some(channels.1));
         }
         self.store.tell(StoreRequest::Bound(bounds(&config))).await?;
+        self.ladders = Forecast::of(&config).ladders;
         let (reply, answer) = oneshot::channel();
         let commit_every = config.store.commit_every;
         let reload = Reload { plan: config.plan.clone(), commit_every, committed: senders };
@@ -386,8 +392,8 @@ impl Uplink {
         Self { options, plan: plan.clone(), health, stop, task: tokio::spawn(task) }
     }
 
-    fn look(&self) -> UplinkHealth {
-        self.health.lock().unwrap_or_else(PoisonError::into_inner).clone().at(Instant::now())
+    fn look(&self, ladders: &[LadderForecast]) -> UplinkHealth {
+        self.health.lock().unwrap_or_else(PoisonError::into_inner).clone().at(Instant::now(), ladders)
     }
 
     async fn stop(mut self) {

@@ -3,6 +3,8 @@
 //! Estimates from what is known before anything runs; every assumption is a constant here and is told with the numbers. An input
 //! whose rate nobody can know beforehand (a topic, a log file) is named and left out of the sums.
 
+mod link;
+
 use std::collections::BTreeMap;
 use std::fmt;
 use std::time::Duration;
@@ -11,7 +13,7 @@ use rtlive_core::plan::{
     BatchLimit, BindingSource, DerivedPlan, Durability, Format, Function, Plan, Priority, StreamKind, StreamPlan,
 };
 use rtlive_core::selector::Selector;
-use rtlive_core::uplink::BudgetTerms;
+use rtlive_core::uplink::Schedule;
 use serde::Serialize;
 
 use crate::binding::looked_at;
@@ -22,6 +24,8 @@ use crate::quantity::write_span;
 use crate::reach::{self, write_reach};
 use crate::store::{CELLS_PER_BYTE, Flash};
 use crate::stream::selection;
+
+pub use link::{LadderForecast, LevelForecast, Upkeep};
 
 /// Bytes of a value in a frame with its share of the time stamp: columns and zstd on sensor series of 60 to 600 readings.
 const FRAME_BYTES_PER_VALUE: f64 = 4.0;
@@ -51,10 +55,11 @@ const TIME_IN_STATE_VALUES: f64 = 4.0;
 const SECONDS_PER_DAY: f64 = 86_400.0;
 
 /// The assumptions, as they are told.
-const ASSUMPTIONS: [&str; 6] = [
+const ASSUMPTIONS: [&str; 7] = [
     "4 bytes a value in a frame, time_in_state as 4 values, and 8 bytes for each series that the frame names",
     "170 bytes a record in JSON, and 20 bytes a value",
-    "300 bytes a message for envelope, topic, TCP/IP and acknowledgement; a message a commit unless `batch` says otherwise",
+    "300 bytes a message for envelope, topic, TCP/IP and acknowledgement; a message a commit, with a schedule while it is connected and one for what waited, unless `batch` says otherwise",
+    "a connection over TLS 1.3, with a chain of certificates of 3 kB",
     "on flash 25 kB a commit, and what is stored written 3 times",
     "in the store 3 bytes a value while the link is gone; in JSON as on the link",
     "a good link: no backlog, nothing sent twice",
@@ -77,10 +82,14 @@ pub struct Forecast {
     pub rules: Vec<String>,
     /// The broker, where there is one.
     pub uplink: Option<String>,
-    /// Bytes a day on the link, without the inputs of `rate_unknown`; `None` without an uplink.
+    /// What it costs to be connected; `None` without an uplink.
+    pub upkeep: Option<Upkeep>,
+    /// Bytes a day on the link, with what it costs to be connected, without the inputs of `rate_unknown`; `None` without an uplink.
     pub link_bytes_per_day: Option<u64>,
-    /// What `rate` and `budget` let pass in a day, in bytes, the lesser of them; `None` where nothing bounds it.
+    /// What `rate` and `budget` let pass in a day beside what is left to alerts, in bytes, the lesser of them; `None` where nothing bounds it.
     pub link_bytes_per_day_max: Option<u64>,
+    /// The ladders, where there is an uplink: which level of each the link carries.
+    pub ladders: Vec<LadderForecast>,
     /// Bytes a day that the device of the store is asked to write, without the inputs of `rate_unknown`.
     pub flash_bytes_per_day: u64,
     /// For how many years the flash of `[store]` lasts under that; `None` where it is not told, or nothing is known to be written.
@@ -140,6 +149,13 @@ pub struct StreamForecast {
     pub(crate) values_per_record: f64,
 }
 
+/// When what is there is sent, where `batch` says nothing.
+#[derive(Clone, Copy)]
+struct Rounds {
+    commit_every: Duration,
+    schedule: Option<Schedule>,
+}
+
 /// What makes series: an input, or a derived series.
 struct Source {
     makes: Selector,
@@ -185,10 +201,13 @@ impl Forecast {
             })
             .collect();
         let sources = sources(&inputs, &config.plan);
+        let rounds = Rounds { commit_every, schedule: config.uplink.as_ref().and_then(|uplink| uplink.schedule) };
         let mut streams: Vec<StreamForecast> =
-            config.plan.streams.iter().map(|stream| stream_forecast(stream, &sources, commit_every)).collect();
+            config.plan.streams.iter().map(|stream| stream_forecast(stream, &sources, rounds)).collect();
         let reaches = reach::reaches(&config.plan, &streams, &config.store);
         streams.iter_mut().zip(reaches).for_each(|(stream, reach)| stream.reach_seconds = reach);
+        let uplink = config.uplink.as_ref();
+        let upkeep = uplink.map(|uplink| Upkeep::of(uplink, &config.plan));
         let sent: u64 = streams.iter().filter_map(|stream| stream.link_bytes_per_day).sum();
         let rate_unknown = inputs.iter().filter(|input| input.readings_per_second.is_none());
         let flash_bytes_per_day = flash_bytes_per_day(&inputs, &streams, commit_every);
@@ -198,15 +217,16 @@ impl Forecast {
             clock: config.agent.clock.word(),
             derived: config.plan.derived.iter().map(|derived| derived.name.to_string()).collect(),
             rules: config.plan.rules.iter().map(|rule| rule.name.to_string()).collect(),
-            uplink: config.uplink.as_ref().map(|uplink| {
+            uplink: uplink.map(|uplink| {
                 let brokers = [&uplink.broker].into_iter().chain(&uplink.fallbacks);
                 brokers.map(ToString::to_string).collect::<Vec<_>>().join(", else ")
             }),
-            link_bytes_per_day: config.uplink.is_some().then_some(sent),
-            link_bytes_per_day_max: config.uplink.as_ref().and_then(|uplink| {
-                let rate = uplink.rate.map(|rate| (rate.bits_per_second / 8).saturating_mul(SECONDS_PER_DAY as u64));
-                rate.into_iter().chain(uplink.budget.as_ref().map(budget_bytes_per_day)).min()
+            link_bytes_per_day: upkeep.as_ref().map(|upkeep| sent + upkeep.bytes_per_day),
+            link_bytes_per_day_max: uplink.and_then(|uplink| link::bytes_per_day_max(uplink, Priority::Live)),
+            ladders: uplink.zip(upkeep.as_ref()).map_or(Vec::new(), |(uplink, upkeep)| {
+                LadderForecast::all(&config.plan, &streams, upkeep.bytes_per_day, uplink)
             }),
+            upkeep,
             flash_bytes_per_day,
             flash_years: flash.map(|flash| flash.years(flash_bytes_per_day as f64)),
             flash,
@@ -231,12 +251,6 @@ impl Forecast {
         };
         format!("{word} {} a day", write_bytes(bytes))
     }
-}
-
-/// What a budget lets pass in a day beside alerts and keep-alives, the shortest month being as long as the others.
-fn budget_bytes_per_day(budget: &BudgetTerms) -> u64 {
-    let days = (budget.period.length().as_secs_f64() / SECONDS_PER_DAY).max(1.0);
-    (budget.bytes as f64 / days) as u64
 }
 
 /// What makes series: the inputs, and the derived series, each behind those that it looks at.
@@ -269,7 +283,7 @@ fn derived_flow(derived: &DerivedPlan, sources: &[Source]) -> Flow {
     Flow { series: flow.series.min(1.0), readings_per_second: flow.readings_per_second / flow.series.max(1.0), ..flow }
 }
 
-fn stream_forecast(stream: &StreamPlan, sources: &[Source], commit_every: Duration) -> StreamForecast {
+fn stream_forecast(stream: &StreamPlan, sources: &[Source], rounds: Rounds) -> StreamForecast {
     let blank = StreamForecast {
         name: stream.name.to_string(),
         kind: "reserved",
@@ -296,7 +310,7 @@ fn stream_forecast(stream: &StreamPlan, sources: &[Source], commit_every: Durati
         }
         _ => (flow.readings_per_second, 1.0),
     };
-    let bytes = link_bytes_per_second(stream, flow.series, records_per_second, values_per_record, every, commit_every);
+    let bytes = link_bytes_per_second(stream, flow.series, records_per_second, values_per_record, every, rounds);
     StreamForecast {
         kind: if every.is_some() { "window" } else { "raw" },
         series: flow.series as usize,
@@ -325,15 +339,21 @@ fn link_bytes_per_second(
     records_per_second: f64,
     values_per_record: f64,
     every: Option<Duration>,
-    commit_every: Duration,
+    rounds: Rounds,
 ) -> f64 {
     if records_per_second == 0.0 {
         return 0.0;
     }
-    let at_most_every = commit_every.max(every.unwrap_or_default()).as_secs_f64();
+    let commit_every = rounds.commit_every.max(every.unwrap_or_default());
+    let at_most_each = |span: Duration| records_per_second.min(1.0 / commit_every.max(span).as_secs_f64());
     let messages_per_second = match stream.batch {
-        BatchLimit::Auto => records_per_second.min(1.0 / at_most_every),
-        BatchLimit::Time(time) => records_per_second.min(1.0 / at_most_every.max(time.as_secs_f64())),
+        BatchLimit::Auto => {
+            rounds.schedule.map_or(at_most_each(Duration::ZERO), |Schedule { every, linger, .. }| {
+                // What waits goes as one, and what comes during the connection commit by commit.
+                at_most_each(every) + at_most_each(Duration::ZERO) * linger.as_secs_f64() / every.as_secs_f64()
+            })
+        }
+        BatchLimit::Time(time) => at_most_each(time),
         BatchLimit::Count(count) => records_per_second / f64::from(count),
     };
     let series_per_message = series.min(records_per_second / messages_per_second);
@@ -438,6 +458,10 @@ impl fmt::Display for Forecast {
             }
             _ => writeln!(f, "link: none; what is read is stored on this machine")?,
         }
+        if let Some(upkeep) = &self.upkeep {
+            writeln!(f, "  of it {upkeep}")?;
+        }
+        self.ladders.iter().try_for_each(|ladder| writeln!(f, "  {ladder}"))?;
         let reach = |stream: &StreamForecast| Some(format!("{} {}", stream.name, write_reach(stream.reach_seconds?)));
         let reaches: Vec<String> = self.streams.iter().filter_map(reach).collect();
         if !reaches.is_empty() {

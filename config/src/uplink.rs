@@ -4,9 +4,10 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use rtlive_core::plan::{CalendarLength, WindowKind};
+use rtlive_core::plan::{CalendarLength, Plan, WindowKind};
 use rtlive_core::template::Template;
 use rtlive_core::uplink::failover::BROKERS_MAX;
+use rtlive_core::uplink::wire::Wire;
 use rtlive_core::uplink::{BudgetTerms, Schedule};
 
 use crate::endpoint::{Broker, Peer};
@@ -24,6 +25,12 @@ const KEEP_ALIVE_MAX: Duration = Duration::from_secs(65_535);
 /// The bounds of a schedule: more often it is cheaper to stay connected, and a hole of more than a week looks like a device that is gone.
 const SCHEDULE_MIN: Duration = Duration::from_secs(10);
 const SCHEDULE_MAX: Duration = Duration::from_secs(7 * 86_400);
+
+/// What the retained status and its topic have beside the agent's id, which stands in both, and labels; and what is around a label.
+const STATUS_BYTES: usize = 120;
+const LABEL_BYTES: usize = 6;
+/// What a password counts for; it is fetched for each connection.
+const PASSWORD_BYTES: usize = 20;
 
 /// The least rate: it takes a minute to connect over TLS.
 const RATE_MIN: Rate = Rate { bits_per_second: 1_000 };
@@ -262,6 +269,22 @@ pub struct UplinkConfig {
     pub schedule: Option<Schedule>,
     /// The keys of TLS; all `None` where the broker is reached without.
     pub tls: TlsConfig,
+}
+
+impl UplinkConfig {
+    /// What carries this agent's messages.
+    pub fn wire(&self, plan: &Plan) -> Wire {
+        let labels = plan.labels.iter().map(|(name, value)| name.len() + value.len() + LABEL_BYTES);
+        let status = STATUS_BYTES + 2 * plan.agent.len() + labels.sum::<usize>();
+        let login = self.login.as_ref().map_or(0, |login| login.username.len() + PASSWORD_BYTES);
+        let bytes = |count: usize| u16::try_from(count).unwrap_or(u16::MAX);
+        Wire {
+            tls: [&self.broker].into_iter().chain(&self.fallbacks).any(|broker| broker.tls),
+            identity: self.tls.identity.is_some(),
+            greeting_bytes: bytes(self.client_id.len() + login),
+            status_bytes: bytes(status),
+        }
+    }
 }
 
 /// A login at a broker.

@@ -6,7 +6,7 @@ use std::fmt;
 use super::{
     ClockLine, FlashLine, InputStatus, MemoryLine, ObjectionStatus, QualityStatus, Status, StreamStatus, WindowStatus,
 };
-use crate::uplink::{BudgetLine, StreamRefusal, UplinkHealth};
+use crate::uplink::{BudgetLine, LadderLine, StreamRefusal, UplinkHealth};
 
 impl fmt::Display for Status {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -200,14 +200,21 @@ impl fmt::Display for UplinkHealth {
             let [p50, p99] = [p50, p99].map(|ms| span(ms / 1000.0));
             write!(f, "\n         new records are acknowledged {p50} after their commit (99 %: {p99})")?;
         }
-        if let Some(BudgetLine { spent, bytes: all, until, held }) = &self.budget {
+        if let Some(BudgetLine { spent, bytes: all, left_bytes_per_day: left, until, held }) = &self.budget {
             let (part, until) = (*spent as f64 / (*all).max(1) as f64 * 100.0, second(until));
             write!(f, "\n         budget: {} of {} ({part:.0} %) until {until}", bytes(*spent), bytes(*all))?;
+            write!(f, ", {} a day are left", bytes(*left))?;
             match held.as_deref() {
                 Some("bulk") => write!(f, "; bulk waits")?,
                 Some("live") => write!(f, "; all but alerts waits")?,
                 Some(_) => write!(f, "; ALL WAITS")?,
                 None => {}
+            }
+        }
+        for LadderLine { ladder, carries } in &self.ladders {
+            match carries {
+                Some(level) => write!(f, "\n         of the ladder {ladder} it would carry all of {level}")?,
+                None => write!(f, "\n         of the ladder {ladder} it would carry NO LEVEL as a whole")?,
             }
         }
         let of_others = self.brokers.iter().filter_map(|line| line.error.as_ref());

@@ -3,7 +3,9 @@
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
+use rtlive_config::forecast::LadderForecast;
 use rtlive_core::plan::Priority;
+use rtlive_core::time::Timestamp;
 use rtlive_core::uplink::BudgetState;
 use serde::{Deserialize, Serialize};
 
@@ -16,6 +18,7 @@ const CLASSES_PER_DOUBLING: f64 = 4.0;
 /// From 0.1 ms to 0.1 ms × 2^25, almost an hour.
 const CLASSES: usize = 100;
 const SHORTEST_MS: f64 = 0.1;
+const SECONDS_PER_DAY: f64 = 86_400.0;
 
 /// What `rtlive status` tells of the link.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -94,6 +97,9 @@ pub struct UplinkHealth {
     /// How the budget stands; `null` without one.
     #[serde(default)]
     pub budget: Option<BudgetLine>,
+    /// The ladders: which level of each would fit into what the link carries at present, and into what is left of the budget; empty while neither is known.
+    #[serde(default)]
+    pub ladders: Vec<LadderLine>,
     #[serde(skip)]
     pub(crate) throughput: Throughput,
     /// Streams that the broker refuses at present. Their frames are kept, and tried again from time to time.
@@ -111,6 +117,15 @@ pub struct BrokerLine {
     pub error: Option<String>,
 }
 
+/// A ladder.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LadderLine {
+    /// Its name.
+    pub ladder: String,
+    /// The finest level that fits; `null` where none does.
+    pub carries: Option<String>,
+}
+
 /// The budget.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct BudgetLine {
@@ -118,6 +133,9 @@ pub struct BudgetLine {
     pub spent: u64,
     /// How many bytes there are in the period.
     pub bytes: u64,
+    /// How many may be spent in a day until it ends, beside those that are for alerts alone.
+    #[serde(default)]
+    pub left_bytes_per_day: u64,
     /// When the next period begins, RFC 3339.
     pub until: String,
     /// What has to wait at present: `bulk`, `live` (and bulk), `all`; `null` while nothing has to.
@@ -125,24 +143,36 @@ pub struct BudgetLine {
 }
 
 impl BudgetLine {
-    pub(super) fn of(state: &BudgetState) -> Self {
+    pub(super) fn of(state: &BudgetState, now: Timestamp) -> Self {
         let held = state.held.map(|held| match held {
             Priority::Alert => "all",
             Priority::Live => "live",
             Priority::Bulk => "bulk",
         });
-        let BudgetState { spent, bytes, until, .. } = *state;
-        Self { spent, bytes, until: until.to_string(), held: held.map(str::to_owned) }
+        let BudgetState { spent, bytes, left, until, .. } = *state;
+        // What is left on the last day is left for that.
+        let days = (until.since(now).as_secs_f64() / SECONDS_PER_DAY).max(1.0);
+        let left_bytes_per_day = (left as f64 / days) as u64;
+        Self { spent, bytes, left_bytes_per_day, until: until.to_string(), held: held.map(str::to_owned) }
     }
 }
 
 impl UplinkHealth {
-    /// With what changes although nothing happens, as of now.
-    pub fn at(mut self, now: Instant) -> Self {
+    /// With what changes although nothing happens, as of now; of the ladders it is known what their levels need.
+    pub fn at(mut self, now: Instant, ladders: &[LadderForecast]) -> Self {
         let per_second = self.throughput.per_second(now);
         self.sent_bytes_per_s = per_second.map(|[sent, _]| sent);
         self.acknowledged_bytes_per_s = per_second.map(|[_, acknowledged]| acknowledged);
         self.link_use = self.sent_bytes_per_s.zip(self.capacity()).map(|(sent, capacity)| sent / capacity);
+        let link = self.capacity().map(|capacity| (capacity * SECONDS_PER_DAY) as u64);
+        let budget = self.budget.as_ref().map(|budget| budget.left_bytes_per_day);
+        if let Some(most) = link.into_iter().chain(budget).min() {
+            let line = |ladder: &LadderForecast| LadderLine {
+                ladder: ladder.name.clone(),
+                carries: ladder.finest(|_| Some(most)).map(str::to_owned),
+            };
+            self.ladders = ladders.iter().map(line).collect();
+        }
         self
     }
 

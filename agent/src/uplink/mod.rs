@@ -17,5 +17,5 @@ mod task;
 mod throughput;
 mod topic;
 
-pub use health::{BrokerLine, BudgetLine, SharedHealth, StreamRefusal, UplinkHealth};
+pub use health::{BrokerLine, BudgetLine, LadderLine, SharedHealth, StreamRefusal, UplinkHealth};
 pub use task::run;

@@ -35,8 +35,6 @@ use crate::message::{LinkHint, StoreError, StoreHandle, StoreRequest, StoredFram
 /// What is kept of the budget: under a name that no input can have.
 const KEPT: &str = "[uplink]";
 const KEPT_BUDGET: &str = "budget";
-/// What a password counts for; it is fetched for each connection.
-const PASSWORD_BYTES: usize = 20;
 /// How long the goodbye may take: the status, its acknowledgement, DISCONNECT. The last will says the same when it does not get through, but of an agent
 /// that sleeps, for which a slow link is waited for.
 const GOODBYE_WITHIN: Duration = Duration::from_millis(1500);
@@ -137,6 +135,7 @@ impl Task {
         clock: Arc<dyn Clock>,
         health: SharedHealth,
     ) -> Self {
+        let wire = config.wire(&plan);
         let UplinkConfig {
             broker,
             fallbacks,
@@ -170,12 +169,7 @@ impl Task {
             status_topic,
             receipt_topic,
         };
-        let status_bytes = peer.status_topic.len() + status::payload(&plan, Presence::Online, clock.now()).len();
-        let login_bytes = peer.login.as_ref().map_or(0, |login| login.username.len() + PASSWORD_BYTES);
-        let greeting_bytes = u16::try_from(peer.client_id.len() + login_bytes + 2 * status_bytes).unwrap_or(u16::MAX);
         let brokers: Vec<Known> = [peer.broker.clone()].into_iter().chain(fallbacks).map(Known::of).collect();
-        let wire =
-            Wire { tls: brokers.iter().any(Known::has_tls), identity: peer.tls.identity.is_some(), greeting_bytes };
         let rate_max = rate.map(|rate| rate.bits_per_second / 8);
         let terms = Terms { wire, keep_alive, rate_max, backlog_percent: backlog_share };
         let mut sender = Sender::new(random(), terms);
@@ -506,7 +500,9 @@ impl Task {
         }
         let now = self.now();
         let next_attempt_at = match self.sender.state() {
-            State::Waiting { until } | State::Sleeping { until } => Some(now.wall.saturating_add(until.saturating_sub(now.steady))),
+            State::Waiting { until } | State::Sleeping { until } => {
+                Some(now.wall.saturating_add(until.saturating_sub(now.steady)))
+            }
             _ => None,
         };
         self.health_mut(|health, task| {
@@ -520,7 +516,7 @@ impl Task {
             health.record_ms_p99 = task.record_trips.percentile_ms(0.99);
             let carried = task.sender.carried();
             (health.carried_up_bytes, health.carried_down_bytes) = (carried.up, carried.down);
-            health.budget = task.sender.budget(now).map(|state| BudgetLine::of(&state));
+            health.budget = task.sender.budget(now).map(|state| BudgetLine::of(&state, now.wall));
             let link = task.sender.link();
             health.link_bytes_per_s = link.map(|link| link.rate);
             health.link_round_trip_ms = link.map(|link| link.round_trip_min.as_secs_f64() * 1000.0);

@@ -1,7 +1,5 @@
 //! What the agent counts as carried, beside what the kernel counts at the interface, over connections that break.
 
-use std::fs;
-use std::path::Path as FilePath;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -46,11 +44,7 @@ message = "pulse"
 #[test]
 fn what_is_counted_as_carried_is_what_the_kernel_counts() {
     let Some(mut site) = Site::build(256, Path::of(100)) else { return };
-    let Some(authority) = site.authority() else { return };
-    authority.issue("server", &names()).unwrap();
-    append(&authority.certificate(), &authority.file("server.pem"));
-    site.start_broker(&site.tls_lines(&authority));
-    let tls = format!("[uplink.tls]\nca = {:?}\n", authority.certificate());
+    let Some(tls) = site.start_tls_broker() else { return };
     let apart_max = if long().is_some() { APART_MAX } else { APART_SHORT_MAX };
     let mut misses = Vec::new();
     println!("| | connections | counted up | of the kernel | counted down | of the kernel | together |");
@@ -66,7 +60,7 @@ fn what_is_counted_as_carried_is_what_the_kernel_counts() {
         agent.kill();
         let kernel = Counters { received: after.received - before.received, sent: after.sent - before.sent };
         let share = |counted: u64, kernel: u64| counted as f64 / kernel as f64 - 1.0;
-        let apart = share(counted.sent + counted.received, kernel.sent + kernel.received);
+        let apart = share(counted.both(), kernel.both());
         println!(
             "| {name} | {} | {} | {:+.1} % | {} | {:+.1} % | {:+.1} % |",
             broken + 1,
@@ -103,15 +97,4 @@ fn counted(agent: &Agent) -> Counters {
     let link = link(agent);
     let [sent, received] = ["carried_up_bytes", "carried_down_bytes"].map(|figure| link[figure].as_u64().unwrap());
     Counters { received, sent }
-}
-
-/// The broker's names: so many that its certificates are as long as those that the agent counts with, which are of RSA.
-fn names() -> String {
-    let others: String = (0..50).map(|number| format!(",DNS:gateway-{number:02}.plant.example.net")).collect();
-    format!("IP:{}{others}", Site::BROKER)
-}
-
-fn append(from: &FilePath, to: &FilePath) {
-    let more = fs::read_to_string(from).unwrap();
-    fs::write(to, fs::read_to_string(to).unwrap() + &more).unwrap();
 }

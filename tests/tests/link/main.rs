@@ -15,6 +15,7 @@ mod namespace;
 mod relay;
 mod segment;
 mod site;
+mod upkeep;
 mod way;
 
 use std::time::Duration;

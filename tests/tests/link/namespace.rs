@@ -27,6 +27,13 @@ pub(crate) struct Counters {
     pub(crate) sent: u64,
 }
 
+impl Counters {
+    /// Both directions together.
+    pub(crate) fn both(self) -> u64 {
+        self.received + self.sent
+    }
+}
+
 /// What the kernel counts of each packet beside IP (IEEE 802.3, section 3.2: two addresses and a type).
 const ETHERNET_BYTES: u64 = 14;
 

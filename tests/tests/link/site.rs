@@ -91,6 +91,19 @@ impl Site {
         self.broker = Some(Peer::start(&mut command).unwrap());
     }
 
+    /// Starts the broker with TLS as well, and certificates as long as those that the agent counts with, which are of RSA. Returns what the agent is
+    /// told of it; `None`, said loudly, where openssl is not installed.
+    pub(crate) fn start_tls_broker(&mut self) -> Option<String> {
+        let authority = self.authority()?;
+        let others: String = (0..50).map(|number| format!(",DNS:gateway-{number:02}.plant.example.net")).collect();
+        authority.issue("server", &format!("IP:{}{others}", Self::BROKER)).unwrap();
+        let file = authority.file("server.pem");
+        let chain = [&file, &authority.certificate()].map(|file| fs::read_to_string(file).unwrap());
+        fs::write(&file, chain.concat()).unwrap();
+        self.start_broker(&self.tls_lines(&authority));
+        Some(format!("[uplink.tls]\nca = {:?}\n", authority.certificate()))
+    }
+
     /// Sends the broker a signal.
     pub(crate) fn signal_broker(&self, signal: Signal) {
         self.broker.as_ref().unwrap().signal(signal);

@@ -22,7 +22,7 @@ use crate::world::{End, Event, MS, Step, World};
 
 /// What the sender is told of the link.
 const TERMS: Terms = Terms {
-    wire: Wire { tls: true, identity: false, greeting_bytes: 400 },
+    wire: Wire { tls: true, identity: false, greeting_bytes: 50, status_bytes: 175 },
     keep_alive: std::time::Duration::from_secs(60),
     rate_max: None,
     backlog_percent: 20,

@@ -35,6 +35,19 @@ pub struct BudgetTerms {
     pub alert_percent: u8,
 }
 
+impl BudgetTerms {
+    /// What a priority and those before it may take in a whole period.
+    pub fn pool(&self, priority: Priority) -> u64 {
+        let all = self.bytes.saturating_sub(2 * CLOSING_BYTES);
+        let shared = all - part(all, self.alert_percent.min(100).into());
+        match priority {
+            Priority::Alert => all,
+            Priority::Live => shared,
+            Priority::Bulk => part(shared, BULK_PERCENT),
+        }
+    }
+}
+
 /// How the budget stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct BudgetState {
@@ -44,6 +57,8 @@ pub struct BudgetState {
     pub bytes: u64,
     /// The highest priority that has to wait at present, whatever the length of what it sends; `None` while nothing has to.
     pub held: Option<Priority>,
+    /// What is left of it beside what is for alerts alone.
+    pub left: u64,
     /// When the period ends.
     pub until: Timestamp,
 }
@@ -87,7 +102,8 @@ impl Budget {
     pub(super) fn state(&self, now: Timestamp) -> BudgetState {
         let is_held = |priority: &Priority| self.spent >= self.limit(*priority, now);
         let held = [Priority::Alert, Priority::Live, Priority::Bulk].into_iter().find(is_held);
-        BudgetState { spent: self.spent, bytes: self.terms.bytes, held, until: self.to }
+        let left = self.terms.pool(Priority::Live).saturating_sub(self.spent);
+        BudgetState { spent: self.spent, bytes: self.terms.bytes, held, left, until: self.to }
     }
 
     /// The period may have ended.
@@ -154,7 +170,7 @@ impl Budget {
     /// How much may have been spent when a message of this priority is sent.
     fn limit(&self, priority: Priority, now: Timestamp) -> u64 {
         let all = self.terms.bytes.saturating_sub(2 * CLOSING_BYTES);
-        let (pool, length) = (self.pool(priority), self.length());
+        let (pool, length) = (self.terms.pool(priority), self.length());
         let passed = (i128::from(now.as_nanos()) - i128::from(self.from.as_nanos())).clamp(0, length);
         let due = length / AHEAD_PART + passed * (AHEAD_PART - 1) / AHEAD_PART;
         match priority {
@@ -164,7 +180,7 @@ impl Budget {
     }
 
     fn not_before(&self, wanted: u64, priority: Priority) -> Allowance {
-        let (pool, length) = (self.pool(priority), self.length());
+        let (pool, length) = (self.terms.pool(priority), self.length());
         if priority == Priority::Alert || wanted > pool {
             return Allowance::NotBefore(self.to);
         }
@@ -172,17 +188,6 @@ impl Budget {
         let passed = (due * AHEAD_PART).div_euclid(AHEAD_PART - 1) + 1;
         let at = i128::from(self.from.as_nanos()) + passed;
         Allowance::NotBefore(i64::try_from(at).map_or(self.to, Timestamp::from_nanos).min(self.to))
-    }
-
-    /// What a priority and those before it may take in the whole period.
-    fn pool(&self, priority: Priority) -> u64 {
-        let all = self.terms.bytes.saturating_sub(2 * CLOSING_BYTES);
-        let shared = all - part(all, self.terms.alert_percent.min(100).into());
-        match priority {
-            Priority::Alert => all,
-            Priority::Live => shared,
-            Priority::Bulk => part(shared, BULK_PERCENT),
-        }
     }
 
     fn length(&self) -> i128 {

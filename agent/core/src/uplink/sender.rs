@@ -303,7 +303,10 @@ impl Sender {
                 let counts = self.budget.is_some() && !keep_alive.is_zero();
                 let kept_alive = counts.then(|| self.kept_alive_to.saturating_add(keep_alive));
                 let (returns, ends) = (self.brokers.tries_at(), self.shift_ends_at(now));
-                [stalled, congested, trial, cleared, kept_alive, returns, ends, self.stop_at].into_iter().flatten().min()
+                [stalled, congested, trial, cleared, kept_alive, returns, ends, self.stop_at]
+                    .into_iter()
+                    .flatten()
+                    .min()
             }
         }
     }
@@ -445,7 +448,7 @@ impl Sender {
             self.land();
             self.brokers.rest();
             self.state = State::Waiting { until: now.steady.saturating_add(rest) };
-            return Some(Action::Disconnect(Farewell::Spent));
+            return Some(self.hang_up(Farewell::Spent, now));
         }
         if self.stop_at.is_none() {
             if let Some(action) = self.poll_return(now) {
@@ -589,8 +592,11 @@ impl Sender {
         let before = std::mem::replace(&mut self.state, State::Stopped);
         // What is owed after this is paid with the next polls, so that whoever sends next finds every frame.
         self.land();
-        let is_linked = matches!(before, State::Connecting | State::Connected { .. });
-        is_linked.then_some(Action::Disconnect(Farewell::Stopping))
+        match before {
+            State::Connected { .. } => Some(self.hang_up(Farewell::Stopping, now)),
+            State::Connecting => Some(Action::Disconnect(Farewell::Stopping)),
+            State::Waiting { .. } | State::Sleeping { .. } | State::Stopped => None,
+        }
     }
 }
 

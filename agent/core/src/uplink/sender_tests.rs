@@ -13,7 +13,7 @@ use crate::uplink::{Publication, Refusal};
 mod sleep;
 
 const TERMS: Terms = Terms {
-    wire: Wire { tls: true, identity: false, greeting_bytes: 400 },
+    wire: Wire { tls: true, identity: false, greeting_bytes: 50, status_bytes: 175 },
     keep_alive: Duration::from_secs(60),
     rate_max: None,
     backlog_percent: 20,

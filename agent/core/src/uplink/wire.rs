@@ -23,7 +23,10 @@ const PING_BYTES: u64 = 2;
 /// properties, and the status's PUBACK.
 const CONNECT_BYTES: Cost =
     Cost { up: 26 + 8 + 2 * SEGMENT_OVERHEAD_BYTES, down: 11 + PUBACK_BYTES + 2 * SEGMENT_OVERHEAD_BYTES };
-/// TCP's three-way handshake, and the acknowledgements of CONNECT and of what answers it. A connection that breaks is not ended.
+/// DISCONNECT, with a reason in MQTT 5 (section 3.14); and FIN with its acknowledgement in both directions, that of the broker's with our own.
+const DISCONNECT_BYTES: u64 = 4;
+const END_BYTES: Cost = Cost { up: 2 * SEGMENT_OVERHEAD_BYTES, down: 2 * SEGMENT_OVERHEAD_BYTES };
+/// TCP's three-way handshake, and the acknowledgements of CONNECT and of what answers it.
 const TCP_BYTES: Cost = Cost { up: 3 * SEGMENT_OVERHEAD_BYTES + 8, down: 2 * SEGMENT_OVERHEAD_BYTES + 8 };
 /// The handshake of TLS 1.3 (RFC 8446, section 2) with a chain of two certificates of the broker: ClientHello and Finished; from the broker its part of
 /// the keys, the chain and two tickets. And a certificate of our own with its proof.
@@ -53,8 +56,10 @@ pub struct Wire {
     pub tls: bool,
     /// Whether a certificate of our own is shown.
     pub identity: bool,
-    /// The texts with which a connection begins: client id, login, and twice the status with its topic, as the last will and as a message.
+    /// The texts with which a connection begins beside the status: client id and login.
     pub greeting_bytes: u16,
+    /// The status with its topic, which goes as the last will, as a message when a connection begins, and as one when it ends in good order.
+    pub status_bytes: u16,
 }
 
 impl Wire {
@@ -73,10 +78,10 @@ impl Wire {
         Cost { up: bytes + SEGMENT_OVERHEAD_BYTES, down: bytes }
     }
 
-    /// A connection that is made, used for nothing, and closed.
+    /// A connection that is made, and used for nothing.
     pub fn connect(self) -> Cost {
         let mut cost = TCP_BYTES + CONNECT_BYTES;
-        cost.up += u64::from(self.greeting_bytes);
+        cost.up += u64::from(self.greeting_bytes) + 2 * u64::from(self.status_bytes);
         if self.tls {
             cost += TLS_BYTES;
         }
@@ -84,6 +89,12 @@ impl Wire {
             cost += IDENTITY_BYTES;
         }
         cost
+    }
+
+    /// The end of a connection in good order: the status, DISCONNECT, and the end of TCP. One that breaks is not ended.
+    pub fn close(self) -> Cost {
+        let (disconnect, _) = self.packet(DISCONNECT_BYTES);
+        self.publish(0, self.status_bytes.into()) + END_BYTES + Cost { up: disconnect, down: 0 }
     }
 
     /// A packet of MQTT with what is around it, and its segments.

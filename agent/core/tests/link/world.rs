@@ -17,7 +17,7 @@ use rtlive_core::uplink::{
 };
 
 pub(crate) const TERMS: Terms = Terms {
-    wire: Wire { tls: true, identity: false, greeting_bytes: 400 },
+    wire: Wire { tls: true, identity: false, greeting_bytes: 50, status_bytes: 175 },
     keep_alive: Duration::from_secs(60),
     rate_max: None,
     backlog_percent: 20,

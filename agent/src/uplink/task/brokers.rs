@@ -39,10 +39,6 @@ impl Known {
     pub(super) fn of(broker: Broker) -> Self {
         Self { broker, v311_until: None, error: None }
     }
-
-    pub(super) fn has_tls(&self) -> bool {
-        self.broker.tls
-    }
 }
 
 impl Trial {

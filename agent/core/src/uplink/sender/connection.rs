@@ -68,6 +68,12 @@ impl Sender {
         self.state = State::Waiting { until: now.steady.saturating_add(wait) };
     }
 
+    /// Ends a connection in good order.
+    pub(super) fn hang_up(&mut self, farewell: Farewell, now: Now) -> Action {
+        self.charge(self.terms.wire.close(), now);
+        Action::Disconnect(farewell)
+    }
+
     /// Forgets what belongs to a connection.
     pub(super) fn land(&mut self) {
         self.owes_requeue |= self.flight.clear() | (self.set_aside > 0);
@@ -85,7 +91,7 @@ impl Sender {
             self.land();
             self.brokers.go();
             self.state = State::Waiting { until: now.steady };
-            return Some(Action::Disconnect(Farewell::Moving));
+            return Some(self.hang_up(Farewell::Moving, now));
         }
         let at = self.brokers.tries_at().filter(|at| *at <= now.steady)?;
         match self.may_pay_connection(at, now) {

@@ -114,8 +114,14 @@ impl Sender {
         let is_withheld = self.is_withheld(now);
         let shift = self.shift.as_mut().filter(|_| self.stop_at.is_none())?;
         shift.is_over |= ends_at.is_none() && (self.supply == Supply::Empty || is_withheld);
-        let is_done = shift.is_over && !shift.is_held && self.flight.messages() == 0 && (self.flight.frames() == 0 || is_withheld);
-        if is_done { self.sleep(now).map(Action::Disconnect) } else { None }
+        let is_done = shift.is_over
+            && !shift.is_held
+            && self.flight.messages() == 0
+            && (self.flight.frames() == 0 || is_withheld);
+        if !is_done {
+            return None;
+        }
+        self.sleep(now).map(|farewell| self.hang_up(farewell, now))
     }
 
     /// Whether the budget lets nothing go for a while.

@@ -1,0 +1,161 @@
+//! What the link costs beside what is sent, and which level of a ladder it carries.
+
+use std::cmp::Reverse;
+use std::fmt;
+use std::time::Duration;
+
+use rtlive_core::plan::{LadderPlan, Plan, Priority, StreamPlan};
+use serde::Serialize;
+
+use super::{SECONDS_PER_DAY, StreamForecast, three_digits, write_bytes};
+use crate::quantity::write_span;
+use crate::uplink::UplinkConfig;
+
+const DAYS_PER_MONTH: u64 = 30;
+
+/// What it costs to be connected, in bytes of both directions with all that is around MQTT.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Upkeep {
+    /// A connection that is made and ended.
+    pub connection_bytes: u64,
+    /// A keep-alive with its answer.
+    pub keep_alive_bytes: u64,
+    /// How many connections the schedule makes in a day; `None` without one.
+    pub connections_per_day: Option<f64>,
+    /// What staying connected costs in a day.
+    pub keep_alives_per_day_bytes: u64,
+    /// What is paid in a day: the connections of the schedule, or else keep-alives.
+    pub bytes_per_day: u64,
+    #[serde(skip)]
+    keep_alive: Duration,
+}
+
+/// Which level of a ladder the link carries.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct LadderForecast {
+    /// The ladder's name.
+    pub name: String,
+    /// Its levels, from fine to coarse.
+    pub levels: Vec<LevelForecast>,
+    /// The finest level that fits into `rate` and `budget`; `None` where none does.
+    pub carried: Option<String>,
+}
+
+/// A level of a ladder.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct LevelForecast {
+    /// The stream.
+    pub stream: String,
+    /// How many bytes the link must carry in a day until this level goes as well, with all that goes before it.
+    pub needs_bytes_per_day: u64,
+    #[serde(skip)]
+    priority: Priority,
+}
+
+impl Upkeep {
+    pub(super) fn of(uplink: &UplinkConfig, plan: &Plan) -> Self {
+        let wire = uplink.wire(plan);
+        let (connection, keep_alive) = ((wire.connect() + wire.close()).both(), wire.ping().both());
+        let per_day = |every: Duration| SECONDS_PER_DAY / every.as_secs_f64();
+        let connections_per_day = uplink.schedule.map(|schedule| per_day(schedule.every));
+        let keep_alives_per_day_bytes = (per_day(uplink.keep_alive) * keep_alive as f64) as u64;
+        Self {
+            connection_bytes: connection,
+            keep_alive_bytes: keep_alive,
+            connections_per_day,
+            keep_alives_per_day_bytes,
+            bytes_per_day: connections_per_day
+                .map_or(keep_alives_per_day_bytes, |connections| (connections * connection as f64) as u64),
+            keep_alive: uplink.keep_alive,
+        }
+    }
+}
+
+impl fmt::Display for Upkeep {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let span = |bytes: u64| {
+            let month = write_bytes(bytes.saturating_mul(DAYS_PER_MONTH));
+            format!("{} a day, {month} in {DAYS_PER_MONTH} days", write_bytes(bytes))
+        };
+        let (paid, connected) = (span(self.bytes_per_day), span(self.keep_alives_per_day_bytes));
+        let connection = write_bytes(self.connection_bytes);
+        match self.connections_per_day {
+            Some(connections) => {
+                let connections = three_digits(connections);
+                write!(
+                    f,
+                    "{connections} connections a day of {connection}: {paid}; to stay connected would cost {connected}"
+                )
+            }
+            None => {
+                let every = write_span(self.keep_alive);
+                write!(
+                    f,
+                    "to stay connected, with a keep-alive every {every}: {paid}; each connection costs {connection}"
+                )
+            }
+        }
+    }
+}
+
+impl LadderForecast {
+    /// The ladders of a plan, where so many bytes a day go before all streams.
+    pub(super) fn all(plan: &Plan, streams: &[StreamForecast], upkeep: u64, uplink: &UplinkConfig) -> Vec<Self> {
+        let needs = |level: &StreamPlan| {
+            let goes_first =
+                plan.streams.iter().zip(streams).filter(|(stream, _)| order(plan, stream) <= order(plan, level));
+            upkeep + goes_first.filter_map(|(_, forecast)| forecast.link_bytes_per_day).sum::<u64>()
+        };
+        let forecast = |ladder: &LadderPlan| {
+            let levels = ladder.levels.iter().filter_map(|level| plan.streams.get(level.index()));
+            let levels = levels.map(|level| LevelForecast {
+                stream: level.name.to_string(),
+                needs_bytes_per_day: needs(level),
+                priority: level.priority,
+            });
+            let mut forecast = Self { name: ladder.name.to_string(), levels: levels.collect(), carried: None };
+            forecast.carried = forecast.finest(|priority| bytes_per_day_max(uplink, priority)).map(str::to_owned);
+            forecast
+        };
+        plan.ladders.iter().map(forecast).collect()
+    }
+
+    /// The finest level that fits where so many bytes of a priority and of all that goes before it pass in a day; `None` is no bound.
+    pub fn finest(&self, bytes_per_day_max: impl Fn(Priority) -> Option<u64>) -> Option<&str> {
+        let fits = |level: &&LevelForecast| {
+            bytes_per_day_max(level.priority).is_none_or(|most| level.needs_bytes_per_day <= most)
+        };
+        self.levels.iter().find(fits).map(|level| &*level.stream)
+    }
+}
+
+impl fmt::Display for LadderForecast {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.carried {
+            Some(level) => write!(f, "ladder {}: the link carries {level}", self.name)?,
+            None => write!(f, "ladder {}: THE LINK CARRIES NO LEVEL", self.name)?,
+        }
+        let needs = |level: &LevelForecast| format!("{} {}", level.stream, write_bytes(level.needs_bytes_per_day));
+        let needs: Vec<String> = self.levels.iter().map(needs).collect();
+        write!(f, "; with all that goes before it a day takes: {}", needs.join(", "))
+    }
+}
+
+/// What `rate` and `budget` let pass in a day of a priority and those before it, the lesser of them; `None` where nothing bounds it.
+pub(super) fn bytes_per_day_max(uplink: &UplinkConfig, priority: Priority) -> Option<u64> {
+    let rate = uplink.rate.map(|rate| (rate.bits_per_second / 8).saturating_mul(SECONDS_PER_DAY as u64));
+    // The shortest month is as long as the others.
+    let budget = uplink.budget.as_ref().map(|budget| {
+        let days = (budget.period.length().as_secs_f64() / SECONDS_PER_DAY).max(1.0);
+        (budget.pool(priority) as f64 / days) as u64
+    });
+    rate.into_iter().chain(budget).min()
+}
+
+/// What goes first of what is as new: by priority, then the coarsest levels with all that is in no ladder, then finer ones.
+fn order(plan: &Plan, stream: &StreamPlan) -> (Priority, Reverse<usize>) {
+    let finer = plan.ladders.iter().flat_map(|ladder| ladder.levels.iter().rev().skip(1).rev().enumerate());
+    let is_stream = |level: usize| plan.streams.get(level).is_some_and(|level| level.name == stream.name);
+    let fineness = finer.into_iter().find(|(_, level)| is_stream(level.index())).map_or(usize::MAX, |(place, _)| place);
+    (stream.priority, Reverse(fineness))
+}
