@@ -163,8 +163,10 @@ fn a_stream_goes_as_json_beside_one_of_frames() {
 enum Answer {
     /// With "unacceptable protocol version" (MQTT 3.1.1, section 3.2.2.3), as mosquitto before 1.6.
     Refuses,
-    /// Not at all.
+    /// With the end of the connection.
     Closes,
+    /// Not at all, as amqtt.
+    IsSilent,
 }
 
 /// Stands before a broker, and lets nothing but MQTT 3.1.1 through.
@@ -185,8 +187,11 @@ fn speaks_311_only(broker: u16, answer: Answer) -> u16 {
                 client.read_exact(&mut version).ok()?;
                 head.push(version[0]);
                 if version != [4] {
-                    if let Answer::Refuses = answer {
-                        client.write_all(&[0x20, 2, 0, 1]).ok()?;
+                    match answer {
+                        Answer::Refuses => client.write_all(&[0x20, 2, 0, 1]).ok()?,
+                        Answer::Closes => {}
+                        // The agent gives up.
+                        Answer::IsSilent => drop(std::io::copy(&mut client, &mut std::io::sink())),
                     }
                     return client.shutdown(Shutdown::Both).ok();
                 }
@@ -204,7 +209,16 @@ fn speaks_311_only(broker: u16, answer: Answer) -> u16 {
 
 #[test]
 fn a_broker_that_speaks_311_alone_is_spoken_to_in_it() {
-    for answer in [Answer::Refuses, Answer::Closes] {
+    are_spoken_to_in_311([Answer::Refuses, Answer::Closes]);
+}
+
+#[test]
+fn a_broker_that_does_not_answer_version_5_is_spoken_to_in_311_after_a_while() {
+    are_spoken_to_in_311([Answer::IsSilent]);
+}
+
+fn are_spoken_to_in_311(answers: impl IntoIterator<Item = Answer>) {
+    for answer in answers {
         let folder = tempfile::tempdir().unwrap();
         let Some(broker) = Mosquitto::start(&folder.path().join("broker"), "").unwrap() else { return };
         let output = folder.path().join("messages");

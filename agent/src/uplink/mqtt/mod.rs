@@ -24,11 +24,14 @@ use rtlive_core::uplink::{Limits, Loss, Token, Verdict, sender};
 use rtlive_drivers::input::told;
 use rtlive_drivers::outlet::Clock;
 use rtlive_drivers::tls::{self, TlsFiles};
+use tokio::net::TcpStream;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
 /// How long name, TCP, TLS and CONNACK may take together; a satellite link needs several seconds, a minute would hide a wrong address.
 const CONNECT_WITHIN: Duration = Duration::from_secs(30);
+/// How long a broker that did not answer may take to accept a mere TCP connection, which says that it may not know the version.
+const IS_THERE_WITHIN: Duration = Duration::from_secs(5);
 /// How many requests the library holds back at once; the three more than the sender's are the status, the subscription to receipts and the goodbye.
 const REQUESTS_MAX: usize = sender::MESSAGES_MAX as usize + 3;
 /// How many answers may wait for the uplink's task; beyond that the broker waits.
@@ -139,8 +142,8 @@ struct Failure {
 }
 
 impl Connection {
-    /// Connects, in the version that the configuration names; where it leaves that open in 5, or where the broker does not know it or
-    /// `prefer_v311` says so in 3.1.1. The broker keeps no session. `offline` is the last will.
+    /// Connects, in the version that the configuration names; where it leaves that open in 5, or where the broker does not know it, which may be why it is
+    /// silent, or `prefer_v311` says so, in 3.1.1. The broker keeps no session. `offline` is the last will.
     ///
     /// May be dropped while it waits.
     ///
@@ -177,7 +180,8 @@ impl Connection {
             Err(_) => {
                 let cause = format!("no answer within {} s", CONNECT_WITHIN.as_secs());
                 let hint = Some("is the address right, and nothing in between?".into());
-                let failure = Failure { cause, hint, loss: Loss::Broken, version_refused: false };
+                let version_refused = version == Version::V5 && is_there(peer).await;
+                let failure = Failure { cause, hint, loss: Loss::Broken, version_refused };
                 return Err(failure.while_doing(doing()));
             }
         };
@@ -395,6 +399,13 @@ impl Failure {
             version_refused: false,
         }
     }
+}
+
+/// Whether something listens at the broker's address.
+async fn is_there(peer: &Peer) -> bool {
+    let address = &peer.broker.address;
+    let connecting = TcpStream::connect((&*address.host, address.port));
+    matches!(tokio::time::timeout(IS_THERE_WITHIN, connecting).await, Ok(Ok(_)))
 }
 
 /// Whether an error of the system says that the peer closed the connection.

@@ -13,8 +13,8 @@ use crate::uplink::health::BrokerLine;
 use crate::uplink::mqtt::{Connection, LinkError, Peer, Version};
 use crate::uplink::status::{self, Presence};
 
-/// How long a broker that fell back to MQTT 3.1.1 is spoken to in it before 5 is tried again: it may have been replaced.
-const VERSION_REMEMBERED: Duration = Duration::from_secs(24 * 3600);
+/// How long a broker that fell back to MQTT 3.1.1 is spoken to in it before 5 is tried again: it may have been replaced, or have been too busy to answer.
+const VERSION_REMEMBERED: Duration = Duration::from_secs(3600);
 
 /// A connection that is being made.
 pub(super) type Opening = Pin<Box<dyn Future<Output = Result<Connection, LinkError>> + Send>>;
