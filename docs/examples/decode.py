@@ -88,7 +88,7 @@ class Block:
         sizes[weights.index(max(weights))] += total - sum(sizes)
         slots = [(*split(token, direct), size, at) for token, size in enumerate(sizes) for at in range(size)]
         refill = lambda state: state if state >> 16 else state << 16 | int.from_bytes(self.take(2), "little")
-        state = int.from_bytes(self.take(4), "little")
+        need((state := int.from_bytes(self.take(4), "little")) >> 16, "a state of at least 2^16")
         for _ in range(count):
             u, raw, size, at = slots[state % total]
             state = refill(size * (state // total) + at)

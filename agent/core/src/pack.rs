@@ -1,15 +1,18 @@
 //! Compression by Zstandard, of frames and of the journal.
 //!
-//! A compressor takes longer to be made than it takes to compress an alert, which waits for both; so it is kept.
+//! A compressor takes longer to be made than it takes to compress an alert, which waits for both; so it is kept, and a decompressor
+//! likewise.
 
 use std::cell::RefCell;
 use std::io;
 
-use zstd::bulk::Compressor;
+use zstd::bulk::{Compressor, Decompressor};
 
 thread_local! {
     /// The compressor of whoever seals and commits here; made when it is first needed. What it compressed before changes nothing in what follows.
     static COMPRESSOR: RefCell<Option<Compressor<'static>>> = const { RefCell::new(None) };
+    /// The decompressor of whoever opens frames here.
+    static DECOMPRESSOR: RefCell<Option<Decompressor<'static>>> = const { RefCell::new(None) };
 }
 
 /// Compresses at a level of Zstandard.
@@ -27,6 +30,20 @@ pub(crate) fn pack(bytes: &[u8], level: i32) -> io::Result<Vec<u8>> {
     })
 }
 
+/// Takes [`pack`] back.
+///
+/// # Errors
+/// The bytes are not what Zstandard packs, or more than `bytes_max` were packed.
+pub(crate) fn unpack(packed: &[u8], bytes_max: usize) -> io::Result<Vec<u8>> {
+    DECOMPRESSOR.with_borrow_mut(|kept| {
+        let decompressor = match kept {
+            Some(decompressor) => decompressor,
+            None => kept.insert(Decompressor::new()?),
+        };
+        decompressor.decompress(packed, bytes_max)
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -38,7 +55,12 @@ mod tests {
         };
         for seed in 0..40 {
             let level = if seed % 3 == 0 { 1 } else { 3 };
-            assert_eq!(pack(&text(seed % 7), level).unwrap(), zstd::bulk::compress(&text(seed % 7), level).unwrap());
+            let (plain, packed) = (text(seed % 7), pack(&text(seed % 7), level).unwrap());
+            assert_eq!(packed, zstd::bulk::compress(&plain, level).unwrap());
+            assert!(
+                unpack(&packed[..packed.len() - 1], plain.len()).is_err() && unpack(&packed, plain.len() - 1).is_err()
+            );
+            assert_eq!(unpack(&packed, plain.len()).unwrap(), plain);
         }
     }
 }

@@ -55,7 +55,7 @@ pub(crate) fn decode_aggregates(
     let states = runs.into_iter().flat_map(|(state, length)| std::iter::repeat_n(state, length));
     let mut columns = Vec::with_capacity(functions);
     for _ in 0..functions {
-        columns.push(decode_values(&mut cursor, &by_series, count, &columns)?);
+        columns.push(decode_values(&mut cursor, &by_series, count, &columns)?.into_values());
     }
     let mut columns: Vec<_> = columns.into_iter().map(Vec::into_iter).collect();
     if cursor.left() > 0 {

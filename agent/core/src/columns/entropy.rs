@@ -6,6 +6,7 @@
 //!
 //! The range coder keeps 64 bits of range, of which it gives up 32 when fewer than 32 are left, so that its loops hardly branch.
 
+use super::counts::{Counts, tree_cost};
 use super::cursor::{Cursor, put_unsigned, unzigzag, zigzag};
 use super::tokens::{Alphabet, RAW_BITS_MAX};
 use super::{ColumnError, ColumnFault};
@@ -18,8 +19,8 @@ const CONTEXTS: usize = 8;
 const HAS_CONTEXT: u8 = 16;
 /// Set in the parameters where probabilities forget soon: after about 30 tokens, not 255.
 const FORGETS: u8 = 32;
-const LIMIT_SLOW: u16 = 255;
-const LIMIT_FAST: u16 = 30;
+const LIMIT_SLOW: u32 = 255;
+const LIMIT_FAST: u32 = 30;
 
 /// How far a probability moves to what it has just seen, as a share of 65,536, by how often it has been used.
 const RATES: [u16; LIMIT_SLOW as usize + 1] = {
@@ -55,7 +56,7 @@ impl Model {
         Some(Self { alphabet, has_context: byte & HAS_CONTEXT != 0, forgets: byte & FORGETS != 0 })
     }
 
-    const fn limit(self) -> u16 {
+    const fn limit(self) -> u32 {
         if self.forgets { LIMIT_FAST } else { LIMIT_SLOW }
     }
 
@@ -79,33 +80,87 @@ impl Model {
         (32 - self.alphabet.token(highest).0.leading_zeros()) as u8
     }
 
+    /// The trees, one after the other, and room for another one after them.
     fn trees(self, depth: u8) -> Vec<Node> {
-        vec![Node::NEW; (if self.has_context { CONTEXTS } else { 1 }) << depth]
+        vec![Node::NEW; (if self.has_context { CONTEXTS + 1 } else { 2 }) << depth]
     }
 }
 
-/// A place in a tree.
+/// A place in a tree: in the upper half that the next bit is 1, as a share of 65,536, never 0; in the lower half how often it has been
+/// used, up to the limit.
 #[derive(Clone, Copy, Debug)]
-struct Node {
-    /// That the next bit is 1, as a share of 65,536; never 0.
-    probability: u16,
-    /// How often it has been used, up to the limit.
-    uses: u16,
-}
+struct Node(u32);
 
 impl Node {
-    const NEW: Self = Self { probability: 1 << 15, uses: 0 };
+    const NEW: Self = Self(1 << 31);
 
-    // Built for size, it would be called for each bit, and take as long to call as to do.
     #[inline(always)]
-    const fn learn(&mut self, bit: bool, limit: u16) {
-        let now = self.probability as u32;
-        let rate = RATES[(self.uses & LIMIT_SLOW) as usize] as u32;
-        // Less than the gap, so that a probability is never 0 and never 1.
-        let gap = if bit { 65_536 - now } else { now };
+    const fn share(self) -> u32 {
+        self.0 >> 16
+    }
+
+    /// After one more bit.
+    // Built for size, it would be called for each bit, and take as long to call as to do. Nothing foretells bits, so that a branch
+    // on one is wrong half of the time: instead `zero` is all ones for a 0 and nothing otherwise.
+    #[inline(always)]
+    const fn learned(self, bit: bool, limit: u32) -> Self {
+        let rate = RATES[(self.0 & LIMIT_SLOW) as usize] as u32;
+        let zero = (bit as u32).wrapping_sub(1);
+        // Less than the gap, so that a share is never 0 and never all.
+        let gap = if bit { 65_536 - self.share() } else { self.share() };
         let step = (gap * rate) >> 16;
-        self.probability = if bit { now + step } else { now - step } as u16;
-        self.uses += (self.uses < limit) as u16;
+        let moved = self.0.wrapping_add(((step ^ zero).wrapping_sub(zero)) << 16);
+        Self(moved + (self.0 & LIMIT_SLOW < limit) as u32)
+    }
+}
+
+/// What has been coded, and what may still follow: the numbers from `low` up to less than `low + range`.
+struct Coder {
+    coded: Vec<u8>,
+    low: u64,
+    range: u64,
+}
+
+impl Coder {
+    /// Codes a token of so many bits. By itself, so that the loop's few numbers stay in registers.
+    #[inline(never)]
+    fn put(&mut self, token: u32, depth: u8, tree: &mut [Node], limit: u32) {
+        let (mut low, mut range) = (self.low, self.range);
+        let mut place = 1_usize;
+        for level in (0..depth).rev() {
+            let bit = token >> level & 1 == 1;
+            let Some(node) = tree.get_mut(place) else { break };
+            let bound = (range >> 16) * u64::from(node.share());
+            let one = u64::from(bit).wrapping_neg();
+            let (moved, carried) = low.overflowing_add(bound & !one);
+            low = moved;
+            range = (bound & one) | ((range - bound) & !one);
+            *node = node.learned(bit, limit);
+            place = place << 1 | usize::from(bit);
+            if carried {
+                carry(&mut self.coded);
+            }
+            if range >> 32 == 0 {
+                self.coded.extend_from_slice(&((low >> 32) as u32).to_be_bytes());
+                low <<= 32;
+                range <<= 32;
+            }
+        }
+        (self.low, self.range) = (low, range);
+    }
+
+    /// The whole code: of the numbers that may follow the one with the most zero bytes, which are not written.
+    fn finish(mut self) -> Vec<u8> {
+        let spare = (1_u64 << ((63 - self.range.leading_zeros()) & !7)) - 1;
+        let (end, carried) = self.low.overflowing_add(spare);
+        if carried {
+            carry(&mut self.coded);
+        }
+        self.coded.extend_from_slice(&(end & !spare).to_be_bytes());
+        while self.coded.last() == Some(&0) {
+            self.coded.pop();
+        }
+        self.coded
     }
 }
 
@@ -114,47 +169,19 @@ pub(super) fn encode(residuals: &[i64], model: Model, out: &mut Vec<u8>) {
     let depth = model.depth(residuals);
     let mut trees = model.trees(depth);
     let limit = model.limit();
-    let mut coded = Vec::with_capacity(residuals.len() + 8);
+    let mut coder = Coder { coded: Vec::with_capacity(residuals.len() + 8), low: 0, range: u64::MAX };
     let mut raw = RawWriter { bytes: Vec::with_capacity(residuals.len() + 8), held: 0, count: 0 };
-    let (mut low, mut range) = (0_u64, u64::MAX);
     let mut tree = 0;
     for &residual in residuals {
         let folded = zigzag(residual);
         let (token, raw_bits) = model.alphabet.token(folded);
-        let mut place = 1_usize;
-        for level in (0..depth).rev() {
-            let bit = token >> level & 1 == 1;
-            let Some(node) = trees.get_mut(tree + place) else { return };
-            let bound = (range >> 16) * u64::from(node.probability);
-            let (moved, carried) = low.overflowing_add(if bit { 0 } else { bound });
-            low = moved;
-            range = if bit { bound } else { range - bound };
-            node.learn(bit, limit);
-            place = place << 1 | usize::from(bit);
-            if carried {
-                carry(&mut coded);
-            }
-            if range >> 32 == 0 {
-                coded.extend_from_slice(&((low >> 32) as u32).to_be_bytes());
-                low <<= 32;
-                range <<= 32;
-            }
-        }
+        coder.put(token, depth, trees.get_mut(tree..).unwrap_or_default(), limit);
         if raw_bits > 0 {
             raw.put(folded, raw_bits);
         }
         tree = model.context(folded) << depth;
     }
-    // Any number from `low` up to less than `low + range` ends the code: the one with the most zero bytes, which are not written.
-    let spare = (1_u64 << ((63 - range.leading_zeros()) & !7)) - 1;
-    let (end, carried) = low.overflowing_add(spare);
-    if carried {
-        carry(&mut coded);
-    }
-    coded.extend_from_slice(&(end & !spare).to_be_bytes());
-    while coded.last() == Some(&0) {
-        coded.pop();
-    }
+    let coded = coder.finish();
     out.extend_from_slice(&[model.byte(), depth]);
     put_unsigned(out, coded.len() as u64);
     out.extend_from_slice(&coded);
@@ -197,9 +224,9 @@ pub(super) fn cost(residuals: &[i64], model: Model) -> u64 {
         for level in (0..depth).rev() {
             let bit = token >> level & 1 == 1;
             let Some(node) = trees.get_mut(tree + place) else { break };
-            let share = if bit { node.probability } else { u16::MAX - node.probability };
-            cost += u64::from(COSTS[usize::from(share >> 8)]);
-            node.learn(bit, limit);
+            let share = node.share() ^ if bit { 0 } else { 0xffff };
+            cost += u64::from(COSTS[(share >> 8) as usize]);
+            *node = node.learned(bit, limit);
             place = place << 1 | usize::from(bit);
         }
         raw += u64::from(raw_bits);
@@ -208,24 +235,39 @@ pub(super) fn cost(residuals: &[i64], model: Model) -> u64 {
     cost + raw * 256
 }
 
-/// The model that takes the fewest bits for residuals, for which the plain one takes `cost` 256ths of a bit.
-pub(super) fn choose(residuals: &[i64], cost: u64) -> Model {
-    let mut best = (cost, Model::PLAIN);
-    // One change after another, each beside the best so far.
-    let changes: [fn(Model) -> Model; 4] = [
-        |model| Model { alphabet: Alphabet::MIDDLE, ..model },
-        |model| Model { alphabet: Alphabet::MOST, ..model },
-        |model| Model { has_context: true, ..model },
-        |model| Model { forgets: true, ..model },
-    ];
-    for change in changes {
-        let changed = change(best.1);
-        let cost = self::cost(residuals, changed);
+/// The model that takes the fewest bits for residuals whose tokens come so often, one choice after another.
+pub(super) fn choose(residuals: &[i64], counts: &Counts) -> Model {
+    let mut best = (u64::MAX, Model::PLAIN);
+    for alphabet in [Alphabet::LEAST, Alphabet::MIDDLE, Alphabet::MOST] {
+        let cost = counts.cost(alphabet);
         if cost < best.0 {
-            best = (cost, changed);
+            best = (cost, Model { alphabet, ..Model::PLAIN });
         }
     }
-    best.1
+    let context = Model { has_context: true, ..best.1 };
+    if context_cost(residuals, context) < best.0 {
+        best.1 = context;
+    }
+    // What forgetting saves depends on the order, which a trial of both tells.
+    let forgetting = Model { forgets: true, ..best.1 };
+    if cost(residuals, forgetting) < cost(residuals, best.1) { forgetting } else { best.1 }
+}
+
+/// About how many 256ths of a bit [`encode`] takes for residuals with a tree for each context.
+fn context_cost(residuals: &[i64], model: Model) -> u64 {
+    let depth = model.depth(residuals);
+    let mut counts = vec![0_u32; CONTEXTS << depth];
+    let (mut raw, mut tree) = (0, 0);
+    for &residual in residuals {
+        let folded = zigzag(residual);
+        let (token, raw_bits) = model.alphabet.token(folded);
+        if let Some(count) = counts.get_mut(tree + token as usize) {
+            *count += 1;
+        }
+        raw += u64::from(raw_bits);
+        tree = model.context(folded) << depth;
+    }
+    256 * raw + counts.chunks(1 << depth).map(|tree| tree_cost(tree.to_vec())).sum::<u64>()
 }
 
 /// Adds one to the number that the bytes are.
@@ -268,6 +310,79 @@ impl RawWriter {
     }
 }
 
+/// A code that is being read.
+struct Decoder<'a> {
+    code: u64,
+    range: u64,
+    rest: &'a [u8],
+}
+
+impl<'a> Decoder<'a> {
+    fn new(coded: &'a [u8]) -> Self {
+        let mut rest = coded;
+        let code = u64::from(next_word(&mut rest)) << 32 | u64::from(next_word(&mut rest));
+        Self { code, range: u64::MAX, rest }
+    }
+
+    /// The next token of so many bits. `tree` reaches as far again as the tree does. By itself, so that the loop's few numbers stay
+    /// in registers.
+    #[inline(never)]
+    fn token(&mut self, depth: u8, tree: &mut [Node], limit: u32) -> u32 {
+        let (mut code, mut range) = (self.code, self.range);
+        let mut place = 1_usize;
+        let mut node = tree.get(place).copied().unwrap_or(Node::NEW);
+        for _ in 0..depth {
+            // Both ways are looked up while it is found out which one it goes.
+            let [left, right] = match tree.get(2 * place..2 * place + 2) {
+                Some(&[left, right]) => [left, right],
+                _ => break,
+            };
+            let bound = (range >> 16) * u64::from(node.share());
+            let bit = code < bound;
+            let one = u64::from(bit).wrapping_neg();
+            code -= bound & !one;
+            range = (bound & one) | ((range - bound) & !one);
+            if let Some(seen) = tree.get_mut(place) {
+                *seen = node.learned(bit, limit);
+            }
+            node = if bit { right } else { left };
+            place = place << 1 | usize::from(bit);
+            if range >> 32 == 0 {
+                code = code << 32 | u64::from(next_word(&mut self.rest));
+                range <<= 32;
+            }
+        }
+        (self.code, self.range) = (code, range);
+        (place - (1 << depth)) as u32
+    }
+}
+
+/// Raw bits that are being read, from the bytes at a cursor.
+#[derive(Default)]
+struct RawReader {
+    held: u64,
+    count: u32,
+}
+
+impl RawReader {
+    /// The next `count` bits, at most [`RAW_BITS_MAX`].
+    fn take(&mut self, cursor: &mut Cursor<'_>, count: u32) -> Result<u64, ColumnError> {
+        let (mut bits, mut have) = (0, 0);
+        while have < count {
+            let wanted = (count - have).min(32);
+            while self.count < wanted {
+                self.held |= u64::from(cursor.byte()?) << self.count;
+                self.count += 8;
+            }
+            bits |= (self.held & ((1 << wanted) - 1)) << have;
+            self.held >>= wanted;
+            self.count -= wanted;
+            have += wanted;
+        }
+        Ok(bits)
+    }
+}
+
 /// Appends `count` residuals to others. The caller has bounded `count`.
 pub(super) fn decode(cursor: &mut Cursor<'_>, count: usize, residuals: &mut Vec<i64>) -> Result<(), ColumnError> {
     let byte = cursor.byte()?;
@@ -278,46 +393,18 @@ pub(super) fn decode(cursor: &mut Cursor<'_>, count: usize, residuals: &mut Vec<
         return Err(cursor.error(ColumnFault::Coding { column: "the depth of a tree", found: depth }));
     }
     let length = cursor.at_most("bytes of coded residuals", cursor.left())?;
-    let mut coded = cursor.take(length)?;
+    let mut decoder = Decoder::new(cursor.take(length)?);
     let mut trees = model.trees(depth);
     let limit = model.limit();
-    let mut code = u64::from(next_word(&mut coded)) << 32 | u64::from(next_word(&mut coded));
-    let mut range = u64::MAX;
-    let (mut tree, mut held, mut held_bits) = (0, 0_u64, 0);
+    let (mut tree, mut raw) = (0, RawReader::default());
     for _ in 0..count {
-        let mut place = 1_usize;
-        for _ in 0..depth {
-            // A path is never longer than its tree is deep.
-            let Some(node) = trees.get_mut(tree + place) else { break };
-            let bound = (range >> 16) * u64::from(node.probability);
-            let bit = code < bound;
-            code -= if bit { 0 } else { bound };
-            range = if bit { bound } else { range - bound };
-            node.learn(bit, limit);
-            place = place << 1 | usize::from(bit);
-            if range >> 32 == 0 {
-                code = code << 32 | u64::from(next_word(&mut coded));
-                range <<= 32;
-            }
-        }
-        let (mut folded, raw_bits) = model.alphabet.folded((place - (1 << depth)) as u32);
+        let token = decoder.token(depth, trees.get_mut(tree..).unwrap_or_default(), limit);
+        let (mut folded, raw_bits) = model.alphabet.folded(token);
         if raw_bits > 0 {
             if raw_bits > RAW_BITS_MAX {
                 return Err(cursor.error(ColumnFault::Integer));
             }
-            let (mut bits, mut have) = (0, 0);
-            while have < raw_bits {
-                let wanted = (raw_bits - have).min(32);
-                while held_bits < wanted {
-                    held |= u64::from(cursor.byte()?) << held_bits;
-                    held_bits += 8;
-                }
-                bits |= (held & ((1 << wanted) - 1)) << have;
-                held >>= wanted;
-                held_bits -= wanted;
-                have += wanted;
-            }
-            folded = folded << raw_bits | bits;
+            folded = folded << raw_bits | raw.take(cursor, raw_bits)?;
         }
         residuals.push(unzigzag(folded));
         tree = model.context(folded) << depth;

@@ -5,6 +5,7 @@
 //! residuals of a prediction are written. Which one is chosen by the sum of their bit lengths, which is about what a coder of
 //! entropy pays for, or by trying. They are written in bytes, for Zstandard to find what repeats, or by [`super::entropy`].
 
+use super::counts::Counts;
 use super::cursor::{Cursor, put_signed, put_unsigned, zigzag};
 use super::entropy::{self, Model};
 use super::shares::{self, Shares};
@@ -61,7 +62,7 @@ pub(super) enum Shape {
 /// The greatest common divisor of the distances of all values to the first, at least 1. Only 1 where distances need more than 63
 /// bits: then it might not divide what is left of them.
 pub(super) fn common_unit(values: &[i64]) -> u64 {
-    let (mut unit, mut before) = (0, 0);
+    let (mut unit, mut before, mut longest) = (0, 0, 0);
     for pair in values.windows(2) {
         let distance = pair[1].wrapping_sub(pair[0]).unsigned_abs();
         // One division where the unit is settled, and none where a clock is regular.
@@ -71,11 +72,15 @@ pub(super) fn common_unit(values: &[i64]) -> u64 {
                 return 1;
             }
         }
+        longest = longest.max(distance);
         before = distance;
     }
-    let (low, high) =
-        values.iter().fold((i64::MAX, i64::MIN), |(low, high), value| (low.min(*value), high.max(*value)));
-    if high.checked_sub(low).is_none() { 1 } else { unit.max(1) }
+    let is_wide = || {
+        let range = |(low, high): (i64, i64), value: &i64| (low.min(*value), high.max(*value));
+        let (low, high) = values.iter().fold((i64::MAX, i64::MIN), range);
+        high.checked_sub(low).is_none()
+    };
+    if longest.saturating_mul(values.len() as u64) >= 1 << 63 && is_wide() { 1 } else { unit.max(1) }
 }
 
 /// The distances of values to the first, divided by their [`common_unit`].
@@ -163,15 +168,17 @@ fn encode_scaled(first: i64, unit: u64, scaled: &[i64], shape: Shape, effort: Ef
     let (mut best, mut model) = (head(IS_CODED, likely), Model::PLAIN);
     if effort == Effort::Thorough {
         let bits = |head: &[u8]| 8 * 256 * head.len() as u64;
-        let mut cost = entropy::cost(&residuals, model);
+        let mut counts = Counts::of(&residuals);
+        let mut cost = counts.cost(Alphabet::LEAST) + bits(&best);
         for (_, prediction) in predictions.iter().skip(1) {
             let (other, left) = (head(IS_CODED, prediction), prediction.residuals(scaled));
-            let other_cost = entropy::cost(&left, model);
-            if other_cost + bits(&other) < cost + bits(&best) {
-                (cost, best, residuals) = (other_cost, other, left);
+            let other_counts = Counts::of(&left);
+            let other_cost = other_counts.cost(Alphabet::LEAST) + bits(&other);
+            if other_cost < cost {
+                (cost, best, residuals, counts) = (other_cost, other, left, other_counts);
             }
         }
-        model = entropy::choose(&residuals, cost);
+        model = entropy::choose(&residuals, &counts);
     }
     out.extend(best);
     entropy::encode(&residuals, model, out);
@@ -306,9 +313,15 @@ impl Line {
 fn bits_of(residuals: &[i64]) -> u64 {
     let mut bits = 0;
     for residual in residuals {
-        bits += u64::from(64 - zigzag(*residual).leading_zeros());
+        bits += bit_length(*residual);
     }
     bits
+}
+
+/// The bits of a residual.
+#[inline(always)]
+fn bit_length(residual: i64) -> u64 {
+    u64::from(64 - zigzag(residual).leading_zeros())
 }
 
 /// An ideal grid: place `p` lies at `phase + floor(p × step / 2^16)`. Each value takes the place after its predecessor's, or one
@@ -341,18 +354,22 @@ impl Grid {
         }
         let span = u128::try_from(*scaled.last()?).ok()?;
         let fitted = ((span << STEP_BITS) + u128::from(place / 2)) / u128::from(place);
-        let steps = [Some(middle << STEP_BITS), u64::try_from(fitted).ok()];
-        let grids = steps.into_iter().flatten().map(|step| Self { step, phase: 0, skips: skips.clone() });
-        grids.map(|grid| grid.settled(scaled)).min_by_key(|(cost, _)| *cost)
+        let whole = Self { step: middle << STEP_BITS, phase: 0, skips };
+        let fitted =
+            u64::try_from(fitted).ok().filter(|step| *step != whole.step).map(|step| Self { step, ..whole.clone() });
+        [Some(whole), fitted].into_iter().flatten().map(|grid| grid.settled(scaled)).min_by_key(|(cost, _)| *cost)
     }
 
     /// With the phase that lies in the middle of the values, and the cost.
     fn settled(mut self, scaled: &[i64]) -> (u64, Self) {
-        let mut residuals = self.residuals(scaled);
+        let residuals = self.residuals(scaled);
         self.phase = median(residuals.iter().copied()).unwrap_or(0);
-        residuals.iter_mut().for_each(|residual| *residual = residual.wrapping_sub(self.phase));
+        let mut bits = 0;
+        for residual in residuals {
+            bits += bit_length(residual.wrapping_sub(self.phase));
+        }
         // A skip is two integers of a byte or more.
-        (bits_of(&residuals) + 20 * self.skips.len() as u64 + 16, self)
+        (bits + 20 * self.skips.len() as u64 + 16, self)
     }
 
     /// The residuals of all values but the first.

@@ -6,11 +6,12 @@
 //!
 //! **Architecture invariant:** decoding is total. Whatever the bytes, it ends with rows or with a [`ColumnError`] that says where,
 //! in time linear in the bytes and the row limit of the caller, and with at most [`ROW_BYTES_MAX`] bytes of memory for each row
-//! that the caller allows, beside the texts, which are no longer than the bytes themselves, and 16 KiB for the trees of one column.
+//! that the caller allows, beside the texts, which are no longer than the bytes themselves, and 18 KiB for the trees of one column.
 
 mod aggregates;
 #[cfg(test)]
 pub(crate) mod cases;
+mod counts;
 mod cursor;
 mod entropy;
 mod floats;

@@ -3,6 +3,7 @@
 use super::cursor::{Cursor, put_unsigned};
 use super::groups::Groups;
 use super::rows::Rows;
+use super::values::Column;
 use super::{ColumnError, ColumnFault, Effort, related, values};
 use crate::reading::{Check, ClockState, Quality, Reading, SeriesId, Value};
 use crate::time::Timestamp;
@@ -44,33 +45,47 @@ pub(crate) fn encode_readings_with(readings: &[(SeriesId, &Reading)], effort: Ef
 /// The bytes are no such block; the error says where.
 pub fn decode_readings(bytes: &[u8], readings_max: usize) -> Result<Vec<Reading>, ColumnError> {
     let mut readings = Vec::new();
-    decode_readings_with(bytes, readings_max, &mut |reading| readings.push(reading))?;
+    decode_readings_with(bytes, readings_max, |reading| reading, &mut readings)?;
     Ok(readings)
 }
 
-/// The same, given to `take` one by one. Returns the ids of the series that occur.
-pub(crate) fn decode_readings_with(
+/// The same, appended to `out` as what `wrap` makes of each. Returns the ids of the series that occur.
+pub(crate) fn decode_readings_with<T>(
     bytes: &[u8],
     readings_max: usize,
-    take: &mut dyn FnMut(Reading),
+    wrap: impl Fn(Reading) -> T,
+    out: &mut Vec<T>,
 ) -> Result<Vec<u32>, ColumnError> {
     let mut cursor = Cursor::new(bytes);
     let count = cursor.at_most("readings", readings_max)?;
     let rows = Rows::decode(&mut cursor, count)?;
-    let values = decode_values(&mut cursor, &rows.by_series(), count, &[])?;
+    let mut values = decode_values(&mut cursor, &rows.by_series(), count, &[])?;
     let states = decode_runs(&mut cursor, count)?;
     if cursor.left() > 0 {
         return Err(cursor.error(ColumnFault::Trailing(cursor.left())));
     }
-    let mut each = rows.places.iter().zip(rows.times).zip(values);
+    out.reserve(count);
+    let mut start = 0;
     for (byte, length) in states {
         let unknown = ColumnFault::Coding { column: "states", found: byte };
         let (quality, check, clock) = from_status(byte).ok_or_else(|| cursor.error(unknown))?;
-        for ((place, time), value) in each.by_ref().take(length) {
-            let series = SeriesId(rows.ids[*place as usize]);
-            let value = value.ok_or_else(|| cursor.error(ColumnFault::Absent))?;
-            take(Reading { series, time: Timestamp::from_nanos(time), value, quality, check, clock });
+        let of = start..start + length;
+        let keys = rows.places[of.clone()].iter().zip(&rows.times[of.clone()]);
+        let reading = |(place, time): (&u32, &i64), value: Value| {
+            let (series, time) = (SeriesId(rows.ids[*place as usize]), Timestamp::from_nanos(*time));
+            wrap(Reading { series, time, value, quality, check, clock })
+        };
+        match &mut values {
+            Column::Floats(floats) => {
+                out.extend(keys.zip(&floats[of]).map(|(key, float)| reading(key, Value::Float(*float))));
+            }
+            Column::Any(values) => {
+                for (key, value) in keys.zip(&mut values[of]) {
+                    out.push(reading(key, value.take().ok_or_else(|| cursor.error(ColumnFault::Absent))?));
+                }
+            }
         }
+        start += length;
     }
     Ok(rows.ids)
 }
@@ -158,22 +173,35 @@ pub(super) fn encode_values<'a>(
     effort: Effort,
     out: &mut Vec<u8>,
 ) {
-    let column = |rows: &[usize]| rows.iter().map(|row| value(*row)).collect::<Vec<_>>();
+    let column = |rows: &[usize], out: &mut Vec<u8>| match floats_of(rows, &value) {
+        Some(floats) => values::encode_floats(&floats, effort, out),
+        None => values::encode(&rows.iter().map(|row| value(*row)).collect::<Vec<_>>(), effort, out),
+    };
     let mut pooled = Vec::new();
     if by_series.len() > 1 && by_series.all().len() < POOL_BELOW_ROWS * by_series.len() {
         pooled.push(POOLED);
-        values::encode(&column(by_series.all()), effort, &mut pooled);
+        column(by_series.all(), &mut pooled);
         // A column for each series is not tried where it could not be shorter: an alert waits for the journal.
         if pooled.len() <= by_series.iter().map(|rows| bytes_min(rows, &value, effort)).sum() {
             return out.extend(pooled);
         }
     }
     let mut split = vec![PER_SERIES];
-    by_series.iter().for_each(|rows| values::encode(&column(rows), effort, &mut split));
+    by_series.iter().for_each(|rows| column(rows, &mut split));
     if !pooled.is_empty() && pooled.len() < split.len() {
         split = pooled;
     }
     out.extend(split);
+}
+
+/// The values of rows, if all are floats.
+fn floats_of<'a>(rows: &[usize], value: impl Fn(usize) -> Option<&'a Value>) -> Option<Vec<f64>> {
+    let mut floats = Vec::with_capacity(rows.len());
+    for row in rows {
+        let Some(Value::Float(float)) = value(*row) else { return None };
+        floats.push(*float);
+    }
+    Some(floats)
 }
 
 /// About what the column of one series takes at least.
@@ -214,17 +242,23 @@ pub(super) fn decode_values(
     by_series: &Groups,
     count: usize,
     before: &[Vec<Option<Value>>],
-) -> Result<Vec<Option<Value>>, ColumnError> {
+) -> Result<Column, ColumnError> {
     let layout = cursor.byte()?;
     if layout == PER_SERIES && by_series.len() == 1 {
         return values::decode(cursor, count);
     }
     let mut column = vec![None; count];
-    let mut place = |rows: &[usize], values: Vec<Option<Value>>| {
-        for (row, value) in rows.iter().zip(values) {
-            if let Some(cell) = column.get_mut(*row) {
+    let mut place = |rows: &[usize], values: Column| {
+        let mut cell = |row: usize, value| {
+            if let Some(cell) = column.get_mut(row) {
                 *cell = value;
             }
+        };
+        match values {
+            Column::Floats(floats) => {
+                rows.iter().zip(floats).for_each(|(row, float)| cell(*row, Some(Value::Float(float))));
+            }
+            Column::Any(values) => rows.iter().zip(values).for_each(|(row, value)| cell(*row, value)),
         }
     };
     match layout {
@@ -234,10 +268,10 @@ pub(super) fn decode_values(
             }
         }
         POOLED => place(by_series.all(), values::decode(cursor, count)?),
-        RELATED => place(by_series.all(), related::decode(cursor, by_series.all(), before)?),
+        RELATED => place(by_series.all(), Column::Floats(related::decode(cursor, by_series.all(), before)?)),
         found => return Err(cursor.error(ColumnFault::Coding { column: "the layout of values", found })),
     }
-    Ok(column)
+    Ok(Column::Any(column))
 }
 
 #[cfg(test)]

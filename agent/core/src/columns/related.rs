@@ -51,7 +51,7 @@ pub(super) fn decode(
     cursor: &mut Cursor<'_>,
     rows: &[usize],
     columns: &[Vec<Option<Value>>],
-) -> Result<Vec<Option<Value>>, ColumnError> {
+) -> Result<Vec<f64>, ColumnError> {
     let divisor = cursor.at_most("columns before", columns.len())?;
     let reference = cursor.at_most("columns before", columns.len())?;
     let of = |number: usize| {
@@ -60,8 +60,7 @@ pub(super) fn decode(
     };
     let beside =
         Beside { divisors: Beside::divisors(rows, of(divisor)), references: Beside::references(rows, of(reference)) };
-    let values = decode_decimals(cursor, rows.len(), &beside)?;
-    Ok(values.into_iter().map(|value| Some(Value::Float(value))).collect())
+    decode_decimals(cursor, rows.len(), &beside)
 }
 
 #[cfg(test)]
@@ -82,7 +81,8 @@ mod tests {
         let mut bytes = Vec::new();
         encode(&rows, before.len(), cell, effort, &mut bytes)?;
         let mut cursor = Cursor::new(&bytes);
-        let mut back = decode(&mut cursor, &rows, before).unwrap();
+        let values = decode(&mut cursor, &rows, before).unwrap();
+        let mut back: Vec<_> = values.into_iter().map(|value| Some(Value::Float(value))).collect();
         assert_eq!(cursor.left(), 0);
         back.reverse();
         Some((bytes.len(), back))

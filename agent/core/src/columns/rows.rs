@@ -96,10 +96,14 @@ impl Rows {
 
     fn encode_times(&self, effort: Effort, out: &mut Vec<u8>) {
         let Some(&base) = self.times.first() else { return };
-        let starts = self.runs();
-        put_unsigned(out, starts.len() as u64);
-        let mut times = Cow::Borrowed(&self.times);
-        if starts.len() < self.times.len() {
+        let mut runs = 1;
+        for pair in self.times.windows(2) {
+            runs += usize::from(pair[0] != pair[1]);
+        }
+        put_unsigned(out, runs as u64);
+        let (mut starts, mut times) = (Vec::new(), Cow::Borrowed(&self.times));
+        if runs < self.times.len() {
+            starts = self.starts(runs);
             times = Cow::Owned(starts.iter().map(|start| self.times[*start]).collect());
             let ends = starts.iter().skip(1).copied().chain([self.times.len()]);
             let lengths: Vec<i64> = starts.iter().zip(ends).map(|(start, end)| (end - start) as i64).collect();
@@ -111,8 +115,8 @@ impl Rows {
         let ticks = in_units(&times, unit);
         let mut one = vec![ONE_CLOCK];
         integers::encode_reduced(&ticks, Shape::Rising, effort, &mut one);
-        let leaders: Vec<u32> = starts.iter().map(|start| self.places[*start]).collect();
-        if leaders.iter().all(|leader| Some(leader) == leaders.first()) {
+        let leaders = leaders(&self.places, &starts);
+        if self.ids.len() < 2 || leaders.iter().all(|leader| Some(leader) == leaders.first()) {
             return out.extend(one);
         }
         let groups = Groups::of(&leaders, self.ids.len());
@@ -132,9 +136,9 @@ impl Rows {
         out.extend(one);
     }
 
-    /// Where runs of rows with one time start.
-    fn runs(&self) -> Vec<usize> {
-        let mut starts = Vec::with_capacity(self.times.len());
+    /// Where `runs` runs of rows with one time start.
+    fn starts(&self, runs: usize) -> Vec<usize> {
+        let mut starts = Vec::with_capacity(runs);
         let mut before = None;
         for (row, time) in self.times.iter().enumerate() {
             if before != Some(time) {
@@ -264,13 +268,13 @@ fn decode_times(cursor: &mut Cursor<'_>, places: &[u32], series: usize) -> Resul
     let count = places.len();
     let runs = cursor.at_most("runs of times", count)?;
     let lengths = if runs == count { Vec::new() } else { integers::decode(cursor, runs)? };
-    let starts = if runs == count { (0..count).collect() } else { read_starts(cursor, &lengths, count)? };
+    let starts = if runs == count { Vec::new() } else { read_starts(cursor, &lengths, count)? };
     let base = cursor.signed()?;
     let unit = cursor.unsigned()?.cast_signed();
     let mut times = match cursor.byte()? {
         ONE_CLOCK => integers::decode(cursor, runs)?,
         CLOCK_PER_LEADER => {
-            let leaders: Vec<u32> = starts.iter().map(|start| places[*start]).collect();
+            let leaders = leaders(places, &starts);
             let groups = Groups::of(&leaders, series);
             let mut ticks = vec![0; runs];
             for (run, &leader) in leaders.iter().enumerate() {
@@ -295,6 +299,14 @@ fn decode_times(cursor: &mut Cursor<'_>, places: &[u32], series: usize) -> Resul
         repeated.resize(repeated.len() + length as usize, time);
     }
     Ok(repeated)
+}
+
+/// The places of the rows that runs start with; without `starts` each row is a run.
+fn leaders<'a>(places: &'a [u32], starts: &[usize]) -> Cow<'a, [u32]> {
+    if starts.is_empty() {
+        return Cow::Borrowed(places);
+    }
+    Cow::Owned(starts.iter().map(|start| places[*start]).collect())
 }
 
 /// Where runs of these lengths start, all of which have rows, `count` together.

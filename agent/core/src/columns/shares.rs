@@ -51,6 +51,12 @@ impl Shares {
         Self { alphabet, bits, counts }
     }
 
+    /// How many words residuals take at most.
+    fn words_max(&self) -> usize {
+        let words = |(token, count): (u32, &u32)| (1 + self.alphabet.folded(token).1.div_ceil(WORD_BITS)) * count;
+        (0..).zip(&self.counts).map(words).sum::<u32>() as usize
+    }
+
     /// Appends residuals, of which these are the shares.
     pub(super) fn encode(&self, residuals: &[i64], out: &mut Vec<u8>) {
         out.push(self.alphabet.direct_bits() | ((self.bits - SHARE_BITS_MIN) << 4) as u8);
@@ -58,29 +64,45 @@ impl Shares {
         let weights: Vec<u32> = self.counts.iter().copied().map(rounded).collect();
         put_weights(&weights, out);
         let Some(shares) = shares(&weights, self.bits) else { return };
+        // A state is divided by a share as it is multiplied by the inverse of that, with as many places as make it exact.
+        let inverse_bits = 32 + self.bits;
+        let inverse = |share: &Share| (1_u64 << inverse_bits).div_ceil(u64::from(share.share.max(1)));
+        let inverses: Vec<u64> = shares.iter().map(inverse).collect();
 
         let mut state = STATE_MIN;
-        let mut words: Vec<u16> = Vec::with_capacity(residuals.len());
-        let mut make_room = |state: &mut u32, end: u64| {
-            if u64::from(*state) >= end {
-                words.push(*state as u16);
-                *state >>= WORD_BITS;
+        let mut words = vec![0_u16; self.words_max() + 1];
+        let mut used = 0;
+        // Which words are needed is what nothing foretells; so one is always written, and the next over it where it was not.
+        let mut make_room = |state: u32, end: u64| {
+            let needed = u64::from(state) >= end;
+            if let Some(word) = words.get_mut(used) {
+                *word = state as u16;
             }
+            used += usize::from(needed);
+            state >> (WORD_BITS * u32::from(needed))
         };
         for residual in residuals.iter().rev() {
             let folded = zigzag(*residual);
             let (token, mut raw) = self.alphabet.token(folded);
             let mut rest = folded;
-            while raw > 0 {
-                let few = (raw - 1) % WORD_BITS + 1;
-                make_room(&mut state, 1 << (32 - few));
-                state = state << few | rest as u32 & ((1 << few) - 1);
+            loop {
+                let few = raw - raw.saturating_sub(1) / WORD_BITS * WORD_BITS;
+                state = make_room(state, 1 << (32 - few)) << few | rest as u32 & ((1 << few) - 1);
                 (rest, raw) = (rest >> few, raw - few);
+                if raw == 0 {
+                    break;
+                }
             }
-            let Some(&Share { start, share }) = shares.get(token as usize) else { return };
-            make_room(&mut state, u64::from(share) << (32 - self.bits));
-            state = ((state / share) << self.bits) + state % share + start;
+            let (Some(&Share { start, share }), Some(inverse)) =
+                (shares.get(token as usize), inverses.get(token as usize))
+            else {
+                return;
+            };
+            state = make_room(state, u64::from(share) << (32 - self.bits));
+            let quotient = ((u64::from(state) * inverse) >> inverse_bits) as u32;
+            state += quotient * ((1 << self.bits) - share) + start;
         }
+        words.truncate(used);
         out.extend(state.to_le_bytes());
         let at = out.len();
         out.resize(at + 2 * words.len(), 0);
@@ -206,27 +228,31 @@ pub(super) fn decode(cursor: &mut Cursor<'_>, count: usize, residuals: &mut Vec<
     table(&shares, &mut places);
 
     let mut state = cursor.take(4)?.iter().rev().fold(0, |state, byte| state << 8 | u32::from(*byte));
+    if state < STATE_MIN {
+        return Err(cursor.error(ColumnFault::Order));
+    }
     let words = cursor.rest();
     let mut at = 0;
     let mut refill = |state: u32| {
-        if state >= STATE_MIN {
-            return state;
-        }
-        // Beyond the end come zeros, which are found below.
+        // Beyond the end come zeros, which are found below. Nothing foretells whether a word is needed, so that nothing branches on it.
         let word = words.get(at..).and_then(|rest| rest.first_chunk::<2>()).map_or(0, |word| u16::from_le_bytes(*word));
-        at += 2;
-        state << WORD_BITS | u32::from(word)
+        let needed = u32::from(state < STATE_MIN);
+        at += 2 * needed as usize;
+        state << (WORD_BITS * needed) | u32::from(word) & needed.wrapping_neg()
     };
     for _ in 0..count {
         let entry = places[(state & ((1 << bits) - 1)) as usize];
         let share = entry >> SHARE_BITS_MAX & ((2 << SHARE_BITS_MAX) - 1);
         state = refill(share * (state >> bits) + (entry & ((1 << SHARE_BITS_MAX) - 1)));
         let (mut folded, mut raw) = alphabet.folded(entry >> (2 * SHARE_BITS_MAX + 1));
-        while raw > 0 {
+        loop {
             let few = raw.min(WORD_BITS);
             folded = folded << few | u64::from(state & ((1 << few) - 1));
             state = refill(state >> few);
             raw -= few;
+            if raw == 0 {
+                break;
+            }
         }
         residuals.push(unzigzag(folded));
     }

@@ -23,6 +23,25 @@ const ABSENT: u8 = 4;
 /// Runs of the types above, then a column of each type that occurs, in the order of their numbers.
 const MIXED: u8 = 5;
 
+/// Values of one type or of several, as they were read.
+#[derive(Clone, Debug)]
+pub(super) enum Column {
+    /// Floats, one for each row: by far the most.
+    Floats(Vec<f64>),
+    /// Anything, or nothing.
+    Any(Vec<Option<Value>>),
+}
+
+impl Column {
+    /// One value a row.
+    pub(super) fn into_values(self) -> Vec<Option<Value>> {
+        match self {
+            Self::Floats(floats) => floats.into_iter().map(|value| Some(Value::Float(value))).collect(),
+            Self::Any(values) => values,
+        }
+    }
+}
+
 const fn kind(value: Option<&Value>) -> u8 {
     match value {
         Some(Value::Float(_)) => FLOAT,
@@ -54,6 +73,14 @@ pub(super) fn encode(values: &[Option<&Value>], effort: Effort, out: &mut Vec<u8
     }
     for one in [FLOAT, INT, BOOL, TEXT] {
         encode_kind(values, one, effort, out);
+    }
+}
+
+/// The same for floats alone.
+pub(super) fn encode_floats(values: &[f64], effort: Effort, out: &mut Vec<u8>) {
+    if !values.is_empty() {
+        out.push(FLOAT);
+        floats::encode(values, effort, out);
     }
 }
 
@@ -138,19 +165,20 @@ fn decode_texts(cursor: &mut Cursor<'_>, count: usize) -> Result<Vec<Arc<str>>, 
 }
 
 /// Reads a column of `count` values. The caller has bounded `count`.
-pub(super) fn decode(cursor: &mut Cursor<'_>, count: usize) -> Result<Vec<Option<Value>>, ColumnError> {
+pub(super) fn decode(cursor: &mut Cursor<'_>, count: usize) -> Result<Column, ColumnError> {
     if count == 0 {
-        return Ok(Vec::new());
+        return Ok(Column::Any(Vec::new()));
     }
-    match cursor.byte()? {
-        FLOAT => Ok(floats::decode(cursor, count)?.into_iter().map(|value| Some(Value::Float(value))).collect()),
-        INT => Ok(integers::decode(cursor, count)?.into_iter().map(|value| Some(Value::Int(value))).collect()),
-        BOOL => Ok(decode_bools(cursor, count)?.into_iter().map(|value| Some(Value::Bool(value))).collect()),
-        TEXT => Ok(decode_texts(cursor, count)?.into_iter().map(|value| Some(Value::Text(value))).collect()),
-        ABSENT => Ok(vec![None; count]),
-        MIXED => decode_mixed(cursor, count),
-        found => Err(cursor.error(ColumnFault::Coding { column: "values", found })),
-    }
+    let values = match cursor.byte()? {
+        FLOAT => return Ok(Column::Floats(floats::decode(cursor, count)?)),
+        INT => integers::decode(cursor, count)?.into_iter().map(|value| Some(Value::Int(value))).collect(),
+        BOOL => decode_bools(cursor, count)?.into_iter().map(|value| Some(Value::Bool(value))).collect(),
+        TEXT => decode_texts(cursor, count)?.into_iter().map(|value| Some(Value::Text(value))).collect(),
+        ABSENT => vec![None; count],
+        MIXED => decode_mixed(cursor, count)?,
+        found => return Err(cursor.error(ColumnFault::Coding { column: "values", found })),
+    };
+    Ok(Column::Any(values))
 }
 
 fn decode_mixed(cursor: &mut Cursor<'_>, count: usize) -> Result<Vec<Option<Value>>, ColumnError> {
@@ -203,7 +231,7 @@ mod tests {
             let mut bytes = Vec::new();
             encode(&borrowed, effort, &mut bytes);
             let mut cursor = Cursor::new(&bytes);
-            assert_eq!(decode(&mut cursor, values.len()).unwrap(), values, "{effort:?}");
+            assert_eq!(decode(&mut cursor, values.len()).unwrap().into_values(), values, "{effort:?}");
             assert_eq!(cursor.left(), 0);
             bytes.len()
         });

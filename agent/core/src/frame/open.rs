@@ -9,6 +9,7 @@ use super::{
     Header, LISTED_MAX, NAME_BYTES_MAX, Origin, RECORDS_MAX, SchemaId, VALUES_MAX, VERSION, key, part, section,
 };
 use crate::columns::{decode_aggregates, decode_readings_with};
+use crate::pack;
 use crate::plan::Function;
 use crate::reading::{SERIES_NAME_BYTES_MAX, SeriesId, SeriesInfo};
 use crate::record::{Epoch, Record};
@@ -65,7 +66,7 @@ fn unpack(packed: &[u8], expected: u32) -> Result<Vec<u8>, FrameError> {
     if one != packed.len() {
         return Err(refuse("expected one Zstandard frame and nothing after it".into()));
     }
-    let contents = zstd::bulk::decompress(packed, expected as usize).map_err(|error| refuse(error.to_string()))?;
+    let contents = pack::unpack(packed, expected as usize).map_err(|error| refuse(error.to_string()))?;
     if contents.len() != expected as usize {
         return Err(refuse(format!("found {} bytes", contents.len())));
     }
@@ -354,11 +355,8 @@ fn read_sections(reader: &mut Reader<'_>, count: usize, contents: &mut Contents)
             section::READINGS => {
                 let block = reader.bytes()?;
                 let before = contents.records.len();
-                // As many as the section says, which no block exceeds.
-                contents.records.reserve(rows);
-                let ids =
-                    decode_readings_with(block, rows, &mut |reading| contents.records.push(Record::Reading(reading)))
-                        .map_err(|source| Fault::Frame(FrameError::Columns { at: reader.at(), source }))?;
+                let ids = decode_readings_with(block, rows, Record::Reading, &mut contents.records)
+                    .map_err(|source| Fault::Frame(FrameError::Columns { at: reader.at(), source }))?;
                 checked(ids.into_iter().map(SeriesId), contents.records.len() - before, rows, contents)?;
             }
             section::AGGREGATES => {
