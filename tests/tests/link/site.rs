@@ -20,6 +20,8 @@ use crate::relay::{Path, Relay};
 pub(crate) const QUEUE_BYTES: u32 = 64 << 10;
 /// What it lets through at once: one packet (tc-tbf(8)).
 const BURST_BYTES: u32 = 1_600;
+/// A day.
+const NEIGHBOUR_KNOWN_MS: u32 = 86_400_000;
 const PORT: u16 = 1883;
 const TLS_PORT: u16 = 8883;
 
@@ -65,6 +67,9 @@ impl Site {
         for (space, interface, address) in [(&gateway, "near", "10.77.0.1/24"), (&field, "far", "10.77.0.2/24")] {
             // Packets as they are on a wire, not several in one.
             space.run(&format!("ip link set dev {interface} gso_max_segs 1 up"))?;
+            // Whoever answered once is asked no more: a line without Ethernet asks never, and a keep-alive is hardly longer than such a question.
+            let neighbours = format!("/proc/sys/net/ipv4/neigh/{interface}/base_reachable_time_ms");
+            space.run(&format!("sh -c echo {NEIGHBOUR_KNOWN_MS} > {neighbours}"))?;
             space.run(&format!("ip address add {address} dev {interface}"))?;
             space.run(&format!(
                 "tc qdisc add dev {interface} root tbf rate {kbit}kbit burst {BURST_BYTES} limit {QUEUE_BYTES}"
