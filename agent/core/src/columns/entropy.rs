@@ -8,6 +8,7 @@
 
 use super::counts::{Counts, tree_cost};
 use super::cursor::{Cursor, put_unsigned, unzigzag, zigzag};
+use super::integers::COUNTED_VALUES_MIN;
 use super::tokens::{Alphabet, RAW_BITS_MAX};
 use super::{ColumnError, ColumnFault};
 
@@ -235,22 +236,28 @@ pub(super) fn cost(residuals: &[i64], model: Model) -> u64 {
     cost + raw * 256
 }
 
-/// The model that takes the fewest bits for residuals whose tokens come so often, one choice after another.
-pub(super) fn choose(residuals: &[i64], counts: &Counts) -> Model {
-    let mut best = (u64::MAX, Model::PLAIN);
-    for alphabet in [Alphabet::LEAST, Alphabet::MIDDLE, Alphabet::MOST] {
-        let cost = counts.cost(alphabet);
-        if cost < best.0 {
-            best = (cost, Model { alphabet, ..Model::PLAIN });
+/// The model that takes the fewest bits for residuals whose tokens come so often, and for which the plain one takes `cost` 256ths of
+/// a bit. One change after another, each beside the best so far, where the counts do not say that it is not worth a trial.
+pub(super) fn choose(residuals: &[i64], counts: &Counts, cost: u64) -> Model {
+    let mut best = (cost, Model::PLAIN);
+    let mut reckoned = counts.cost(Alphabet::LEAST);
+    let mut consider = |changed: Model, about: u64| {
+        if residuals.len() >= COUNTED_VALUES_MIN && about > reckoned / 32 * 33 {
+            return best.1;
         }
-    }
-    let context = Model { has_context: true, ..best.1 };
-    if context_cost(residuals, context) < best.0 {
-        best.1 = context;
-    }
-    // What forgetting saves depends on the order, which a trial of both tells.
-    let forgetting = Model { forgets: true, ..best.1 };
-    if cost(residuals, forgetting) < cost(residuals, best.1) { forgetting } else { best.1 }
+        let cost = self::cost(residuals, changed);
+        if cost < best.0 {
+            best = (cost, changed);
+            reckoned = about;
+        }
+        best.1
+    };
+    let model = consider(Model { alphabet: Alphabet::MIDDLE, ..Model::PLAIN }, counts.cost(Alphabet::MIDDLE));
+    let model = consider(Model { alphabet: Alphabet::MOST, ..model }, counts.cost(Alphabet::MOST));
+    let context = Model { has_context: true, ..model };
+    let model = consider(context, context_cost(residuals, context));
+    // What forgetting saves depends on the order alone.
+    consider(Model { forgets: true, ..model }, 0)
 }
 
 /// About how many 256ths of a bit [`encode`] takes for residuals with a tree for each context.

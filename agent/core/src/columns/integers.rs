@@ -42,6 +42,8 @@ const LOOKED_AT_MIN: usize = 128;
 const MEDIAN_OF: usize = 128;
 /// From so many values on what fixed shares say first is little beside the rest.
 const SHARED_VALUES_MIN: usize = 128;
+/// From so many values on counts are near enough to spare trials.
+pub(super) const COUNTED_VALUES_MIN: usize = 512;
 /// Below so many values a coder costs more to start than it saves.
 const CODED_VALUES_MIN: usize = 8;
 
@@ -169,16 +171,21 @@ fn encode_scaled(first: i64, unit: u64, scaled: &[i64], shape: Shape, effort: Ef
     if effort == Effort::Thorough {
         let bits = |head: &[u8]| 8 * 256 * head.len() as u64;
         let mut counts = Counts::of(&residuals);
-        let mut cost = counts.cost(Alphabet::LEAST) + bits(&best);
+        let mut cost = entropy::cost(&residuals, model) + bits(&best);
         for (_, prediction) in predictions.iter().skip(1) {
             let (other, left) = (head(IS_CODED, prediction), prediction.residuals(scaled));
             let other_counts = Counts::of(&left);
-            let other_cost = other_counts.cost(Alphabet::LEAST) + bits(&other);
+            // Counts know nothing of the order, which a trial does; so they only say what is not worth one.
+            let worth = counts.cost(Alphabet::LEAST) / 16 * 17;
+            if left.len() >= COUNTED_VALUES_MIN && other_counts.cost(Alphabet::LEAST) > worth {
+                continue;
+            }
+            let other_cost = entropy::cost(&left, model) + bits(&other);
             if other_cost < cost {
                 (cost, best, residuals, counts) = (other_cost, other, left, other_counts);
             }
         }
-        model = entropy::choose(&residuals, &counts);
+        model = entropy::choose(&residuals, &counts, cost - bits(&best));
     }
     out.extend(best);
     entropy::encode(&residuals, model, out);
