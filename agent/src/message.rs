@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use rtlive_core::event::Event;
-use rtlive_core::journal::StreamKey;
+use rtlive_core::journal::{Part, StreamKey};
 use rtlive_core::plan::{Plan, Priority};
 use rtlive_core::reading::SeriesInfo;
 use rtlive_core::record::{Emitted, Epoch};
@@ -34,6 +34,8 @@ pub struct Commit {
     pub at: Timestamp,
     /// Every event that the engine took since the last commit, in order, with the instant at which it took it.
     pub events: Vec<(Timestamp, Event)>,
+    /// The first of these events, encoded already, where the commit hurries.
+    pub parts: Vec<Part>,
     /// The series that the engine knows since the last commit, in the order of their numbers: those that events declare, and those that
     /// are derived from them.
     pub series: Vec<SeriesInfo>,
@@ -48,7 +50,15 @@ pub struct Commit {
 impl Commit {
     /// One of nothing.
     pub fn empty(at: Timestamp) -> Self {
-        Self { at, events: Vec::new(), series: Vec::new(), records: Vec::new(), state: Vec::new(), snapshot: None }
+        Self {
+            at,
+            events: Vec::new(),
+            parts: Vec::new(),
+            series: Vec::new(),
+            records: Vec::new(),
+            state: Vec::new(),
+            snapshot: None,
+        }
     }
 }
 

@@ -160,7 +160,7 @@ fn chunks(load: Load) -> impl Iterator<Item = (u64, Vec<u8>)> {
     (1..=COMMITS).map(move |number| {
         let seconds = (number - 1) * load.every..number * load.every;
         let events = seconds.map(|second| (at(second), Event::Batch(batch(second, load)))).collect();
-        (number, Chunk { number, at: at(number * load.every), events, ..Chunk::default() }.encode().unwrap())
+        (number, Chunk { number, at: at(number * load.every), events, ..Chunk::default() }.encode(&[]).unwrap())
     })
 }
 

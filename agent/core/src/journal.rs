@@ -4,24 +4,29 @@
 //! accounts of streams. It does not hold the records: the engine is deterministic, so that a replay of the events emits them again,
 //! and the numbers say which is which.
 //!
-//! Layout: one byte of version, the body, and the CRC-32 (IEEE 802.3) of both. The body is a postcard encoding with all readings of
-//! the chunk in columns, compressed by Zstandard where that makes it smaller. Chunks never leave the device, so that the layout may
-//! change with the version byte.
+//! Layout: one byte of version; the parts, where there are any, each behind its length of 4 bytes, and a length of 0; the body; and the CRC-32 (IEEE 802.3) of all this.
+//! Parts and body are postcard encodings with all their readings in columns, compressed by Zstandard where that makes them smaller. Chunks never leave
+//! the device, so that the layout may change with the version byte.
+
+mod part;
 
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use crate::columns::{ColumnError, decode_readings, encode_readings};
-use crate::event::{Batch, ClockChange, Declared, Event, Outage, Rejected};
-use crate::pack::pack;
-use crate::plan::{Plan, StreamId};
-use crate::reading::{InputId, Reading};
+pub use self::part::Part;
+use self::part::Taken;
+use crate::columns::ColumnError;
+use crate::event::Event;
+use crate::plan::StreamId;
 use crate::record::{Epoch, Gap};
 use crate::time::Timestamp;
 
 /// The version of the layout.
-pub const VERSION: u8 = 2;
+pub const VERSION: u8 = 3;
+
+/// That of a chunk which has no parts, and no length of one.
+const WITHOUT_PARTS: u8 = 2;
 
 /// How many readings a chunk may hold. The stage commits early at a hundredth of this; it bounds what a damaged length can ask for.
 pub const READINGS_MAX: usize = 1 << 20;
@@ -30,10 +35,10 @@ pub const READINGS_MAX: usize = 1 << 20;
 /// is, so that everything that is written can be read.
 pub const BODY_BYTES_MAX: usize = 64 << 20;
 
-/// The level of Zstandard: the journal is written once a second for ever and read only after a crash.
-const COMPRESSION_LEVEL: i32 = 1;
-
 const CHECKSUM_BYTES: usize = 4;
+
+/// How long the length of a part is.
+const LENGTH_BYTES: usize = 4;
 
 /// Everything that changed with one commit.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -140,14 +145,14 @@ pub enum JournalError {
     Readings(#[source] ColumnError),
 }
 
-/// A chunk without its readings, times as distances from the commit or from the event.
+/// A chunk but for its parts.
 #[derive(Serialize, Deserialize)]
 struct Body {
     number: u64,
     at: Timestamp,
     is_flush: bool,
     epoch: Option<Epoch>,
-    events: Vec<(i64, Outline)>,
+    events: part::Outlines,
     ranges: Vec<Range>,
     state: Vec<(Arc<str>, String, Option<Vec<u8>>)>,
     accounts: Vec<(StreamKey, Account)>,
@@ -156,51 +161,28 @@ struct Body {
     readings: Vec<u8>,
 }
 
-/// An event without its readings.
-#[derive(Serialize, Deserialize)]
-enum Outline {
-    Series(Declared),
-    Batch { input: InputId, arrival: i64, readings: u32, rejected: Vec<Rejected> },
-    Tick,
-    Outage(Outage),
-    Reload(Arc<Plan>),
-    Clock(ClockChange),
-    Start,
-}
-
 impl Chunk {
-    /// The bytes of the chunk.
+    /// The bytes of the chunk, whose first events were encoded before, in these parts.
     ///
     /// # Errors
-    /// [`JournalError::Encoding`] when memory is short, [`JournalError::Body`] when it holds more than [`READINGS_MAX`] readings.
-    pub fn encode(&self) -> Result<Vec<u8>, JournalError> {
-        let mut readings: Vec<&Reading> = Vec::new();
-        let mut events = Vec::with_capacity(self.events.len());
-        for (at, event) in &self.events {
-            let outline = match event {
-                Event::Series(declared) => Outline::Series(declared.clone()),
-                Event::Tick => Outline::Tick,
-                Event::Outage(outage) => Outline::Outage(outage.clone()),
-                Event::Reload(plan) => Outline::Reload(plan.clone()),
-                Event::Clock(change) => Outline::Clock(change.clone()),
-                Event::Start => Outline::Start,
-                Event::Batch(batch) => {
-                    readings.extend(&batch.readings);
-                    Outline::Batch {
-                        input: batch.input,
-                        arrival: batch.arrival.as_nanos().wrapping_sub(at.as_nanos()),
-                        readings: batch.readings.len() as u32,
-                        rejected: batch.rejected.clone(),
-                    }
-                }
-            };
-            events.push((at.as_nanos().wrapping_sub(self.at.as_nanos()), outline));
-        }
-        if readings.len() > READINGS_MAX {
+    /// [`JournalError::Encoding`] when memory is short, [`JournalError::Body`] when it holds more than [`READINGS_MAX`] readings, or the parts more
+    /// events than it does.
+    pub fn encode(&self, parts: &[Part]) -> Result<Vec<u8>, JournalError> {
+        let (events, readings) = parts.iter().fold((0, 0), |sum, part| (sum.0 + part.events, sum.1 + part.readings));
+        let rest = self.events.get(events..).ok_or(JournalError::Body("fewer events than its parts"))?;
+        if readings + part::count(rest) > READINGS_MAX {
             return Err(JournalError::Body("too many readings"));
         }
-        let mut columns = Vec::new();
-        encode_readings(&readings, &mut columns);
+        let mut bytes = vec![if parts.is_empty() { WITHOUT_PARTS } else { VERSION }];
+        for part in parts {
+            let length = u32::try_from(part.bytes.len()).map_err(|_| JournalError::Body("a part is too long"))?;
+            bytes.extend_from_slice(&length.to_be_bytes());
+            bytes.extend_from_slice(&part.bytes);
+        }
+        if !parts.is_empty() {
+            bytes.extend_from_slice(&[0; LENGTH_BYTES]);
+        }
+        let Taken { events, readings, .. } = Taken::of(self.at, rest)?;
         let body = Body {
             number: self.number,
             at: self.at,
@@ -212,13 +194,9 @@ impl Chunk {
             accounts: self.accounts.clone(),
             gaps: self.gaps.clone(),
             lost: self.lost.clone(),
-            readings: columns,
+            readings,
         };
-        let body = postcard::to_allocvec(&body).map_err(JournalError::Encoding)?;
-        let packed = (body.len() <= BODY_BYTES_MAX).then(|| pack(&body, COMPRESSION_LEVEL).ok()).flatten();
-        let packed = packed.filter(|packed| packed.len() < body.len());
-        let mut bytes = vec![VERSION, u8::from(packed.is_some())];
-        bytes.extend_from_slice(packed.as_ref().unwrap_or(&body));
+        part::put_packed(&body, &mut bytes)?;
         let checksum = crc32fast::hash(&bytes);
         bytes.extend_from_slice(&checksum.to_be_bytes());
         Ok(bytes)
@@ -231,62 +209,55 @@ impl Chunk {
     pub fn decode(bytes: &[u8]) -> Result<Self, JournalError> {
         let too_short = JournalError::TooShort(bytes.len());
         let Some((sealed, checksum)) = bytes.split_last_chunk::<CHECKSUM_BYTES>() else { return Err(too_short) };
-        let [version, packed, body @ ..] = sealed else { return Err(too_short) };
+        let [version, rest @ ..] = sealed else { return Err(too_short) };
         let (expected, found) = (u32::from_be_bytes(*checksum), crc32fast::hash(sealed));
         if expected != found {
             return Err(JournalError::Checksum { expected, found });
         }
-        if *version != VERSION {
-            return Err(JournalError::Version(*version));
-        }
-        let unpacked = match packed {
-            0 => None,
-            1 => Some(unpack(body)?),
-            _ => return Err(JournalError::Body("neither packed nor plain")),
+        let (parts, body) = match *version {
+            VERSION => split_parts(rest)?,
+            WITHOUT_PARTS => (Vec::new(), rest),
+            other => return Err(JournalError::Version(other)),
         };
-        let body: Body = postcard::from_bytes(unpacked.as_deref().unwrap_or(body)).map_err(JournalError::Encoding)?;
-        let readings = decode_readings(&body.readings, READINGS_MAX).map_err(JournalError::Readings)?;
-        let mut readings = readings.into_iter();
-        let mut events = Vec::with_capacity(body.events.len());
-        for (at, outline) in body.events {
-            let at = Timestamp::from_nanos(body.at.as_nanos().wrapping_add(at));
-            let event = match outline {
-                Outline::Series(declared) => Event::Series(declared),
-                Outline::Tick => Event::Tick,
-                Outline::Outage(outage) => Event::Outage(outage),
-                Outline::Reload(plan) => Event::Reload(plan),
-                Outline::Clock(change) => Event::Clock(change),
-                Outline::Start => Event::Start,
-                Outline::Batch { input, arrival, readings: count, rejected } => {
-                    let arrival = Timestamp::from_nanos(at.as_nanos().wrapping_add(arrival));
-                    let readings: Vec<_> = readings.by_ref().take(count as usize).collect();
-                    if readings.len() != count as usize {
-                        return Err(JournalError::Body("fewer readings than its events"));
-                    }
-                    Event::Batch(Batch { input, arrival, readings, rejected })
-                }
-            };
-            events.push((at, event));
+        let (mut room, mut readings_max) = (BODY_BYTES_MAX, READINGS_MAX);
+        let mut events = Vec::new();
+        let mut take = |taken: Taken, events: &mut Vec<_>| {
+            let before = events.len();
+            taken.append_to(events, readings_max)?;
+            readings_max -= part::count(events.get(before..).unwrap_or_default());
+            Ok::<_, JournalError>(())
+        };
+        for part in parts {
+            take(part::read_packed(part, &mut room)?, &mut events)?;
         }
-        if readings.next().is_some() {
-            return Err(JournalError::Body("more readings than its events"));
-        }
-        let Body { number, at, is_flush, epoch, ranges, state, accounts, gaps, lost, .. } = body;
+        let body: Body = part::read_packed(body, &mut room)?;
+        let Body { number, at, is_flush, epoch, events: rest, ranges, state, accounts, gaps, lost, readings } = body;
+        take(Taken { from: at, events: rest, readings }, &mut events)?;
         Ok(Self { number, at, is_flush, epoch, events, ranges, state, accounts, gaps, lost })
     }
 }
 
-fn unpack(body: &[u8]) -> Result<Vec<u8>, JournalError> {
-    let long = || JournalError::Body("longer than it may be");
-    let length =
-        zstd::bulk::Decompressor::upper_bound(body).filter(|&length| length <= BODY_BYTES_MAX).ok_or_else(long)?;
-    zstd::bulk::decompress(body, length).map_err(|_| JournalError::Body("not what Zstandard packs"))
+/// The parts at the beginning of bytes, and what is behind them.
+fn split_parts(mut bytes: &[u8]) -> Result<(Vec<&[u8]>, &[u8]), JournalError> {
+    let mut parts = Vec::new();
+    while let Some((length, rest)) = bytes.split_first_chunk::<LENGTH_BYTES>() {
+        let length = u32::from_be_bytes(*length) as usize;
+        if length == 0 {
+            return Ok((parts, rest));
+        }
+        let Some((part, rest)) = rest.split_at_checked(length) else { break };
+        parts.push(part);
+        bytes = rest;
+    }
+    Err(JournalError::Body("shorter than its parts"))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::reading::{ClockState, Quality, SeriesId, SeriesInfo, Value};
+    use crate::event::{Batch, ClockChange, Declared, Outage, Rejected};
+    use crate::plan::Plan;
+    use crate::reading::{ClockState, InputId, Quality, Reading, SeriesId, SeriesInfo, Value};
 
     fn chunk() -> Chunk {
         let reading = |n: u32| Reading {
@@ -353,23 +324,50 @@ mod tests {
         }
     }
 
+    /// The parts of a chunk whose events are cut at these places.
+    fn parts(chunk: &Chunk, cuts: &[usize]) -> Vec<Part> {
+        let pairs = [0].iter().chain(cuts).zip(cuts);
+        pairs.map(|(&from, &to)| Part::of(&chunk.events[from..to]).unwrap()).collect()
+    }
+
     #[test]
-    fn comes_back_as_it_was() {
+    fn comes_back_as_it_was_in_whatever_parts() {
         let chunk = chunk();
-        assert_eq!(Chunk::decode(&chunk.encode().unwrap()).unwrap(), chunk);
-        assert_eq!(Chunk::decode(&Chunk::default().encode().unwrap()).unwrap(), Chunk::default());
+        for cuts in [&[][..], &[1], &[3], &[9], &[2, 2, 7]] {
+            let bytes = chunk.encode(&parts(&chunk, cuts)).unwrap();
+            assert_eq!(Chunk::decode(&bytes).unwrap(), chunk, "{cuts:?}");
+        }
+        assert_eq!(Chunk::decode(&Chunk::default().encode(&[]).unwrap()).unwrap(), Chunk::default());
+        let longer = parts(&chunk, &[9]);
+        assert!(Chunk::default().encode(&longer).is_err());
+    }
+
+    #[test]
+    fn parts_do_not_hold_more_readings_than_a_chunk_may() {
+        let mut chunk = chunk();
+        let Event::Batch(batch) = &mut chunk.events[6].1 else { panic!("a batch") };
+        let reading = batch.readings[0].clone();
+        batch.readings.resize(READINGS_MAX / 2, reading);
+        let event = chunk.events[6].clone();
+        chunk.events = vec![event.clone(), event];
+        let halves = parts(&chunk, &[1, 2]);
+        let bytes = chunk.encode(&halves).unwrap();
+        assert!(Chunk::decode(&bytes).unwrap() == chunk);
+        chunk.events.push(super::tests::chunk().events[1].clone());
+        assert!(matches!(chunk.encode(&halves), Err(JournalError::Body("too many readings"))));
     }
 
     #[test]
     fn a_body_that_may_not_be_unpacked_is_not_packed() {
         let state = vec![("a".into(), "k".into(), Some(vec![0; BODY_BYTES_MAX]))];
         let chunk = Chunk { state, ..Chunk::default() };
-        assert!(Chunk::decode(&chunk.encode().unwrap()).unwrap() == chunk);
+        assert!(Chunk::decode(&chunk.encode(&[]).unwrap()).unwrap() == chunk);
     }
 
     #[test]
     fn every_cut_and_every_flipped_bit_is_noticed() {
-        let bytes = chunk().encode().unwrap();
+        let chunk = chunk();
+        let bytes = chunk.encode(&parts(&chunk, &[3])).unwrap();
         for length in 0..bytes.len() {
             assert!(Chunk::decode(&bytes[..length]).is_err(), "cut at {length}");
         }

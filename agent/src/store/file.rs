@@ -12,7 +12,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use rtlive_core::journal::Chunk;
+use rtlive_core::journal::{Chunk, Part};
 use rtlive_core::plan::Priority;
 use rtlive_core::record::Epoch;
 use rusqlite::{Connection, OptionalExtension, Transaction, TransactionBehavior, params};
@@ -28,7 +28,9 @@ pub(super) const APPLICATION_ID: i64 = 0x7274_6c76;
 
 /// What makes the tables of each version from those of the one before, from none on. The version is raised with every change of the tables, of the
 /// journal's layout, or of snapshots, so that an older program sees it before it reads anything. What was released is never changed here.
-const MIGRATIONS: [&str; 1] = [SCHEMA];
+///
+/// Version 2: chunks of the journal may have parts.
+const MIGRATIONS: [&str; 2] = [SCHEMA, ""];
 
 /// The version of the tables.
 pub(super) const VERSION: i64 = MIGRATIONS.len() as i64;
@@ -295,12 +297,12 @@ impl File {
         Ok(())
     }
 
-    /// Returns the length of the chunk.
-    pub(super) fn insert_chunk(&self, chunk: &Chunk) -> Result<u64, StoreError> {
+    /// `parts` are of its first events. Returns the length of the chunk.
+    pub(super) fn insert_chunk(&self, chunk: &Chunk, parts: &[Part]) -> Result<u64, StoreError> {
         if self.is_in_memory {
             return Ok(0);
         }
-        let bytes = chunk.encode()?;
+        let bytes = chunk.encode(parts)?;
         let sql = "INSERT INTO journal (number, chunk) VALUES (?1, ?2)";
         self.execute("write the journal", sql, params![chunk.number.cast_signed(), bytes])?;
         Ok(bytes.len() as u64)

@@ -311,7 +311,7 @@ impl Store {
         let (gaps, lost) = (self.gaps.changed(), std::mem::take(&mut self.lost_levels));
         let chunk =
             Chunk { number, at, is_flush, epoch: Some(self.epoch), events, ranges, state, accounts, gaps, lost };
-        let inserted = self.file.insert_chunk(&chunk);
+        let inserted = self.file.insert_chunk(&chunk, &commit.parts);
         (commit.events, commit.state) = (chunk.events, chunk.state);
         let inserted = inserted?;
         self.journal_bytes += inserted;

@@ -246,7 +246,7 @@ fn gone(removed: std::io::Result<()>) -> std::io::Result<()> {
 
 /// Whether a file says that it is another program's, or another version's.
 fn is_foreign(path: &Path) -> bool {
-    marks(path).is_some_and(|marks| marks != (APPLICATION_ID, VERSION))
+    marks(path).is_some_and(|(application, version)| application != APPLICATION_ID || !(1..=VERSION).contains(&version))
 }
 
 /// Where the last file but `number` that was set aside lies.

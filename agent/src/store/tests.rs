@@ -129,7 +129,7 @@ fn commit(seconds: i64, values: &[(usize, i64)], with_snapshot: bool) -> Commit 
         events.splice(0..0, series().into_iter().map(|info| (at(seconds), declared(info))));
     }
     let snapshot = with_snapshot.then(|| Snapshot { plan: plan(), engine: Vec::new() });
-    Commit { at: at(seconds), series: Vec::new(), records: emitted(&events), events, state: Vec::new(), snapshot }
+    Commit { records: emitted(&events), events, snapshot, ..Commit::empty(at(seconds)) }
 }
 
 /// The first number of a frame, its records, and the values of those that are readings.

@@ -160,8 +160,7 @@ impl Site {
         }
         let snapshot = self.wants_snapshot.then(|| Snapshot { plan: ladder_plan(), engine: Vec::new() });
         self.quarter += 1;
-        let commit =
-            Commit { at: at(self.quarter * QUARTER_SECONDS), series, records, events, state: Vec::new(), snapshot };
+        let commit = Commit { series, records, events, snapshot, ..Commit::empty(at(self.quarter * QUARTER_SECONDS)) };
         self.wants_snapshot = self.store().commit(commit).unwrap().wants_snapshot;
         let on_disk =
             std::fs::read_dir(self.folder.path()).unwrap().map(|entry| entry.unwrap().metadata().unwrap().len());

@@ -3,6 +3,7 @@
 use std::fs;
 use std::path::PathBuf;
 
+use rtlive_core::journal::Part;
 use rtlive_core::record::{Epoch, Gap};
 use rusqlite::Connection;
 
@@ -18,7 +19,9 @@ fn made(folder: &Path) {
     store.commit(commit(1, &[(0, 1), (1, 2), (1, 3), (2, 4), (2, 5), (2, 6)], true)).unwrap();
     store.hint(LinkHint::default());
     for second in 2..5 {
-        store.commit(commit(second, &[(1, second + 2)], false)).unwrap();
+        let mut commit = commit(second, &[(1, second + 2)], false);
+        commit.parts.extend((second == 3).then(|| Part::of(&commit.events).unwrap()));
+        store.commit(commit).unwrap();
     }
     store.close().unwrap();
 }
