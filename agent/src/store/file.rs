@@ -206,6 +206,11 @@ impl File {
                 |row| row.get::<_, i64>(0),
             );
             let last = last.optional().map_err(failed("find the last frame"))?.unwrap_or(from);
+            // In a damaged tree that is not in order any id may come last; counted on from there, ids would be given twice.
+            if last != from && id_place(priority, FrameId(last)).is_none() {
+                let error = rusqlite::Error::IntegralValueOutOfRange(0, last);
+                return Err(failed("find the last frame")(error));
+            }
             if let Some(known) = file.last_ids.get_mut(place) {
                 *known = last;
             }
@@ -469,6 +474,12 @@ pub(super) fn id_range(priority: Priority) -> (i64, i64) {
         Priority::Bulk => 2,
     };
     (place << PRIORITY_SHIFT, (place + 1) << PRIORITY_SHIFT)
+}
+
+/// Which id of a priority's this is, counted from 1; `None` for what no store gives, in half of the range that it never comes to.
+pub(super) fn id_place(priority: Priority, id: FrameId) -> Option<i64> {
+    let place = id.0.checked_sub(id_range(priority).0)?;
+    (1..1 << (PRIORITY_SHIFT - 1)).contains(&place).then_some(place)
 }
 
 /// The file, its log and the log's index.

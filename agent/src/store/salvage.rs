@@ -17,8 +17,9 @@ use std::path::Path;
 use rtlive_core::journal::Chunk;
 use rusqlite::types::Value;
 
-use super::file::{PAGE_BYTES, parts};
+use super::file::{PAGE_BYTES, id_place, parts, priority_of};
 use super::snapshot::SavedSnapshot;
+use crate::message::FrameId;
 
 const PAGE: usize = PAGE_BYTES as usize;
 
@@ -140,12 +141,15 @@ impl Pages {
         let mut rest = page.get(at..)?;
         let length = varint(&mut rest)?.cast_unsigned();
         let id = varint(&mut rest)?;
-        if length > ROW_BYTES_MAX {
+        // No row is longer than the file that it is in; a length that is garbage would be looked for page by page.
+        if length > ROW_BYTES_MAX.min(u64::from(self.count) * PAGE as u64) {
             return None;
         }
         let payload = self.payload(rest, usize::try_from(length).ok()?)?;
         let mut columns = columns(&payload)?;
         if is_frame(&columns) {
+            // One that leads to an id that no frame has cannot be sent.
+            id_place(priority_of(FrameId(id)), FrameId(id))?;
             *columns.first_mut()? = Value::Integer(id);
             return Some(Row::Frame(columns));
         }
@@ -163,7 +167,7 @@ impl Pages {
         }
     }
 
-    /// The payload of a cell, with what overflowed; zeros stand for what cannot be found.
+    /// The payload of a cell, with what overflowed; zeros stand for what cannot be found, and for all behind a page that leads back to one before it.
     fn payload(&self, local: &[u8], length: usize) -> Option<Vec<u8>> {
         let most = PAGE - 35;
         if length <= most {
@@ -174,7 +178,8 @@ impl Pages {
         let here = if fitting <= most { fitting } else { least };
         let mut payload = local.get(..here)?.to_vec();
         let mut next = number_at(local, here)?;
-        while payload.len() < length && next != 0 && next <= self.count {
+        let mut passed = BTreeSet::new();
+        while payload.len() < length && next != 0 && next <= self.count && passed.insert(next) {
             let page = self.read(next)?;
             let count = (length - payload.len()).min(PAGE - 4);
             payload.extend_from_slice(page.get(4..4 + count)?);
@@ -309,4 +314,24 @@ fn varint(bytes: &mut &[u8]) -> Option<i64> {
 
 fn number_at(bytes: &[u8], at: usize) -> Option<u32> {
     Some(u32::from_be_bytes(*bytes.get(at..)?.first_chunk()?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pages_that_lead_in_a_circle_are_read_once() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let page = |next: u32| [&next.to_be_bytes()[..], &[7; PAGE - 4]].concat();
+        fs::write(file.path(), [vec![0; PAGE], page(3), page(2), page(0)].concat()).unwrap();
+        let pages = Pages::open(file.path()).unwrap();
+        // So long that the least is in the row itself.
+        let least = (PAGE - 12) * 32 / 255 - 23;
+        let length = least + 4 * (PAGE - 4);
+        let local = [&[7; PAGE][..least], &2_u32.to_be_bytes()].concat();
+        let payload = pages.payload(&local, length).unwrap();
+        let found = least + 2 * (PAGE - 4);
+        assert_eq!(payload, [vec![7; found], vec![0; length - found]].concat());
+    }
 }

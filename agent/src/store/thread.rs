@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
+use rtlive_drivers::input::told;
 use rtlive_drivers::outlet::Clock;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::Instant;
@@ -30,7 +31,7 @@ pub fn spawn(store: Keeper, clock: Arc<dyn Clock>) -> io::Result<(StoreHandle, J
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build()?;
     let thread = thread::Builder::new().name("store".into()).spawn(move || {
         if let Err(error) = runtime.block_on(serve(store, requests, &changed, &hold, &*clock)) {
-            tracing::error!("the store stops: {error}");
+            tracing::error!("the store stops: {}", told(&error));
         }
     })?;
     Ok((StoreHandle { requests: sender, frames, held }, thread))

@@ -96,6 +96,20 @@ fn a_damaged_snapshot_costs_nothing() {
 }
 
 #[test]
+fn an_id_that_no_frame_has_makes_no_other_twice() {
+    for id in ["(2 << 60) - 1", "(1 << 60) - 1"] {
+        let folder = tempfile::tempdir().unwrap();
+        made(folder.path());
+        sql(folder.path(), &format!("UPDATE frames SET id = {id} WHERE stream = 'live'"));
+        let told = reopened(folder.path());
+        let ids: BTreeSet<_> = told.live.iter().map(|(epoch, number, _)| (*epoch, *number)).collect();
+        assert!(ids.contains(&(NEW, 1)) && ids.contains(&(NEW, 2)), "{id}: {ids:?}");
+        let lost = told.gaps.iter().find(|gap| &*gap.stream == "live" && gap.from == 1);
+        assert_eq!(lost.map(|gap| gap.to), Some(3), "{id}: {:?}", told.gaps);
+    }
+}
+
+#[test]
 fn behind_a_damaged_chunk_all_is_given_up_and_named() {
     for damage in ["UPDATE journal SET chunk = zeroblob(20) WHERE number = 4", "DELETE FROM journal WHERE number = 4"] {
         let folder = tempfile::tempdir().unwrap();
