@@ -4,9 +4,9 @@
 //! accounts of streams. It does not hold the records: the engine is deterministic, so that a replay of the events emits them again,
 //! and the numbers say which is which.
 //!
-//! Layout: one byte of version; the parts, where there are any, each behind its length of 4 bytes, and a length of 0; the body; and the CRC-32 (IEEE 802.3) of all this.
-//! Parts and body are postcard encodings with all their readings in columns, compressed by Zstandard where that makes them smaller. Chunks never leave
-//! the device, so that the layout may change with the version byte.
+//! Layout: one byte of version; the parts, where there are any, each behind its length of 4 bytes, and a length of 0; the body; and the CRC-32 (IEEE
+//! 802.3) of all this. Parts and body are postcard encodings with all their readings in columns, compressed by Zstandard where that makes them smaller.
+//! Chunks never leave the device, so that the layout may change with the version byte.
 
 mod part;
 

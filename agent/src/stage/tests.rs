@@ -1,8 +1,8 @@
 //! The stage alone.
 
-use rtlive_core::event::{Batch, Rejected};
 use std::time::Duration;
 
+use rtlive_core::event::{Batch, Rejected};
 use rtlive_core::expr::Expression;
 use rtlive_core::plan::{Binding, BindingSource, Condition, InputPlan, RulePlan, Severity};
 use rtlive_core::reading::{Quality, Reading, SeriesInfo};

@@ -1,5 +1,7 @@
 //! Events as bytes: those of a chunk, or of its beginning, before the rest of it is there.
 
+use std::sync::Arc;
+
 use serde::{Deserialize, Serialize};
 
 use super::{BODY_BYTES_MAX, JournalError, READINGS_MAX};
@@ -9,7 +11,6 @@ use crate::pack::pack;
 use crate::plan::Plan;
 use crate::reading::{InputId, Reading};
 use crate::time::Timestamp;
-use std::sync::Arc;
 
 /// The level of Zstandard: the journal is written once a second for ever and read only after a crash.
 const COMPRESSION_LEVEL: i32 = 1;
