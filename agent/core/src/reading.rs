@@ -111,7 +111,16 @@ impl Scalar<'_> {
     /// A total order over all values, so that the least and the greatest of a set do not depend on the order in which it is
     /// seen: bools, then numbers, then text by its bytes. Numbers compare by magnitude; an integer stands before the float that
     /// it equals, −0.0 before 0.0, and integers that round to the same float compare exactly.
+    #[inline]
     pub fn total_cmp(self, other: Self) -> Ordering {
+        match (self, other) {
+            (Self::Float(a), Self::Float(b)) => a.total_cmp(&b),
+            (a, b) => a.total_cmp_of_any(b),
+        }
+    }
+
+    /// The same, out of the way of the floats, which most are.
+    fn total_cmp_of_any(self, other: Self) -> Ordering {
         match (self, other) {
             (Self::Float(a), Self::Float(b)) => a.total_cmp(&b),
             (Self::Int(a), Self::Int(b)) => a.cmp(&b),

@@ -98,10 +98,11 @@ impl WindowKind {
     pub(crate) fn around(&self, time: Timestamp) -> (Timestamp, Timestamp) {
         match self {
             Self::Tumbling { every, offset } => {
-                let start = floor(time, nanos(*every), nanos(*offset));
-                // An end of a window that was cut off at its start would be too early.
-                let end = ceiling(time, nanos(*every), nanos(*offset));
-                (start, end)
+                let every = nanos(*every);
+                let behind = behind(time, every, nanos(*offset));
+                // An end that is counted from a start would be too early where that was cut off.
+                let end = time.as_nanos().saturating_add(every.max(1) - behind);
+                (Timestamp::from_nanos(time.as_nanos().saturating_sub(behind)), Timestamp::from_nanos(end))
             }
             Self::Sliding { every, over, offset } => {
                 let start = floor(time, nanos(*every), nanos(*offset));
@@ -145,18 +146,14 @@ impl WindowKind {
 
 /// The greatest `n × every + offset` that is not after a time.
 fn floor(time: Timestamp, every: i64, offset: i64) -> Timestamp {
-    let place = i128::from(time.as_nanos()) - i128::from(offset);
-    saturated(place.div_euclid(i128::from(every.max(1))) * i128::from(every.max(1)) + i128::from(offset))
+    Timestamp::from_nanos(time.as_nanos().saturating_sub(behind(time, every, offset)))
 }
 
-/// The least `n × every + offset` that is after a time.
-fn ceiling(time: Timestamp, every: i64, offset: i64) -> Timestamp {
-    let place = i128::from(time.as_nanos()) - i128::from(offset);
-    saturated((place.div_euclid(i128::from(every.max(1))) + 1) * i128::from(every.max(1)) + i128::from(offset))
-}
-
-fn saturated(nanos: i128) -> Timestamp {
-    Timestamp::from_nanos(nanos.clamp(i128::from(i64::MIN), i128::from(i64::MAX)) as i64)
+/// How far a time is behind the greatest `n × every + offset` that is not after it.
+fn behind(time: Timestamp, every: i64, offset: i64) -> i64 {
+    let every = every.max(1);
+    let behind = time.as_nanos().rem_euclid(every) - offset.rem_euclid(every);
+    if behind < 0 { behind + every } else { behind }
 }
 
 fn around_calendar(length: CalendarLength, offset: i64, zone: &Zone, time: Timestamp) -> (Timestamp, Timestamp) {
@@ -203,7 +200,7 @@ fn local_start(length: CalendarLength, place: i64) -> i64 {
             let instant = date
                 .and_then(|date| jiff::tz::Offset::UTC.to_timestamp(date.to_datetime(jiff::civil::Time::midnight())));
             let end = if place < 0 { i64::MIN } else { i64::MAX };
-            instant.map_or(end, |instant| saturated(instant.as_nanosecond()).as_nanos())
+            instant.ok().and_then(|instant| i64::try_from(instant.as_nanosecond()).ok()).unwrap_or(end)
         }
     }
 }
