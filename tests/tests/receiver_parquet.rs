@@ -1,7 +1,8 @@
 //! What is in the receiver's Parquet files, by those who read them: PyArrow, Polars and DuckDB.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fs;
+use std::fs::{self, File};
+use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -137,16 +138,16 @@ fn every_reader_finds_what_the_source_had_once() {
     );
     let mut receiver = Receiver::new(&folder.join("receiver"), &configuration_of_receiver).unwrap();
     receiver.start().unwrap();
+    // What the subscriber alone heard would be missing for ever.
+    until("the receiver hears what is sent", || receiver.log().is_ok_and(|log| log.contains("subscribed to")));
 
     let source = folder.join("source.jsonl");
-    fs::write(&source, "").unwrap();
+    let mut growing = File::create(&source).unwrap();
     let mut agent = Agent::new(&folder.join("agent"), &configuration(&source, &broker)).unwrap();
     agent.start().unwrap();
     let lines: Vec<String> = (0..LINES).map(line).collect();
     for (place, part) in lines.chunks(lines.len() / 5).enumerate() {
-        let mut text = fs::read_to_string(&source).unwrap();
-        text.push_str(&part.concat());
-        fs::write(&source, text).unwrap();
+        growing.write_all(part.concat().as_bytes()).unwrap();
         let wanted = 4 * part.len() * (place + 1);
         until("some of it is there", || arrived(&receiver).0 >= wanted);
         receiver.kill();

@@ -279,6 +279,7 @@ async fn poll(mut wire: impl Wire, filters: Vec<String>, post: Post) -> Result<F
                     let hint = "its access list must let this user read these topics";
                     return Ok(Failure::of(format!("the broker refused {} ({hint})", refused.join(", "))));
                 }
+                tracing::info!("subscribed to {}", filters.join(", "));
             }
             Ok(Heard::Connected | Heard::Nothing) => {}
             Err(failure) => return Ok(failure),
