@@ -38,6 +38,9 @@ const LEAF: u8 = 0x0d;
 const LOG_HEADER_BYTES: u64 = 32;
 const LOG_FRAME_HEADER_BYTES: u64 = 24;
 
+/// As many columns as the widest of our tables has.
+const COLUMNS_MAX: usize = 10;
+
 /// The most records that a frame is believed to have.
 const RECORDS_MAX: i64 = 1 << 20;
 
@@ -145,8 +148,11 @@ impl Pages {
         if length > ROW_BYTES_MAX.min(u64::from(self.count) * PAGE as u64) {
             return None;
         }
-        let payload = self.payload(rest, usize::try_from(length).ok()?)?;
-        let mut columns = columns(&payload)?;
+        let length = usize::try_from(length).ok()?;
+        // What comes of garbage is refused before pages are looked for that it seems to lead to.
+        let kinds =
+            Kinds::read(rest.get(..length).unwrap_or(rest)).filter(|kinds| kinds.payload_bytes() == Some(length))?;
+        let mut columns = kinds.columns(&self.payload(rest, length)?)?;
         if is_frame(&columns) {
             // One that leads to an id that no frame has cannot be sent.
             id_place(priority_of(FrameId(id)), FrameId(id))?;
@@ -240,39 +246,66 @@ fn cells(page: &[u8], header: usize) -> Vec<usize> {
     (0..count).map_while(|place| short_at(header + 8 + 2 * place)).filter(|at| *at > header + 8).collect()
 }
 
-/// The values of a record (section 2.1).
-fn columns(payload: &[u8]) -> Option<Vec<Value>> {
-    let mut header = payload;
-    let length = usize::try_from(varint(&mut header)?).ok()?;
-    let mut header = payload.get(payload.len() - header.len()..length)?;
-    let mut body = payload.get(length..)?;
-    let mut columns = Vec::new();
-    while !header.is_empty() {
-        let kind = varint(&mut header)?;
-        let length = match kind {
-            0 | 8 | 9 => 0,
-            1..=4 => kind,
-            5 => 6,
-            6 | 7 => 8,
-            12.. => (kind - 12) / 2,
-            _ => return None,
-        };
-        let (bytes, rest) = body.split_at_checked(usize::try_from(length).ok()?)?;
-        body = rest;
-        columns.push(match kind {
-            0 => Value::Null,
-            8 | 9 => Value::Integer(kind - 8),
-            7 => Value::Real(f64::from_be_bytes(*bytes.first_chunk()?)),
-            1..=6 => {
-                let negative = bytes.first()? & 0x80 != 0;
-                let start = if negative { -1 } else { 0 };
-                Value::Integer(bytes.iter().fold(start, |number: i64, byte| number << 8 | i64::from(*byte)))
-            }
-            _ if kind % 2 == 0 => Value::Blob(bytes.to_vec()),
-            _ => Value::Text(String::from_utf8(bytes.to_vec()).ok()?),
-        });
+/// The header of a record: what its columns are (section 2.1).
+struct Kinds {
+    header_bytes: usize,
+    kinds: Vec<i64>,
+}
+
+impl Kinds {
+    /// Reads it from where a record begins; `None` where it is none of ours.
+    fn read(record: &[u8]) -> Option<Self> {
+        let mut rest = record;
+        let header_bytes = usize::try_from(varint(&mut rest)?).ok()?;
+        let mut header = record.get(record.len() - rest.len()..header_bytes)?;
+        let mut kinds = Vec::new();
+        while !header.is_empty() && kinds.len() < COLUMNS_MAX {
+            kinds.push(varint(&mut header)?);
+        }
+        header.is_empty().then_some(Self { header_bytes, kinds })
     }
-    Some(columns)
+
+    /// How long the record is; `None` where a column is of no kind.
+    fn payload_bytes(&self) -> Option<usize> {
+        let mut lengths = self.kinds.iter().map(|kind| value_bytes(*kind));
+        lengths.try_fold(self.header_bytes, |sum, length| sum.checked_add(length?))
+    }
+
+    /// The values.
+    fn columns(&self, payload: &[u8]) -> Option<Vec<Value>> {
+        let mut body = payload.get(self.header_bytes..)?;
+        let mut columns = Vec::with_capacity(self.kinds.len());
+        for &kind in &self.kinds {
+            let (bytes, rest) = body.split_at_checked(value_bytes(kind)?)?;
+            body = rest;
+            columns.push(match kind {
+                0 => Value::Null,
+                8 | 9 => Value::Integer(kind - 8),
+                7 => Value::Real(f64::from_be_bytes(*bytes.first_chunk()?)),
+                1..=6 => {
+                    let negative = bytes.first()? & 0x80 != 0;
+                    let start = if negative { -1 } else { 0 };
+                    Value::Integer(bytes.iter().fold(start, |number: i64, byte| number << 8 | i64::from(*byte)))
+                }
+                _ if kind % 2 == 0 => Value::Blob(bytes.to_vec()),
+                _ => Value::Text(String::from_utf8(bytes.to_vec()).ok()?),
+            });
+        }
+        Some(columns)
+    }
+}
+
+/// How many bytes a value of a kind takes.
+fn value_bytes(kind: i64) -> Option<usize> {
+    let bytes = match kind {
+        0 | 8 | 9 => 0,
+        1..=4 => kind,
+        5 => 6,
+        6 | 7 => 8,
+        12.. => (kind - 12) / 2,
+        _ => return None,
+    };
+    usize::try_from(bytes).ok()
 }
 
 fn is_frame(columns: &[Value]) -> bool {
@@ -333,5 +366,18 @@ mod tests {
         let payload = pages.payload(&local, length).unwrap();
         let found = least + 2 * (PAGE - 4);
         assert_eq!(payload, [vec![7; found], vec![0; length - found]].concat());
+    }
+
+    #[test]
+    fn a_header_that_is_none_of_ours_is_refused_before_its_columns_are_made() {
+        let payload_bytes = |record: &[u8]| Kinds::read(record).and_then(|kinds| kinds.payload_bytes());
+        // NULL, a byte, a text of one, a blob of two.
+        assert_eq!(payload_bytes(&[5, 0, 1, 15, 16, 9, b'x', 1, 2]), Some(5 + 4));
+        // A million NULLs, as zeros where a page was lost.
+        let header_bytes = [0xbd, 0x84, 0x40];
+        assert_eq!(payload_bytes(&[&header_bytes[..], &[0; 1_000_000]].concat()), None);
+        // A kind that there is not, and one that is below zero.
+        assert_eq!(payload_bytes(&[2, 10]), None);
+        assert_eq!(payload_bytes(&[&[10][..], &[0xff; 9]].concat()), None);
     }
 }
