@@ -67,8 +67,9 @@ pub(super) fn each_row<E: From<io::Error>>(
 ) -> Result<u32, E> {
     let pages = Pages::open(path)?;
     let free = pages.free();
-    for number in (1..=pages.count).filter(|number| !free.contains(number)) {
-        read(number, pages.count);
+    let count = pages.count();
+    for (place, number) in (1..).zip(pages.numbers()).filter(|(_, number)| !free.contains(number)) {
+        read(place, count);
         let Some(page) = pages.read(number) else { continue };
         let header = if number == 1 { FILE_HEADER_BYTES } else { 0 };
         for cell in cells(&page, header) {
@@ -86,7 +87,8 @@ struct Pages {
     log: Option<fs::File>,
     /// Where in the log the newest version of a page lies.
     logged: BTreeMap<u32, u64>,
-    count: u32,
+    /// How many pages lie in the file.
+    in_file: u32,
     unreadable: RefCell<BTreeSet<u32>>,
 }
 
@@ -96,12 +98,25 @@ impl Pages {
         let file = fs::File::open(path)?;
         let log = fs::File::open(log).ok();
         let logged = log.as_ref().map(committed).unwrap_or_default();
-        let count = u32::try_from(file.metadata()?.len().div_ceil(PAGE as u64)).unwrap_or(u32::MAX);
-        let count = count.max(logged.last_key_value().map_or(0, |(number, _)| *number));
-        Ok(Self { file, log, logged, count, unreadable: RefCell::default() })
+        let in_file = u32::try_from(file.metadata()?.len().div_ceil(PAGE as u64)).unwrap_or(u32::MAX);
+        Ok(Self { file, log, logged, in_file, unreadable: RefCell::default() })
     }
 
-    /// A page; what is behind the end of the file, or cannot be read, is zero.
+    /// The pages that are there. In a damaged file a free page may have had any number, under which it is in the log.
+    fn numbers(&self) -> impl Iterator<Item = u32> {
+        (1..=self.in_file).chain(self.logged.keys().copied().filter(|number| *number > self.in_file))
+    }
+
+    /// How many there are.
+    fn count(&self) -> u32 {
+        u32::try_from(self.numbers().count()).unwrap_or(u32::MAX)
+    }
+
+    fn has(&self, number: u32) -> bool {
+        (1..=self.in_file).contains(&number) || self.logged.contains_key(&number)
+    }
+
+    /// A page; what of it is behind the end of the file, or cannot be read, is zero.
     fn read(&self, number: u32) -> Option<Vec<u8>> {
         let before = u64::from(number.checked_sub(1)?) * PAGE as u64;
         let mut page = vec![0; PAGE];
@@ -130,7 +145,7 @@ impl Pages {
     fn free(&self) -> BTreeSet<u32> {
         let mut free = BTreeSet::new();
         let mut next = self.read(1).and_then(|page| number_at(&page, FREE_LIST_AT)).unwrap_or_default();
-        while next != 0 && next <= self.count && free.insert(next) {
+        while self.has(next) && free.insert(next) {
             let Some(trunk) = self.read(next) else { break };
             let count = number_at(&trunk, 4).unwrap_or_default() as usize;
             free.extend((0..count.min(PAGE / 4)).filter_map(|place| number_at(&trunk, 8 + 4 * place)));
@@ -145,7 +160,7 @@ impl Pages {
         let length = varint(&mut rest)?.cast_unsigned();
         let id = varint(&mut rest)?;
         // No row is longer than the file that it is in; a length that is garbage would be looked for page by page.
-        if length > ROW_BYTES_MAX.min(u64::from(self.count) * PAGE as u64) {
+        if length > ROW_BYTES_MAX.min((u64::from(self.in_file) + self.logged.len() as u64) * PAGE as u64) {
             return None;
         }
         let length = usize::try_from(length).ok()?;
@@ -185,7 +200,7 @@ impl Pages {
         let mut payload = local.get(..here)?.to_vec();
         let mut next = number_at(local, here)?;
         let mut passed = BTreeSet::new();
-        while payload.len() < length && next != 0 && next <= self.count && passed.insert(next) {
+        while payload.len() < length && self.has(next) && passed.insert(next) {
             let page = self.read(next)?;
             let count = (length - payload.len()).min(PAGE - 4);
             payload.extend_from_slice(page.get(4..4 + count)?);
@@ -366,6 +381,26 @@ mod tests {
         let payload = pages.payload(&local, length).unwrap();
         let found = least + 2 * (PAGE - 4);
         assert_eq!(payload, [vec![7; found], vec![0; length - found]].concat());
+    }
+
+    #[test]
+    fn a_page_that_lies_in_the_log_under_a_strange_number_costs_no_search() {
+        const STRANGE: u32 = 4_000_000_000;
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("store.db");
+        let [_, log, _] = parts(&path);
+        fs::write(&path, vec![0; 2 * PAGE]).unwrap();
+        // As SQLite writes a log of one page that is committed, with checksums in the order of bytes that 0x377f0683 stands for.
+        let header = [&[0x37, 0x7f, 0x06, 0x83][..], &[0; 20]].concat();
+        let sum = checksum(true, [0; 2], &header);
+        let head = [STRANGE, STRANGE].map(u32::to_be_bytes).concat();
+        let page = vec![7; PAGE];
+        let sums = |sum: [u32; 2]| sum.map(u32::to_be_bytes).concat();
+        let of_page = checksum(true, checksum(true, sum, &head), &page);
+        fs::write(&log, [header, sums(sum), head, vec![0; 8], sums(of_page), page.clone()].concat()).unwrap();
+        let pages = Pages::open(&path).unwrap();
+        assert_eq!(pages.numbers().collect::<Vec<_>>(), [1, 2, STRANGE]);
+        assert_eq!(pages.read(STRANGE), Some(page));
     }
 
     #[test]
