@@ -1,22 +1,26 @@
 //! The sender: takes frames from the store as the link allows, keeps account of them, and decides when to connect.
 
+mod clearance;
 mod connection;
 mod sleep;
+mod supply;
 
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
+use self::clearance::Clearance;
 use self::sleep::Shift;
+use self::supply::Supply;
 use super::bucket::Bucket;
-use super::budget::{Allowance, Budget, BudgetState};
+use super::budget::{Budget, BudgetState};
 use super::estimate::{LinkEstimate, PART_TIME};
 use super::failover::Failover;
 use super::flight::{Flight, Next, Settled};
 use super::meter::Meter;
 use super::refusal::{Refusals, Refused};
 use super::slow_start::SlowStart;
-use super::turns::{Credit, Turns};
+use super::turns::Credit;
 use super::wire::Cost;
 use super::{Action, Event, Farewell, FrameId, Lane, Limits, Loss, Now, Parcel, Terms, Token, Verdict, Wanted};
 use crate::backoff::Backoff;
@@ -49,9 +53,6 @@ pub const REFUSED_WAIT_MIN: Duration = Duration::from_secs(10);
 pub const TAKEN_OVER_WAIT_MIN: Duration = Duration::from_secs(300);
 /// How long frames may wait for the link before it counts as congested.
 pub const CONGESTED_AFTER: Duration = Duration::from_secs(1);
-/// How long the budget may withhold before it is asked again: the wall clock may have been set. And the shortest, as instants of two clocks are compared.
-const BUDGET_LOOK_MAX: Duration = Duration::from_secs(600);
-const BUDGET_LOOK_MIN: Duration = Duration::from_millis(100);
 /// How long sending may go on after [`Event::Stop`].
 pub const STOP_WITHIN: Duration = Duration::from_secs(3);
 
@@ -81,52 +82,6 @@ pub enum State {
     },
     /// The sender has stopped; nothing follows.
     Stopped,
-}
-
-/// Whether a message may be sent.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Clearance {
-    Given,
-    /// The link has as much as it holds.
-    LinkIsFull,
-    /// There is none, or something else than the link holds it back.
-    Withheld,
-    /// The bound of the rate holds it back until then.
-    NotBefore(Duration),
-    /// Bytes must be reserved of the budget before: so many.
-    Unreserved(u64),
-}
-
-/// Whether the store has frames.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Supply {
-    /// It may; worth asking.
-    Possible,
-    /// It was asked. `more` notes that frames came since.
-    Asked { more: bool },
-    /// It has none that may be sent.
-    Empty,
-}
-
-impl Supply {
-    /// The store answered whoever asked.
-    fn answer(&mut self, has_one: bool) {
-        if let Self::Asked { more } = *self {
-            *self = if has_one || more { Self::Possible } else { Self::Empty };
-        }
-    }
-
-    /// There may be frames that were not there before.
-    fn renew(&mut self) {
-        *self = if let Self::Asked { .. } = self { Self::Asked { more: true } } else { Self::Possible };
-    }
-
-    /// It is worth asking again.
-    fn retry(&mut self) {
-        if *self == Self::Empty {
-            *self = Self::Possible;
-        }
-    }
 }
 
 /// Decides what the uplink does; see the module above for the contract.
@@ -351,30 +306,6 @@ impl Sender {
         self.refusals.list()
     }
 
-    fn reserve(&mut self, bytes: u64) -> Option<Action> {
-        self.budget.as_mut().and_then(|budget| budget.reserve(bytes)).map(Action::SaveBudget)
-    }
-
-    /// Counts what is sent.
-    fn charge(&mut self, cost: Cost, now: Now) {
-        self.meter.send(cost, now.steady);
-        if let Some(bucket) = &mut self.bucket {
-            bucket.take(cost.up, now.steady);
-        }
-        if let Some(budget) = &mut self.budget {
-            budget.spend(cost.both());
-        }
-    }
-
-    /// Counts the keep-alives since the last time.
-    fn charge_keep_alives(&mut self, now: Now) {
-        let every = self.terms.keep_alive;
-        while !every.is_zero() && now.steady.saturating_sub(self.kept_alive_to) >= every {
-            self.kept_alive_to += every;
-            self.charge(self.terms.wire.ping(), now);
-        }
-    }
-
     fn acknowledged(&mut self, now: Now, token: Token, verdict: &Verdict) {
         self.meter.hear(now.steady);
         match (self.flight.settle(token, *verdict == Verdict::Taken, now.steady), verdict) {
@@ -397,18 +328,6 @@ impl Sender {
     fn give_back(&mut self, id: FrameId) {
         self.actions.push_back(Action::Return(id));
         self.retry_supply();
-    }
-
-    /// Whatever the store said, or is about to say, there may be more.
-    fn ask_again(&mut self) {
-        self.supply.renew();
-        self.urgent.renew();
-    }
-
-    /// What the store said before it had the newest word does not count any more.
-    fn retry_supply(&mut self) {
-        self.supply.retry();
-        self.urgent.retry();
     }
 
     fn offered(&mut self, now: Now, parcel: Parcel) {
@@ -504,70 +423,6 @@ impl Sender {
         self.poll_shift(now)
     }
 
-    fn take(&mut self, now: Now, before: Option<(Priority, Lane)>) -> Action {
-        let (except, backlog_first) = (self.refusals.held(now.steady), self.turns(now));
-        self.asked = Wanted { except, before, backlog_first };
-        Action::Take(self.asked.clone())
-    }
-
-    /// The store gave this out, or nothing: where it was the backlog's turn before that, it has nothing to send.
-    fn settle_turns(&mut self, offered: Option<(Priority, Lane)>) {
-        for priority in [Priority::Alert, Priority::Live, Priority::Bulk] {
-            let is_empty =
-                offered.is_none_or(|offered| (priority, Lane::Live) <= offered && offered != (priority, Lane::Backlog));
-            let was_asked = self.asked.backlog_first.has(priority) && self.asked.takes(priority, Lane::Backlog);
-            if was_asked && is_empty && !self.flight.has_unsent(priority, Lane::Backlog) {
-                self.credit.settle(priority);
-            }
-        }
-    }
-
-    /// Until when the backlog is held back after an outage.
-    fn held_until(&self, now: Now) -> Option<Duration> {
-        self.slow_start.map(|start| start.ready_at()).filter(|at| *at > now.steady)
-    }
-
-    /// Whose turn it is, of what is new and the backlog.
-    fn turns(&self, now: Now) -> Turns {
-        if self.held_until(now).is_some() { Turns::default() } else { self.credit.turns() }
-    }
-
-    /// Whether the next message may go.
-    fn may_send(&self, now: Now) -> Clearance {
-        let Some(next) = self.flight.next(self.turns(now)) else { return Clearance::Withheld };
-        let messages = self.flight.messages();
-        if messages >= usize::from(self.limits.messages_max.clamp(1, MESSAGES_MAX)) {
-            return Clearance::Withheld;
-        }
-        let estimate = &self.flight.estimate;
-        let is_alert = next.priority == Priority::Alert;
-        if !is_alert && estimate.wants_quiet(now.steady) {
-            return Clearance::Withheld;
-        }
-        let window = if is_alert { estimate.alert_window_bytes() } else { estimate.window_bytes() };
-        // One message may always go, or a long one could never be sent.
-        let fits = messages == 0 || estimate.in_flight() + next.cost.up <= window;
-        if !fits {
-            return Clearance::LinkIsFull;
-        }
-        let held_until = self.held_until(now).filter(|_| next.lane == Lane::Backlog && !is_alert);
-        match self.bucket.map(|bucket| bucket.ready_at(next.cost.up)).max(held_until) {
-            Some(at) if at > now.steady => Clearance::NotBefore(at),
-            _ => {
-                let allowance = |budget: &Budget| budget.allows(next.cost.both(), next.priority, now.wall);
-                cleared(self.budget.as_ref().map(allowance), next.cost, now)
-            }
-        }
-    }
-
-    /// Whether to take another frame: as much as the link takes, and one that is ready when the next acknowledgement comes. What is still in the store
-    /// may yet be overtaken.
-    fn has_room(&self) -> bool {
-        let window = self.flight.estimate.window_bytes() as usize;
-        let wants = self.flight.is_all_sent() || self.flight.bytes() < window;
-        wants && !self.is_shift_over() && self.flight.frames() < FRAMES_MAX && self.flight.bytes() < BYTES_MAX
-    }
-
     /// The hint, where it changed.
     fn hint(&mut self, now: Now) -> Option<Action> {
         let connected = matches!(self.state, State::Connected { .. });
@@ -596,19 +451,6 @@ impl Sender {
             State::Connected { .. } => Some(self.hang_up(Farewell::Stopping, now)),
             State::Connecting => Some(Action::Disconnect(Farewell::Stopping)),
             State::Waiting { .. } | State::Sleeping { .. } | State::Stopped => None,
-        }
-    }
-}
-
-/// What the budget says, by the steady clock.
-fn cleared(allowance: Option<Allowance>, cost: Cost, now: Now) -> Clearance {
-    match allowance {
-        None | Some(Allowance::Given) => Clearance::Given,
-        Some(Allowance::Unreserved) => Clearance::Unreserved(cost.both()),
-        Some(Allowance::NotBefore(at)) => {
-            // The wall clock may be set before.
-            let rest = at.since(now.wall).clamp(BUDGET_LOOK_MIN, BUDGET_LOOK_MAX);
-            Clearance::NotBefore(now.steady.saturating_add(rest))
         }
     }
 }

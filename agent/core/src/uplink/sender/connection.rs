@@ -4,8 +4,10 @@ use std::time::Duration;
 
 use super::super::failover::Next;
 use super::super::slow_start::SlowStart;
+use super::clearance::{Clearance, cleared};
 use super::sleep::Shift;
-use super::{Clearance, STABLE_AFTER, Sender, State, Supply, cleared};
+use super::supply::Supply;
+use super::{STABLE_AFTER, Sender, State};
 use crate::uplink::{Action, Farewell, Limits, Loss, Now};
 
 impl Sender {

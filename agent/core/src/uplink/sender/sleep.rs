@@ -4,7 +4,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::super::budget::Allowance;
-use super::{Sender, State, Supply};
+use super::supply::Supply;
+use super::{Sender, State};
 use crate::plan::Priority;
 use crate::uplink::{Action, Farewell, Lane, Now, Schedule, Wanted};
 
