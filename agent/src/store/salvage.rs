@@ -11,11 +11,14 @@ use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io;
+use std::iter;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 
 use rtlive_core::journal::Chunk;
 use rusqlite::types::Value;
+use rustix::fs::SeekFrom;
+use rustix::io::Errno;
 
 use super::file::{PAGE_BYTES, id_place, parts, priority_of};
 use super::snapshot::SavedSnapshot;
@@ -68,7 +71,7 @@ pub(super) fn each_row<E: From<io::Error>>(
     let pages = Pages::open(path)?;
     let free = pages.free();
     let count = pages.count();
-    for (place, number) in (1..).zip(pages.numbers()).filter(|(_, number)| !free.contains(number)) {
+    for (place, number) in pages.numbers().filter(|(_, number)| !free.contains(number)) {
         read(place, count);
         let Some(page) = pages.read(number) else { continue };
         let header = if number == 1 { FILE_HEADER_BYTES } else { 0 };
@@ -102,14 +105,30 @@ impl Pages {
         Ok(Self { file, log, logged, in_file, unreadable: RefCell::default() })
     }
 
-    /// The pages that are there. In a damaged file a free page may have had any number, under which it is in the log.
-    fn numbers(&self) -> impl Iterator<Item = u32> {
-        (1..=self.in_file).chain(self.logged.keys().copied().filter(|number| *number > self.in_file))
+    /// The pages that are there, each behind its place among them. A damaged list of free pages may have led to any number, so that a page lies in the log
+    /// under that, or behind a hole in the file.
+    fn numbers(&self) -> impl Iterator<Item = (u32, u32)> {
+        let in_file = iter::successors(self.written_from(1), |number| self.written_from(number.checked_add(1)?));
+        let in_file = in_file.filter(|number| !self.logged.contains_key(number)).map(|number| (number, number));
+        let logged = (1..=u32::MAX).zip(self.logged.keys());
+        in_file.chain(logged.map(|(place, number)| (self.in_file.saturating_add(place), *number)))
     }
 
-    /// How many there are.
+    /// The last of these places at most.
     fn count(&self) -> u32 {
-        u32::try_from(self.numbers().count()).unwrap_or(u32::MAX)
+        self.in_file.saturating_add(self.logged.len() as u32)
+    }
+
+    /// The first page from a number on that is in no hole of the file.
+    fn written_from(&self, number: u32) -> Option<u32> {
+        let before = u64::from(number.checked_sub(1)?) * PAGE as u64;
+        let at = match rustix::fs::seek(&self.file, SeekFrom::Data(before)) {
+            Ok(at) => at,
+            Err(Errno::NXIO) => return None,
+            // A file system that does not tell.
+            Err(_) => before,
+        };
+        u32::try_from(at / PAGE as u64 + 1).ok().filter(|number| *number <= self.in_file)
     }
 
     fn has(&self, number: u32) -> bool {
@@ -384,12 +403,15 @@ mod tests {
     }
 
     #[test]
-    fn a_page_that_lies_in_the_log_under_a_strange_number_costs_no_search() {
+    fn a_page_that_lies_in_the_log_or_behind_a_hole_under_a_strange_number_costs_no_search() {
         const STRANGE: u32 = 4_000_000_000;
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("store.db");
         let [_, log, _] = parts(&path);
-        fs::write(&path, vec![0; 2 * PAGE]).unwrap();
+        // As large as blocks of any file system.
+        const WRITTEN: u32 = 64;
+        fs::write(&path, vec![1; WRITTEN as usize * PAGE]).unwrap();
+        fs::OpenOptions::new().write(true).open(&path).unwrap().set_len(1 << 38).unwrap();
         // As SQLite writes a log of one page that is committed, with checksums in the order of bytes that 0x377f0683 stands for.
         let header = [&[0x37, 0x7f, 0x06, 0x83][..], &[0; 20]].concat();
         let sum = checksum(true, [0; 2], &header);
@@ -399,7 +421,8 @@ mod tests {
         let of_page = checksum(true, checksum(true, sum, &head), &page);
         fs::write(&log, [header, sums(sum), head, vec![0; 8], sums(of_page), page.clone()].concat()).unwrap();
         let pages = Pages::open(&path).unwrap();
-        assert_eq!(pages.numbers().collect::<Vec<_>>(), [1, 2, STRANGE]);
+        let numbers = pages.numbers().map(|(_, number)| number);
+        assert_eq!(numbers.collect::<Vec<_>>(), (1..=WRITTEN).chain([STRANGE]).collect::<Vec<_>>());
         assert_eq!(pages.read(STRANGE), Some(page));
     }
 
