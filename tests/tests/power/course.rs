@@ -348,6 +348,13 @@ impl Course {
         Ok(())
     }
 
+    /// The ledger, once the agent answers.
+    fn ledger(&self) -> serde_json::Value {
+        let ledger = || self.agent.status().unwrap_or_default()["ledger"].clone();
+        until("the agent answers", || ledger().is_object());
+        ledger()
+    }
+
     /// Nothing goes wrong any more, and everything arrives, each number once.
     fn come_home(&mut self) -> Result<(), String> {
         self.mount.disk().lies = None;
@@ -358,6 +365,8 @@ impl Course {
             known.next
         };
         self.start()?;
+        // Where nothing is missing it would be told to stop before it listens to that.
+        self.ledger();
         until("all that was published is acknowledged", || self.brokers.known().all_acknowledged());
         if !self.lies {
             let arrived = || home(&self.brokers.known().centre).len() as u64;
@@ -369,10 +378,9 @@ impl Course {
         }
         self.look()?;
         self.start()?;
-        let status = || self.agent.status().unwrap_or_default();
-        until("the agent answers", || status()["ledger"].is_object());
-        if status()["ledger"]["closes"] != true {
-            return Err(format!("the ledger does not close: {}", status()["ledger"]));
+        let ledger = self.ledger();
+        if ledger["closes"] != true {
+            return Err(format!("the ledger does not close: {ledger}"));
         }
         self.agent.kill();
         let home = home(&self.brokers.known().centre);
