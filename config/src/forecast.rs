@@ -25,7 +25,7 @@ use crate::reach::{self, write_reach};
 use crate::store::{CELLS_PER_BYTE, Flash};
 use crate::stream::selection;
 
-pub use link::{LadderForecast, LevelForecast, Upkeep};
+pub use link::{LadderForecast, LevelForecast, LinkForecast, Upkeep};
 
 /// Bytes of a value in a frame with its share of the time stamp: columns and zstd on sensor series of 60 to 600 readings.
 const FRAME_BYTES_PER_VALUE: f64 = 4.0;
@@ -90,6 +90,8 @@ pub struct Forecast {
     pub link_bytes_per_day_max: Option<u64>,
     /// The ladders, where there is an uplink: which level of each the link carries.
     pub ladders: Vec<LadderForecast>,
+    /// The links of `[uplink.links]`, in the order in which they are preferred; what stands above is of the first of them.
+    pub links: Vec<LinkForecast>,
     /// Bytes a day that the device of the store is asked to write, without the inputs of `rate_unknown`.
     pub flash_bytes_per_day: u64,
     /// For how many years the flash of `[store]` lasts under that; `None` where it is not told, or nothing is known to be written.
@@ -208,6 +210,9 @@ impl Forecast {
         streams.iter_mut().zip(reaches).for_each(|(stream, reach)| stream.reach_seconds = reach);
         let uplink = config.uplink.as_ref();
         let upkeep = uplink.map(|uplink| Upkeep::of(uplink, &config.plan));
+        let ladders = uplink.zip(upkeep.as_ref()).map_or(Vec::new(), |(uplink, upkeep)| {
+            LadderForecast::all(&config.plan, &streams, upkeep.bytes_per_day, uplink)
+        });
         let sent: u64 = streams.iter().filter_map(|stream| stream.link_bytes_per_day).sum();
         let rate_unknown = inputs.iter().filter(|input| input.readings_per_second.is_none());
         let flash_bytes_per_day = flash_bytes_per_day(&inputs, &streams, commit_every);
@@ -222,10 +227,9 @@ impl Forecast {
                 brokers.map(ToString::to_string).collect::<Vec<_>>().join(", else ")
             }),
             link_bytes_per_day: upkeep.as_ref().map(|upkeep| sent + upkeep.bytes_per_day),
-            link_bytes_per_day_max: uplink.and_then(|uplink| link::bytes_per_day_max(uplink, Priority::Live)),
-            ladders: uplink.zip(upkeep.as_ref()).map_or(Vec::new(), |(uplink, upkeep)| {
-                LadderForecast::all(&config.plan, &streams, upkeep.bytes_per_day, uplink)
-            }),
+            link_bytes_per_day_max: uplink.and_then(|uplink| uplink.links.first()?.bytes_per_day_max(Priority::Live)),
+            links: uplink.map_or(Vec::new(), |uplink| LinkForecast::all(uplink, &ladders)),
+            ladders,
             upkeep,
             flash_bytes_per_day,
             flash_years: flash.map(|flash| flash.years(flash_bytes_per_day as f64)),
@@ -462,6 +466,7 @@ impl fmt::Display for Forecast {
             writeln!(f, "  of it {upkeep}")?;
         }
         self.ladders.iter().try_for_each(|ladder| writeln!(f, "  {ladder}"))?;
+        self.links.iter().try_for_each(|link| writeln!(f, "  {link}"))?;
         let reach = |stream: &StreamForecast| Some(format!("{} {}", stream.name, write_reach(stream.reach_seconds?)));
         let reaches: Vec<String> = self.streams.iter().filter_map(reach).collect();
         if !reaches.is_empty() {

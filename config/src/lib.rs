@@ -23,6 +23,7 @@ pub mod fingerprint;
 pub mod forecast;
 pub mod input;
 pub mod ladder;
+pub mod link;
 pub mod load;
 pub mod markdown;
 pub mod mistake;

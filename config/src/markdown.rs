@@ -10,6 +10,7 @@ use crate::deadband::ReportOptions;
 use crate::derived::DerivedOptions;
 use crate::input::InputOptions;
 use crate::ladder::LadderOptions;
+use crate::link::{BoundOptions, LinkOptions};
 use crate::quality::QualityOptions;
 use crate::reference::{Key, Reference};
 use crate::rule::RuleOptions;
@@ -64,7 +65,9 @@ pub fn reference_markdown<I>(catalogue: &dyn Catalogue<I>) -> String {
     section(&mut text, "## `[rules.NAME]`", &RuleOptions::reference());
     section(&mut text, "## `[ladders.NAME]`", &LadderOptions::reference());
     section(&mut text, "## `[store]`", &StoreOptions::reference());
-    section(&mut text, "## `[uplink]`", &UplinkOptions::reference());
+    let (uplink, link, bounds) = (UplinkOptions::reference(), LinkOptions::reference(), BoundOptions::reference);
+    section(&mut text, "## `[uplink]`", &uplink.with(bounds()));
+    section(&mut text, "## `[uplink.links.NAME]`", &link.with(bounds()));
     let mut names = catalogue.names();
     sorted::by(&mut names, Ord::cmp);
     if !names.is_empty() {

@@ -4,19 +4,20 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use rtlive_core::plan::{CalendarLength, Plan, WindowKind};
+use rtlive_core::plan::Plan;
 use rtlive_core::template::Template;
+use rtlive_core::uplink::Schedule;
 use rtlive_core::uplink::failover::BROKERS_MAX;
 use rtlive_core::uplink::wire::Wire;
-use rtlive_core::uplink::{BudgetTerms, Schedule};
 
 use crate::endpoint::{Broker, Peer};
-use crate::quantity::{Budget, BudgetInterval, Percent, Period, Rate, Span};
+use crate::link::{self, LinkConfig};
+use crate::quantity::{Percent, Period, Span};
 use crate::secret::Secret;
 use crate::table::{Table, Value};
 use crate::topic::{self, Messages};
 use crate::value::{OneOrMany, Setting, or_wrong, parse};
-use crate::{choices, options, zone};
+use crate::{choices, options};
 
 /// The bounds of `keep_alive`: whole seconds in 16 bits on the wire, and 0 would switch it off (MQTT 5.0, section 3.1.2.10).
 const KEEP_ALIVE_MIN: Duration = Duration::from_secs(1);
@@ -31,15 +32,6 @@ const STATUS_BYTES: usize = 120;
 const LABEL_BYTES: usize = 6;
 /// What a password counts for; it is fetched for each connection.
 const PASSWORD_BYTES: usize = 20;
-
-/// The least rate: it takes a minute to connect over TLS.
-const RATE_MIN: Rate = Rate { bits_per_second: 1_000 };
-
-/// The last day that every month has.
-const RESET_DAY_MAX: u16 = 28;
-
-/// The least budget: what some connections over TLS cost.
-const BUDGET_BYTES_MIN: u64 = 50_000;
 
 /// The longest client id, in bytes; brokers must take 23 and all known ones take this.
 const CLIENT_ID_BYTES_MAX: usize = 128;
@@ -125,18 +117,6 @@ options! {
         /// Where frames have the names and units of their series: inside, or, shorter, in retained messages at the topic of a stream `schema`, followed by `/` and a
         /// hash. Whoever reads frames then needs these messages too.
         pub schema: SchemaPlace = "frame",
-        /// The most that is sent, such as `"64 kbit/s"`: over any time no more than that and half a second of it (4 KiB at least). Counts an estimate of what
-        /// the link carries: MQTT, TLS, the headers of TCP and IP, keep-alives, connections. Absent: as much as the link carries.
-        pub rate: Option<RateMax>,
-        /// The most that the link carries in a day or a month, in both directions, such as `"500 MB/month"`: an estimate of what the link really
-        /// carries, as for `rate`, keep-alives and connections included; what the network loses is not in it. No period costs more, whatever fails ([link](link.md)).
-        pub budget: Option<Budget>,
-        /// The day of the month on which a budget a month begins anew, at midnight.
-        pub budget_reset_day: ResetDay = 1,
-        /// The time zone of that midnight, such as `"Europe/Berlin"`. Needs the system's time zone data (tzdata). Absent: UTC.
-        pub budget_zone: Option<String>,
-        /// The part of the budget that is left to alerts.
-        pub budget_for_alerts: Percent = "10 %",
         /// Of what is sent of one priority, the part that is left to the backlog while new records wait as well: `"0 %"` sends it only when nothing new
         /// waits, `"100 %"` before all that is new. Where one of them has nothing to send the other has the whole link.
         pub backlog_share: Percent = "20 %",
@@ -144,7 +124,6 @@ options! {
         pub schedule: Option<ScheduleOptions>,
         /// The keys of TLS, with `mqtts://`.
         pub tls: Option<TlsOptions>,
-        later: ["links"],
     }
 }
 
@@ -157,36 +136,6 @@ options! {
         pub cert: Option<PathBuf>,
         /// The key of the agent's certificate, PEM.
         pub key: Option<PathBuf>,
-    }
-}
-
-/// A bound of the rate.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct RateMax(pub Rate);
-
-impl Setting for RateMax {
-    fn expected() -> String {
-        format!("a rate such as \"64 kbit/s\", at least {} bit/s", RATE_MIN.bits_per_second)
-    }
-
-    fn read(value: &Value<'_>) -> Option<Self> {
-        let rate = Rate::read(value)?;
-        or_wrong(value, (rate >= RATE_MIN).then_some(Self(rate)))
-    }
-}
-
-/// A day that every month has.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct ResetDay(pub u16);
-
-impl Setting for ResetDay {
-    fn expected() -> String {
-        format!("a day from 1 to {RESET_DAY_MAX}, which every month has")
-    }
-
-    fn read(value: &Value<'_>) -> Option<Self> {
-        let day = value.as_integer().and_then(|day| u16::try_from(day).ok());
-        or_wrong(value, day.filter(|day| (1..=RESET_DAY_MAX).contains(day)).map(Self))
     }
 }
 
@@ -259,10 +208,8 @@ pub struct UplinkConfig {
     pub receipt_timeout: Option<Duration>,
     /// Where the names and units of series stand.
     pub schema: SchemaPlace,
-    /// The most that is sent.
-    pub rate: Option<Rate>,
-    /// The budget.
-    pub budget: Option<BudgetTerms>,
+    /// The links, in the order in which they are preferred; there is one at least.
+    pub links: Vec<LinkConfig>,
     /// The share of the backlog, in hundredths.
     pub backlog_share: u8,
     /// When it connects; `None` where it stays connected.
@@ -321,6 +268,7 @@ pub(crate) fn check(
     labels: Option<&BTreeMap<String, String>>,
     commit_every: Duration,
 ) -> Option<UplinkConfig> {
+    let links = link::check(table);
     let options = UplinkOptions::read(table)?;
     let UplinkOptions {
         broker: brokers,
@@ -334,11 +282,6 @@ pub(crate) fn check(
         delivery,
         receipt_timeout,
         schema,
-        rate,
-        budget,
-        budget_reset_day,
-        budget_zone,
-        budget_for_alerts,
         backlog_share: Percent(backlog_share),
         schedule,
         tls,
@@ -360,12 +303,7 @@ pub(crate) fn check(
     let login = login(table, username, password, open.or(brokers.first())?);
     let with_tls = brokers.iter().find(|broker| broker.tls);
     let tls = tls_config(table, tls, with_tls.or(brokers.first())?);
-    let budget = budget.map(|budget| budget_terms(table, budget, budget_reset_day, budget_zone, budget_for_alerts));
-    let budget = match budget {
-        Some(None) => return None,
-        budget => budget.flatten(),
-    };
-    let (keep_alive, rate) = (keep_alive.0, rate.map(|rate| rate.0));
+    let keep_alive = keep_alive.0;
     if !topic_is_right || !is_list_right {
         return None;
     }
@@ -381,8 +319,7 @@ pub(crate) fn check(
         client_id: client_id?,
         receipt_timeout,
         schema,
-        rate,
-        budget,
+        links: links?,
         backlog_share,
         schedule,
         tls: tls?,
@@ -401,34 +338,6 @@ fn check_brokers(table: &Table<'_>, brokers: &[Broker]) -> bool {
         table.mistake(&format!("broker[{place}]"), "each broker once", "one that stands before it");
     }
     double.is_none()
-}
-
-/// The budget; `None` after a mistake.
-fn budget_terms(
-    table: &Table<'_>,
-    budget: Budget,
-    ResetDay(reset_day): ResetDay,
-    zone: Option<String>,
-    Percent(alert_percent): Percent,
-) -> Option<BudgetTerms> {
-    const DAY: Duration = Duration::from_secs(86_400);
-    let name = zone.as_deref().unwrap_or("UTC");
-    let zone =
-        zone::find(name).map_err(|error| table.mistake("budget_zone", error.expected(), format!("{name:?}"))).ok()?;
-    if budget.bytes < BUDGET_BYTES_MIN {
-        table.mistake(
-            "budget",
-            format_args!("at least {} kB, or little but connecting is left", BUDGET_BYTES_MIN / 1000),
-            budget.bytes,
-        );
-        return None;
-    }
-    let (length, days) = match budget.interval {
-        BudgetInterval::Day => (CalendarLength::Days(1), 0),
-        BudgetInterval::Month => (CalendarLength::Months(1), u32::from(reset_day) - 1),
-    };
-    let period = WindowKind::Calendar { length, offset: DAY * days, zone };
-    Some(BudgetTerms { bytes: budget.bytes, period, alert_percent })
 }
 
 /// The login at a peer from the keys `username` and `password`; `None` after a mistake.

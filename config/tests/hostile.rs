@@ -10,11 +10,12 @@ use rtlive_config::check::check;
 use rtlive_config::document::{Document, MISTAKES_MAX};
 use rtlive_config::report::Report;
 
-const EXAMPLES: [&str; 4] = [
+const EXAMPLES: [&str; 5] = [
     include_str!("../examples/full.toml"),
     include_str!("../examples/meters-to-broker.toml"),
     include_str!("golden/warnings.toml"),
     include_str!("golden/values.toml"),
+    include_str!("golden/linked.toml"),
 ];
 
 fn report(text: &str) -> String {

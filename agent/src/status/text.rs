@@ -6,7 +6,7 @@ use std::fmt;
 use super::{
     ClockLine, FlashLine, InputStatus, MemoryLine, ObjectionStatus, QualityStatus, Status, StreamStatus, WindowStatus,
 };
-use crate::uplink::{BudgetLine, LadderLine, StreamRefusal, UplinkHealth};
+use crate::uplink::{BudgetLine, LadderLine, LinkLine, StreamRefusal, UplinkHealth};
 
 impl fmt::Display for Status {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -160,6 +160,21 @@ impl fmt::Display for QualityStatus {
     }
 }
 
+impl fmt::Display for BudgetLine {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { spent, bytes: all, left_bytes_per_day: left, until, held } = self;
+        let (part, until) = (*spent as f64 / (*all).max(1) as f64 * 100.0, second(until));
+        write!(f, "budget: {} of {} ({part:.0} %) until {until}", bytes(*spent), bytes(*all))?;
+        write!(f, ", {} a day are left", bytes(*left))?;
+        match held.as_deref() {
+            Some("bulk") => write!(f, "; bulk waits"),
+            Some("live") => write!(f, "; all but alerts waits"),
+            Some(_) => write!(f, "; ALL WAITS"),
+            None => Ok(()),
+        }
+    }
+}
+
 impl fmt::Display for UplinkHealth {
     /// A line, and one more for each thing that needs a look.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -171,6 +186,9 @@ impl fmt::Display for UplinkHealth {
             write!(f, ", next attempt at {}", second(at))?;
         }
         write!(f, ", {}", self.broker)?;
+        if let Some(link) = &self.link {
+            write!(f, " over {link}")?;
+        }
         if let Some(protocol) = &self.protocol {
             write!(f, ", MQTT {protocol}")?;
         }
@@ -200,16 +218,13 @@ impl fmt::Display for UplinkHealth {
             let [p50, p99] = [p50, p99].map(|ms| span(ms / 1000.0));
             write!(f, "\n         new records are acknowledged {p50} after their commit (99 %: {p99})")?;
         }
-        if let Some(BudgetLine { spent, bytes: all, left_bytes_per_day: left, until, held }) = &self.budget {
-            let (part, until) = (*spent as f64 / (*all).max(1) as f64 * 100.0, second(until));
-            write!(f, "\n         budget: {} of {} ({part:.0} %) until {until}", bytes(*spent), bytes(*all))?;
-            write!(f, ", {} a day are left", bytes(*left))?;
-            match held.as_deref() {
-                Some("bulk") => write!(f, "; bulk waits")?,
-                Some("live") => write!(f, "; all but alerts waits")?,
-                Some(_) => write!(f, "; ALL WAITS")?,
-                None => {}
-            }
+        for LinkLine { link, interface, carried_up_bytes, carried_down_bytes, budget, .. } in &self.links {
+            let [up, down] = [*carried_up_bytes, *carried_down_bytes].map(bytes);
+            write!(f, "\n         link {link} ({interface}): {up} to and {down} from brokers")?;
+            budget.iter().try_for_each(|budget| write!(f, "; {budget}"))?;
+        }
+        if let Some(budget) = self.budget.as_ref().filter(|_| self.links.is_empty()) {
+            write!(f, "\n         {budget}")?;
         }
         for LadderLine { ladder, carries } in &self.ladders {
             match carries {

@@ -27,6 +27,9 @@ pub struct UplinkHealth {
     pub state: String,
     /// The broker in use, or asked last.
     pub broker: String,
+    /// The link in use, or asked last, where links have names.
+    #[serde(default)]
+    pub link: Option<String>,
     /// The version of MQTT that is spoken, where there is a connection: `5` or `3.1.1`.
     pub protocol: Option<String>,
     /// Since when the state is so, by the wall clock (RFC 3339).
@@ -35,7 +38,7 @@ pub struct UplinkHealth {
     pub next_attempt_at: Option<String>,
     /// Why the last connection ended or did not come about; kept until the next one has been made.
     pub error: Option<String>,
-    /// The brokers in their order, where there are several.
+    /// The ways in their order, over each link to each broker, where there are several.
     #[serde(default)]
     pub brokers: Vec<BrokerLine>,
     /// How often the connection was lost.
@@ -67,7 +70,7 @@ pub struct UplinkHealth {
     /// The shortest of the newest round trips, in milliseconds.
     #[serde(default)]
     pub link_round_trip_ms: Option<f64>,
-    /// The bound of the rate, in bytes a second.
+    /// The bound of the rate of the link in use, in bytes a second.
     #[serde(default)]
     pub rate_bytes_per_s: Option<u64>,
     /// What was sent a second in the last ten, in bytes with the headers; `null` just after the start.
@@ -94,9 +97,12 @@ pub struct UplinkHealth {
     /// How long the link would take for these bytes, in seconds, if nothing new came; `null` without an estimate of the link.
     #[serde(default)]
     pub drain_s: Option<f64>,
-    /// How the budget stands; `null` without one.
+    /// How the budget of the link in use stands; `null` without one.
     #[serde(default)]
     pub budget: Option<BudgetLine>,
+    /// The links in the order in which they are preferred, where they have names.
+    #[serde(default)]
+    pub links: Vec<LinkLine>,
     /// The ladders: which level of each would fit into what the link carries at present, and into what is left of the budget; empty while neither is known.
     #[serde(default)]
     pub ladders: Vec<LadderLine>,
@@ -108,13 +114,33 @@ pub struct UplinkHealth {
     pub too_long: u64,
 }
 
-/// A broker of a list.
+/// A broker of a list, and the link over which it is reached.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct BrokerLine {
     /// The broker.
     pub broker: String,
+    /// The link, where links have names.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub link: Option<String>,
     /// Why the last connection to it ended or did not come about; kept until the next one has been made.
     pub error: Option<String>,
+}
+
+/// A link of several.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LinkLine {
+    /// Its name.
+    pub link: String,
+    /// The interface to which connections are bound.
+    pub interface: String,
+    /// The bound of its rate, in bytes a second.
+    pub rate_bytes_per_s: Option<u64>,
+    /// What it has carried to brokers since the start, in bytes with the headers and all that is around messages.
+    pub carried_up_bytes: u64,
+    /// What it has carried from them.
+    pub carried_down_bytes: u64,
+    /// How its budget stands; `null` without one.
+    pub budget: Option<BudgetLine>,
 }
 
 /// A ladder.

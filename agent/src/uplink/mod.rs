@@ -9,6 +9,7 @@
 //! MQTT client. The store is the only truth: the broker keeps no session for us, and whatever a lost connection leaves open is
 //! sent again.
 
+mod carrier;
 mod health;
 mod mqtt;
 mod schemas;
@@ -17,5 +18,5 @@ mod task;
 mod throughput;
 mod topic;
 
-pub use health::{BrokerLine, BudgetLine, LadderLine, SharedHealth, StreamRefusal, UplinkHealth};
+pub use health::{BrokerLine, BudgetLine, LadderLine, LinkLine, SharedHealth, StreamRefusal, UplinkHealth};
 pub use task::run;

@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
+use rtlive_config::link::{LinkConfig, NamedLink};
 use rtlive_config::uplink::{SchemaPlace, UplinkConfig};
 use rtlive_core::plan::Plan;
 use rtlive_core::time::Timestamp;
@@ -14,8 +15,8 @@ use rtlive_core::uplink::receipt::Awaited;
 use rtlive_core::uplink::sender::STABLE_AFTER;
 use rtlive_core::uplink::wire::Wire;
 use rtlive_core::uplink::{
-    Action, Budget, BudgetTerms, Event, Failover, Farewell, FrameId, Lane, Loss, Now, Parcel, Publication, Refused,
-    Sender, State, Terms, Token, Verdict, Wanted,
+    Action, Budget, Event, Failover, Farewell, FrameId, Lane, LinkAccount, LinkState, Loss, Now, Parcel, Publication,
+    Refused, Sender, State, Terms, Token, Verdict, Wanted,
 };
 use rtlive_drivers::outlet::Clock;
 use rtlive_drivers::tls::{Identity, TlsFiles};
@@ -23,7 +24,8 @@ use tokio::sync::{oneshot, watch};
 use tokio::time::Instant;
 
 use self::brokers::{Known, Opening, Trial};
-use super::health::{BudgetLine, RoundTrips, SharedHealth, StreamRefusal};
+use super::carrier::Carrier;
+use super::health::{BudgetLine, LinkLine, RoundTrips, SharedHealth, StreamRefusal};
 use super::mqtt::{Connection, FromBroker, LinkError, Peer};
 use super::schemas::Schemas;
 use super::status::{self, Presence};
@@ -63,13 +65,13 @@ pub async fn run(
 struct Task {
     /// The broker in use or asked last, and who we are to it.
     peer: Peer,
-    brokers: Vec<Known>,
-    /// Its place in the list.
+    ways: Vec<Known>,
+    /// The way in use or asked last.
     place: usize,
-    /// The budget that was agreed, until what was kept of it is known.
-    budget: Option<BudgetTerms>,
+    links: Vec<LinkConfig>,
+    /// Looks at the interface of the connection, where it is bound to one.
+    carrier: Option<Carrier>,
     wire: Wire,
-    rate_max: Option<u64>,
     plan: Arc<Plan>,
     topics: Topics,
     store: StoreHandle,
@@ -135,10 +137,10 @@ impl Task {
         clock: Arc<dyn Clock>,
         health: SharedHealth,
     ) -> Self {
-        let wire = config.wire(&plan);
+        let (wire, ways) = (config.wire(&plan), Known::all(&config));
         let UplinkConfig {
             broker,
-            fallbacks,
+            fallbacks: _,
             return_after,
             login,
             topic,
@@ -147,8 +149,7 @@ impl Task {
             client_id,
             receipt_timeout,
             schema,
-            rate,
-            budget,
+            links,
             backlog_share,
             schedule,
             tls,
@@ -160,6 +161,7 @@ impl Task {
         let clock_of_peer = clock.clone();
         let peer = Peer {
             broker,
+            interface: None,
             client_id,
             login,
             protocol,
@@ -169,21 +171,19 @@ impl Task {
             status_topic,
             receipt_topic,
         };
-        let brokers: Vec<Known> = [peer.broker.clone()].into_iter().chain(fallbacks).map(Known::of).collect();
-        let rate_max = rate.map(|rate| rate.bits_per_second / 8);
-        let terms = Terms { wire, keep_alive, rate_max, backlog_percent: backlog_share };
+        let terms = Terms { wire, keep_alive, backlog_percent: backlog_share };
         let mut sender = Sender::new(random(), terms);
-        sender.fail_over(Failover::among(brokers.len(), return_after));
+        sender.fail_over(Failover::among(ways.len() / links.len().max(1), return_after));
         if let Some(schedule) = schedule {
             sender.follow(schedule);
         }
         Self {
             peer,
-            brokers,
+            ways,
             place: 0,
-            budget,
+            links,
+            carrier: None,
             wire,
-            rate_max,
             topics: Topics::new(plan.clone(), topic),
             plan,
             store,
@@ -215,15 +215,14 @@ impl Task {
     }
 
     async fn run(&mut self, mut stopping: watch::Receiver<bool>) -> Result<(), StoreError> {
-        self.health_mut(|health, task| {
-            health.broker = task.peer.broker.to_string();
-            health.rate_bytes_per_s = task.rate_max;
-        });
-        if let Some(terms) = self.budget.take() {
-            let kept = self.store.kept().await?;
-            let saved = kept.get(KEPT).and_then(|kept| kept.get(KEPT_BUDGET)).map(Vec::as_slice);
-            self.sender.limit(Budget::new(terms, saved, self.clock.now()));
-        }
+        self.point_to(0);
+        let kept = self.store.kept().await?;
+        let account = |link: &LinkConfig| {
+            let saved = kept.get(KEPT).and_then(|kept| kept.get(&kept_budget(link))).map(Vec::as_slice);
+            let budget = link.budget.clone().map(|terms| Budget::new(terms, saved, self.clock.now()));
+            LinkAccount::new(link.rate_bytes_per_s(), budget)
+        };
+        self.sender.use_links(self.links.iter().map(account).collect());
         let mut told_to_stop = false;
         loop {
             self.sender.hold(self.awaited.as_ref().is_some_and(|awaited| !awaited.is_empty()));
@@ -242,6 +241,7 @@ impl Task {
             tokio::select! {
                 heard = self.link.next() => self.heard(heard),
                 opened = self.trial.next() => self.tried(opened),
+                what = lost_carrier(&mut self.carrier) => self.lost_carrier(what),
                 changed = self.store.frames.changed() => {
                     changed.map_err(|_| StoreError::Stopped)?;
                     self.handle(Event::FramesAvailable);
@@ -276,7 +276,7 @@ impl Task {
     fn opened(&mut self, connection: Connection) {
         let (version, limits) = (connection.version, connection.limits);
         let since = self.clock.now();
-        tracing::info!("connected to {} with MQTT {version}", self.peer.broker);
+        tracing::info!("connected to {} with MQTT {version}", self.peer.way());
         self.note_welcome(version);
         self.health_mut(|health, _| {
             health.protocol = Some(version.to_string());
@@ -285,6 +285,7 @@ impl Task {
         // Before all else, so that a subscriber knows who speaks.
         let announced = connection.publish_status(status::payload(&self.plan, Presence::Online, since));
         self.link = Link::Open(connection);
+        self.carrier = self.peer.interface.as_deref().map(Carrier::of);
         self.handle(Event::Connected(limits));
         if let Err(error) = announced {
             self.not_handed_over(error);
@@ -327,6 +328,12 @@ impl Task {
         self.lost(&reason.unwrap_or(error));
     }
 
+    /// The interface has gone, and nobody else says so.
+    fn lost_carrier(&mut self, cause: String) {
+        let doing = format!("hear from {}", self.peer.way());
+        self.lost(&LinkError { loss: Loss::Broken, ..LinkError::refused(doing, cause) });
+    }
+
     /// The connection ended, or was not made.
     fn lost(&mut self, error: &LinkError) {
         let short = match self.sender.state() {
@@ -341,6 +348,7 @@ impl Task {
         }
         self.close_link();
         self.handle(Event::Disconnected(error.loss));
+        self.drop_trial();
         let mut text = error.to_string();
         if error.loss == Loss::Broken && self.short_connections >= SHORT_CONNECTIONS_SUSPECT {
             let suspicion = "; the broker keeps closing new connections: does a second agent use the client id";
@@ -364,9 +372,8 @@ impl Task {
 
     fn close_link(&mut self) {
         self.link = Link::Closed;
-        if let Trial::Running(..) = self.trial {
-            self.trial = Trial::None;
-        }
+        self.carrier = None;
+        self.drop_trial();
         self.published.clear();
         self.schemas.iter_mut().for_each(Schemas::forget);
         self.health_mut(|health, _| health.protocol = None);
@@ -401,8 +408,9 @@ impl Task {
                 };
                 self.handle(event);
             }
-            Action::SaveBudget(saved) => {
-                self.store.keep((KEPT.into(), KEPT_BUDGET.into(), Some(saved))).await?;
+            Action::SaveBudget { link, saved } => {
+                let name = self.links.get(link).map(kept_budget).unwrap_or_default();
+                self.store.keep((KEPT.into(), name, Some(saved))).await?;
                 self.handle(Event::BudgetSaved);
             }
             Action::Publish(publication) => {
@@ -432,8 +440,8 @@ impl Task {
                 self.store.tell(StoreRequest::Hint(LinkHint { connected, congested })).await?;
             }
             Action::Disconnect(Farewell::Stalled) => {
-                let broker = &self.peer.broker;
-                let text = format!("send to {broker}: the broker has acknowledged nothing for too long");
+                let way = self.peer.way();
+                let text = format!("send to {way}: the broker has acknowledged nothing for too long");
                 tracing::warn!("{text}");
                 self.close_link();
                 self.health_mut(|health, _| {
@@ -449,9 +457,12 @@ impl Task {
                         (presence, within) = (Presence::Sleeping { until }, GOOD_NIGHT_WITHIN);
                     }
                     Farewell::Spent => {
-                        tracing::warn!("the budget of the uplink is spent: nothing is sent before the next period");
+                        let way = self.peer.way();
+                        tracing::warn!(
+                            "the budget of the link to {way} is spent: nothing goes over it before the next period"
+                        );
                     }
-                    Farewell::Moving => tracing::info!("a preferred broker is back"),
+                    Farewell::Moving => tracing::info!("a preferred broker or link is back"),
                     Farewell::Stopping | Farewell::Stalled => {}
                 }
                 if farewell != Farewell::Moving {
@@ -459,7 +470,7 @@ impl Task {
                 }
                 if let Link::Open(connection) = std::mem::replace(&mut self.link, Link::Closed) {
                     connection.close(status::payload(&self.plan, presence, self.clock.now()), within).await;
-                    tracing::info!("disconnected from {}", self.peer.broker);
+                    tracing::info!("disconnected from {}", self.peer.way());
                 }
                 self.close_link();
             }
@@ -517,10 +528,33 @@ impl Task {
             let carried = task.sender.carried();
             (health.carried_up_bytes, health.carried_down_bytes) = (carried.up, carried.down);
             health.budget = task.sender.budget(now).map(|state| BudgetLine::of(&state, now.wall));
+            health.rate_bytes_per_s = task.link_in_use().and_then(LinkConfig::rate_bytes_per_s);
+            health.links = task.link_lines(now);
             let link = task.sender.link();
             health.link_bytes_per_s = link.map(|link| link.rate);
             health.link_round_trip_ms = link.map(|link| link.round_trip_min.as_secs_f64() * 1000.0);
         });
+    }
+
+    fn link_in_use(&self) -> Option<&LinkConfig> {
+        let brokers = self.ways.len() / self.links.len().max(1);
+        self.links.get(self.place / brokers.max(1))
+    }
+
+    /// The links that have names.
+    fn link_lines(&self, now: Now) -> Vec<LinkLine> {
+        let line = |(link, state): (&LinkConfig, LinkState)| {
+            let NamedLink { name, interface } = link.named.clone()?;
+            Some(LinkLine {
+                link: name,
+                interface,
+                rate_bytes_per_s: link.rate_bytes_per_s(),
+                carried_up_bytes: state.carried.up,
+                carried_down_bytes: state.carried.down,
+                budget: state.budget.map(|budget| BudgetLine::of(&budget, now.wall)),
+            })
+        };
+        self.links.iter().zip(self.sender.links(now)).filter_map(line).collect()
     }
 
     fn set_state(&self, state: &str) {
@@ -535,6 +569,22 @@ impl Task {
 
     fn health_mut(&self, change: impl FnOnce(&mut super::UplinkHealth, &Self)) {
         change(&mut self.health.lock().unwrap_or_else(PoisonError::into_inner), self);
+    }
+}
+
+/// Under which name the budget of a link is kept.
+fn kept_budget(link: &LinkConfig) -> String {
+    match &link.named {
+        Some(link) => format!("{KEPT_BUDGET}.{}", link.name),
+        None => KEPT_BUDGET.into(),
+    }
+}
+
+/// Waits until the interface has gone, or for ever.
+async fn lost_carrier(carrier: &mut Option<Carrier>) -> String {
+    match carrier {
+        Some(carrier) => carrier.lost().await,
+        None => std::future::pending().await,
     }
 }
 

@@ -1,13 +1,16 @@
 //! What the link costs beside what is sent, and which level of a ladder it carries.
 
 use std::cmp::Reverse;
+use std::collections::BTreeMap;
 use std::fmt;
 use std::time::Duration;
 
 use rtlive_core::plan::{LadderPlan, Plan, Priority, StreamPlan};
+use rtlive_core::sorted;
 use serde::Serialize;
 
 use super::{SECONDS_PER_DAY, StreamForecast, three_digits, write_bytes};
+use crate::link::{LinkConfig, NamedLink};
 use crate::quantity::write_span;
 use crate::uplink::UplinkConfig;
 
@@ -30,6 +33,19 @@ pub struct Upkeep {
     keep_alive: Duration,
 }
 
+/// What one link of several carries.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct LinkForecast {
+    /// Its name.
+    pub name: String,
+    /// Its interface.
+    pub interface: String,
+    /// What its `rate` and `budget` let pass in a day beside what is left to alerts, in bytes; `None` where nothing bounds it.
+    pub bytes_per_day_max: Option<u64>,
+    /// The finest level of each ladder that fits into that; `None` where none does.
+    pub ladders: BTreeMap<String, Option<String>>,
+}
+
 /// Which level of a ladder the link carries.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct LadderForecast {
@@ -37,7 +53,7 @@ pub struct LadderForecast {
     pub name: String,
     /// Its levels, from fine to coarse.
     pub levels: Vec<LevelForecast>,
-    /// The finest level that fits into `rate` and `budget`; `None` where none does.
+    /// The finest level that fits into `rate` and `budget`, of the link that is preferred; `None` where none does.
     pub carried: Option<String>,
 }
 
@@ -98,6 +114,35 @@ impl fmt::Display for Upkeep {
     }
 }
 
+impl LinkForecast {
+    /// The links that have names, in the order in which they are preferred.
+    pub(super) fn all(uplink: &UplinkConfig, ladders: &[LadderForecast]) -> Vec<Self> {
+        let carried = |link: &LinkConfig| {
+            let level = |ladder: &LadderForecast| (ladder.name.clone(), ladder.carried_by(link).map(str::to_owned));
+            sorted::map(ladders.iter().map(level))
+        };
+        let forecast = |link: &LinkConfig| {
+            let NamedLink { name, interface } = link.named.clone()?;
+            let bytes_per_day_max = link.bytes_per_day_max(Priority::Live);
+            Some(Self { name, interface, bytes_per_day_max, ladders: carried(link) })
+        };
+        uplink.links.iter().filter_map(forecast).collect()
+    }
+}
+
+impl fmt::Display for LinkForecast {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "link {} ({}): ", self.name, self.interface)?;
+        match self.bytes_per_day_max {
+            None => write!(f, "as much as it carries")?,
+            Some(most) => write!(f, "at most {} a day", write_bytes(most))?,
+        }
+        self.ladders.iter().try_for_each(|(ladder, level)| {
+            write!(f, "; ladder {ladder}: {}", level.as_deref().unwrap_or("NO LEVEL FITS"))
+        })
+    }
+}
+
 impl LadderForecast {
     /// The ladders of a plan, where so many bytes a day go before all streams.
     pub(super) fn all(plan: &Plan, streams: &[StreamForecast], upkeep: u64, uplink: &UplinkConfig) -> Vec<Self> {
@@ -114,10 +159,15 @@ impl LadderForecast {
                 priority: level.priority,
             });
             let mut forecast = Self { name: ladder.name.to_string(), levels: levels.collect(), carried: None };
-            forecast.carried = forecast.finest(|priority| bytes_per_day_max(uplink, priority)).map(str::to_owned);
+            forecast.carried = uplink.links.first().and_then(|link| forecast.carried_by(link)).map(str::to_owned);
             forecast
         };
         plan.ladders.iter().map(forecast).collect()
+    }
+
+    /// The finest level that fits into what may go over a link.
+    fn carried_by(&self, link: &LinkConfig) -> Option<&str> {
+        self.finest(|priority| link.bytes_per_day_max(priority))
     }
 
     /// The finest level that fits where so many bytes of a priority and of all that goes before it pass in a day; `None` is no bound.
@@ -139,17 +189,6 @@ impl fmt::Display for LadderForecast {
         let needs: Vec<String> = self.levels.iter().map(needs).collect();
         write!(f, "; with all that goes before it a day takes: {}", needs.join(", "))
     }
-}
-
-/// What `rate` and `budget` let pass in a day of a priority and those before it, the lesser of them; `None` where nothing bounds it.
-pub(super) fn bytes_per_day_max(uplink: &UplinkConfig, priority: Priority) -> Option<u64> {
-    let rate = uplink.rate.map(|rate| (rate.bits_per_second / 8).saturating_mul(SECONDS_PER_DAY as u64));
-    // The shortest month is as long as the others.
-    let budget = uplink.budget.as_ref().map(|budget| {
-        let days = (budget.period.length().as_secs_f64() / SECONDS_PER_DAY).max(1.0);
-        (budget.pool(priority) as f64 / days) as u64
-    });
-    rate.into_iter().chain(budget).min()
 }
 
 /// What goes first of what is as new: by priority, then the coarsest levels with all that is in no ladder, then finer ones.

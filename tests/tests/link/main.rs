@@ -11,6 +11,7 @@ mod accounts;
 mod backlog;
 mod centre;
 mod faults;
+mod links;
 mod namespace;
 mod relay;
 mod segment;

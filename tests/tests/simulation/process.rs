@@ -24,7 +24,6 @@ use crate::world::{End, Event, MS, Step, World};
 const TERMS: Terms = Terms {
     wire: Wire { tls: true, identity: false, greeting_bytes: 50, status_bytes: 175 },
     keep_alive: std::time::Duration::from_secs(60),
-    rate_max: None,
     backlog_percent: 20,
 };
 
@@ -471,7 +470,7 @@ impl World {
                 process.sender.handle(now, heard);
             }
             // There is no budget here, and one broker.
-            Action::SaveBudget(_) | Action::Try(_) => {}
+            Action::SaveBudget { .. } | Action::Try(_) => {}
             Action::Publish(publication) => {
                 let connection = self.link.connection;
                 let at = self.link.arrival(self.now, publication.payload.len() + publication.topic.len());

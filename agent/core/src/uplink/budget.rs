@@ -106,12 +106,14 @@ impl Budget {
         BudgetState { spent: self.spent, bytes: self.terms.bytes, held, left, until: self.to }
     }
 
-    /// The period may have ended.
-    pub(super) fn turn(&mut self, now: Timestamp) {
-        if now >= self.to {
+    /// The period may have ended; whether it has.
+    pub(super) fn turn(&mut self, now: Timestamp) -> bool {
+        let has_ended = now >= self.to;
+        if has_ended {
             (self.from, self.to) = self.terms.period.around(now);
             (self.spent, self.reserved, self.asked) = (0, 0, None);
         }
+        has_ended
     }
 
     /// Whether a message may be sent.

@@ -1,5 +1,7 @@
-//! Which broker of a list is used: the first that lets us in, and after a time one that is preferred to it.
+//! Which link, and over it which broker of a list, is used: the first that lets us in, and after a time one that is preferred to it.
 //!
+//! - A *way* is a link and a broker: in their order all brokers over the first link, then all over the second. A link is *closed* while its budget has
+//!   nothing left: its ways are passed over. What is said of brokers here holds of ways.
 //! - A *round* asks the brokers in their order, one at once after the other, and ends with the first that lets us in. Between rounds there is a wait
 //!   with jitter ([`Backoff`]), so that a fleet that loses its broker does not fall upon the next one in one instant.
 //! - A connection that proved stable and then broke begins a round with the first broker. One that did not prove stable, a broker that refuses, and one that
@@ -31,13 +33,19 @@ pub(super) enum Next {
 #[derive(Clone, Debug)]
 pub struct Failover {
     brokers: usize,
+    /// Of each link whether it is closed.
+    closed: Vec<bool>,
     return_after: Duration,
+    /// The way.
     place: usize,
+    /// Whether the connection that is to be made stands already, or is under way, from a trial.
+    is_paid: bool,
     /// What the brokers of this round that did not let us in ask for.
     least: Duration,
     return_wait: Duration,
-    /// When brokers that are preferred are tried next, and with which that goes on.
+    /// When brokers that are preferred are tried next.
     returns_at: Option<Duration>,
+    /// With which that goes on.
     next_trial: usize,
     trial: Option<usize>,
     /// Where a connection stands beside the one in use.
@@ -50,9 +58,11 @@ impl Failover {
     /// So many brokers; from a later one those before it are tried after `return_after`.
     pub fn among(brokers: usize, return_after: Duration) -> Self {
         Self {
-            brokers,
+            brokers: brokers.max(1),
+            closed: vec![false],
             return_after,
             place: 0,
+            is_paid: false,
             least: Duration::ZERO,
             return_wait: return_after,
             returns_at: None,
@@ -63,49 +73,97 @@ impl Failover {
         }
     }
 
-    /// The broker to connect to, by its place in the list.
+    /// So many links lead to each of them.
+    pub(super) fn go_over(&mut self, links: usize) {
+        self.closed = vec![false; links.max(1)];
+    }
+
+    /// Which links are closed now.
+    pub(super) fn close(&mut self, closed: impl Iterator<Item = bool>) {
+        self.closed.iter_mut().zip(closed).for_each(|(link, is_closed)| *link = is_closed);
+    }
+
+    /// Where the next connection would go over a closed link it goes another way, if there is one.
+    pub(super) fn pass_closed(&mut self) {
+        if self.is_closed() && !self.is_paid {
+            self.place = self.first();
+        }
+    }
+
+    /// Whether the link in use is closed.
+    pub(super) fn is_closed(&self) -> bool {
+        self.closed.get(self.link()) == Some(&true)
+    }
+
+    /// Whether another link is not.
+    pub(super) fn has_another(&self) -> bool {
+        self.closed.iter().enumerate().any(|(link, is_closed)| !is_closed && link != self.link())
+    }
+
+    /// The way to connect.
     pub(super) fn place(&self) -> usize {
         self.place
+    }
+
+    /// The link of that way.
+    pub(super) fn link(&self) -> usize {
+        self.place / self.brokers
+    }
+
+    /// The first way from here on that is not over a closed link.
+    fn open_from(&self, place: usize) -> Option<usize> {
+        let ways = self.brokers * self.closed.len();
+        (place..ways).find(|way| self.closed.get(way / self.brokers) == Some(&false))
+    }
+
+    fn first(&self) -> usize {
+        self.open_from(0).unwrap_or(0)
     }
 
     /// The connection stands.
     pub(super) fn connected(&mut self, now: Duration, backoff: &mut Backoff) {
         self.least = Duration::ZERO;
-        (self.trial, self.reached, self.next_trial) = (None, None, 0);
+        (self.trial, self.reached, self.next_trial, self.is_paid) = (None, None, 0, false);
         self.plan_return(now, backoff);
     }
 
     /// The connection ended after `lasted`, or was not made.
     pub(super) fn disconnected(&mut self, lasted: Option<Duration>, loss: Loss) -> Next {
         self.returns_at = None;
-        // Where brokers share their sessions, our own trial takes the place of the connection.
-        let taken_by_trial = self.trial.take().filter(|_| loss == Loss::TakenOver);
-        if let Some(place) = self.reached.or(taken_by_trial) {
-            self.place = place;
+        // At the same broker, and where brokers share their sessions, our own trial takes the place of the connection.
+        let takes = |trial: &usize| loss == Loss::TakenOver || trial % self.brokers == self.place % self.brokers;
+        let taken_by_trial = self.trial.take().filter(takes);
+        if self.reached.is_none() {
+            self.reached = taken_by_trial;
+        }
+        if self.is_reached() {
+            self.go();
             return Next::AtOnce;
         }
-        if let Some(lasted) = lasted {
-            let did_not_last = std::mem::take(&mut self.has_returned) && lasted < self.return_after;
-            self.return_wait = if did_not_last { self.longer_wait() } else { self.return_after };
+        self.is_paid = false;
+        if std::mem::take(&mut self.has_returned) && lasted.is_none_or(|lasted| lasted < self.return_after) {
+            self.return_wait = self.longer_wait();
+        } else if lasted.is_some() {
+            self.return_wait = self.return_after;
         }
         let was_stable = lasted.is_some_and(|lasted| lasted >= STABLE_AFTER);
         match loss {
             Loss::TakenOver => {
-                self.place = 0;
+                self.place = self.first();
                 return Next::AfterWait(TAKEN_OVER_WAIT_MIN);
             }
             Loss::Broken if was_stable => {
-                self.place = 0;
+                self.place = self.first();
                 return Next::AfterWait(Duration::ZERO);
             }
             Loss::Broken => {}
             Loss::Refused | Loss::Busy => self.least = REFUSED_WAIT_MIN,
         }
-        self.place += 1;
-        if self.place < self.brokers {
+        if let Some(next) = self.open_from(self.place + 1) {
+            self.place = next;
             return if lasted.is_some() { Next::AfterWait(Duration::ZERO) } else { Next::AtOnce };
         }
-        self.place = 0;
+        self.place = self.first();
         Next::AfterWait(std::mem::take(&mut self.least))
     }
 
@@ -119,10 +177,25 @@ impl Failover {
         self.returns_at = Some(until);
     }
 
-    /// The broker to try now.
+    /// The link of the way that is tried next; `None` while all that are preferred are closed.
+    pub(super) fn next_link(&self) -> Option<usize> {
+        self.next_trial().map(|way| way / self.brokers)
+    }
+
+    fn next_trial(&self) -> Option<usize> {
+        self.open_from(self.next_trial).filter(|way| *way < self.place)
+    }
+
+    /// The way to try now.
     pub(super) fn try_next(&mut self) -> usize {
-        self.trial = Some(self.next_trial);
-        self.next_trial
+        let way = self.next_trial().unwrap_or(self.next_trial);
+        self.trial = Some(way);
+        way
+    }
+
+    /// Whether what came of the trial of this way, or comes of it, is still wanted.
+    pub(super) fn wants(&self, way: usize) -> bool {
+        self.trial == Some(way) || self.reached == Some(way) || (self.is_paid && self.place == way)
     }
 
     /// What came of the trial.
@@ -133,31 +206,37 @@ impl Failover {
             return;
         }
         self.next_trial = place + 1;
-        if self.next_trial >= self.place {
+        if self.next_trial().is_none() {
             self.next_trial = 0;
             self.return_wait = self.longer_wait();
             self.plan_return(now, backoff);
         }
     }
 
-    /// Whether another connection stands, to which to go.
+    /// Whether another connection stands, to which to go, or takes the place of one that ended.
     pub(super) fn is_reached(&self) -> bool {
         self.reached.is_some()
     }
 
+    /// Whether the next connection is paid: it stands, or is being made.
+    pub(super) fn is_paid(&self) -> bool {
+        self.is_paid
+    }
+
     /// Goes there.
     pub(super) fn go(&mut self) {
-        if let Some(place) = self.reached {
-            (self.place, self.has_returned) = (place, true);
+        if let Some(place) = self.reached.take() {
+            (self.place, self.has_returned, self.is_paid) = (place, true, true);
         }
     }
 
     /// The connection is given up for a time: what follows begins with the first.
     pub(super) fn rest(&mut self) {
-        (self.place, self.trial, self.reached, self.returns_at) = (0, None, None, None);
+        (self.place, self.trial, self.reached, self.returns_at, self.is_paid) = (self.first(), None, None, None, false);
     }
 
-    fn plan_return(&mut self, now: Duration, backoff: &mut Backoff) {
+    /// Plans when those that are preferred are tried next.
+    pub(super) fn plan_return(&mut self, now: Duration, backoff: &mut Backoff) {
         self.returns_at = (self.place > 0).then(|| now.saturating_add(backoff.spread(self.return_wait)));
     }
 
@@ -276,5 +355,32 @@ mod tests {
             let wait = if place == 0 { AT_ONCE } else { Some(Duration::ZERO) };
             assert_eq!(after(&mut failover, Some(100), loss), (place, wait), "{is_reached} {loss:?}");
         }
+    }
+
+    #[test]
+    fn ways_over_a_closed_link_are_passed_over() {
+        let (mut failover, mut backoff) = (Failover::among(2, RETURN_AFTER), backoff());
+        failover.go_over(3);
+        failover.close([false, true, false].into_iter());
+        assert_eq!(after(&mut failover, None, Loss::Broken), (1, AT_ONCE));
+        assert_eq!(after(&mut failover, None, Loss::Broken), (4, AT_ONCE));
+        assert_eq!((failover.link(), after(&mut failover, None, Loss::Broken)), (2, (5, AT_ONCE)));
+        failover.connected(Duration::ZERO, &mut backoff);
+        for way in [0, 1] {
+            assert_eq!((failover.next_link(), failover.try_next()), (Some(0), way));
+            failover.tried(false, Duration::ZERO, &mut backoff);
+        }
+        failover.close([true, false, false].into_iter());
+        assert_eq!((failover.next_link(), failover.try_next()), (Some(1), 2));
+        failover.tried(false, Duration::ZERO, &mut backoff);
+        failover.close([true, true, false].into_iter());
+        assert_eq!((failover.next_link(), failover.try_next()), (Some(2), 4));
+        assert_eq!(after(&mut failover, Some(100), Loss::Broken), (4, Some(Duration::ZERO)));
+        failover.close([true, true, true].into_iter());
+        assert!(failover.is_closed());
+        assert_eq!(after(&mut failover, None, Loss::Broken), (0, Some(Duration::ZERO)));
+        failover.close([true, false, true].into_iter());
+        failover.pass_closed();
+        assert_eq!(failover.place(), 2);
     }
 }

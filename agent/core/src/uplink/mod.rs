@@ -8,8 +8,8 @@
 //! - After every call of [`Sender::handle`], and at [`Sender::wake_at`], the driver calls [`Sender::poll`] until it returns `None`.
 //!   Spurious calls do nothing.
 //! - [`Action::Connect`] is answered by [`Event::Connected`] or [`Event::Disconnected`], in a time that the driver bounds.
-//! - [`Action::Try`] is answered by [`Event::Tried`], in such a time too, unless the connection ends before. A connection that it made is kept, and is what the
-//!   next [`Action::Connect`] connects to, which names the same broker.
+//! - [`Action::Try`] is answered by [`Event::Tried`], in such a time too, unless the connection ends before. A connection that it made, or is about to make when
+//!   the other ends, is kept while [`Sender::keeps_trial`] says so, and is what the next [`Action::Connect`] connects to, which names the same way.
 //! - [`Action::Take`] is answered by [`Event::Offered`] or [`Event::NothingOffered`] before the next poll.
 //! - [`Action::SaveBudget`] is answered by [`Event::BudgetSaved`] before the next poll, once it would survive a power cut.
 //! - [`Action::Publish`] is answered by [`Event::Acknowledged`] with its token, or never; tokens are not used twice.
@@ -28,8 +28,9 @@
 //!   the broker. So an alert never waits for long behind what was sent before it.
 //! - Where there is a budget, no period costs more ([`Budget`]): not over crashes either.
 //! - Where there is a schedule ([`Schedule`]), it connects only at its times, and for alerts if it says so, sends what waits, and hangs up.
-//! - Where there is a bound of the rate, over any time no more is sent than it and one burst ([`Terms::rate_max`]), by the costs of [`wire`].
+//! - Where there is a bound of the rate, over any time no more is sent than it and one burst ([`LinkAccount::new`]), by the costs of [`wire`].
 
+mod account;
 mod bucket;
 mod budget;
 pub mod estimate;
@@ -52,6 +53,7 @@ use crate::time::Timestamp;
 
 use wire::Wire;
 
+pub use account::{LINKS_MAX, LinkAccount, LinkState};
 pub use budget::{Budget, BudgetState, BudgetTerms};
 pub use failover::Failover;
 pub use refusal::{Refusal, Refused};
@@ -125,8 +127,6 @@ pub struct Terms {
     pub wire: Wire,
     /// How often the connection shows that it lives.
     pub keep_alive: Duration,
-    /// The most that is sent, in bytes a second; `None` for what the link carries.
-    pub rate_max: Option<u64>,
     /// The share of the backlog in what is sent of a priority while new frames wait as well, in hundredths.
     pub backlog_percent: u8,
 }
@@ -226,14 +226,19 @@ impl Wanted {
 /// What the sender wants done.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Action {
-    /// Connect to the broker at this place of the list.
+    /// Connect this way: over each link in turn to each broker of the list, counted from 0.
     Connect(usize),
-    /// Connect to the broker at this place beside the connection, which goes on.
+    /// Connect this way beside the connection, which goes on.
     Try(usize),
     /// Ask the store for the next frame.
     Take(Wanted),
     /// Keep this for [`Budget::new`], instead of what was kept before.
-    SaveBudget(Vec<u8>),
+    SaveBudget {
+        /// Of which link.
+        link: usize,
+        /// What to keep.
+        saved: Vec<u8>,
+    },
     /// Send a message at QoS 1.
     Publish(Publication),
     /// The store may delete this frame.

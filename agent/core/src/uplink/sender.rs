@@ -12,12 +12,11 @@ use std::time::Duration;
 use self::clearance::Clearance;
 use self::sleep::Shift;
 use self::supply::Supply;
-use super::bucket::Bucket;
+use super::account::{LinkAccount, LinkState};
 use super::budget::{Budget, BudgetState};
 use super::estimate::{LinkEstimate, PART_TIME};
 use super::failover::Failover;
 use super::flight::{Flight, Next, Settled};
-use super::meter::Meter;
 use super::refusal::{Refusals, Refused};
 use super::slow_start::SlowStart;
 use super::turns::Credit;
@@ -88,10 +87,8 @@ pub enum State {
 #[derive(Debug)]
 pub struct Sender {
     terms: Terms,
-    /// The bound of the rate.
-    bucket: Option<Bucket>,
-    budget: Option<Budget>,
-    meter: Meter,
+    /// The links, in the order in which they are preferred.
+    links: Vec<LinkAccount>,
     /// Holds the backlog back for a while where a connection was lost before this one.
     slow_start: Option<SlowStart>,
     was_lost: bool,
@@ -130,9 +127,7 @@ impl Sender {
     pub fn new(seed: u64, terms: Terms) -> Self {
         Self {
             terms,
-            bucket: terms.rate_max.map(Bucket::new),
-            budget: None,
-            meter: Meter::default(),
+            links: vec![LinkAccount::default()],
             slow_start: None,
             was_lost: false,
             kept_alive_to: Duration::ZERO,
@@ -158,13 +153,15 @@ impl Sender {
         }
     }
 
-    /// Keeps within a budget from now on.
-    pub fn limit(&mut self, budget: Budget) {
-        self.budget = Some(budget);
+    /// Goes over these links from now on, one at a time, in the order in which they are preferred. Called before the first connection.
+    pub fn use_links(&mut self, links: Vec<LinkAccount>) {
+        self.brokers.go_over(links.len());
+        self.links = links;
     }
 
     /// Fails over among several brokers from now on; called before the first connection.
-    pub fn fail_over(&mut self, brokers: Failover) {
+    pub fn fail_over(&mut self, mut brokers: Failover) {
+        brokers.go_over(self.links.len());
         self.brokers = brokers;
     }
 
@@ -187,7 +184,8 @@ impl Sender {
                 self.urgent.answer(false);
                 self.settle_turns(None);
             }
-            Event::BudgetSaved => self.budget.iter_mut().for_each(Budget::saved),
+            // Only one of them has been told to be saved.
+            Event::BudgetSaved => self.budgets_mut().for_each(Budget::saved),
             Event::Stop => {
                 // The last commit may have sealed frames that the sender has not heard of yet.
                 self.ask_again();
@@ -210,7 +208,7 @@ impl Sender {
             self.retry_supply();
             return Some(Action::Requeue);
         }
-        self.budget.iter_mut().for_each(|budget| budget.turn(now.wall));
+        self.turn_budgets(now);
         if let Some(action) = self.poll_sleeping(now) {
             return Some(action);
         }
@@ -218,12 +216,12 @@ impl Sender {
             State::Waiting { .. } => match self.may_connect(now) {
                 Clearance::Given => {
                     self.state = State::Connecting;
-                    if !self.brokers.is_reached() {
+                    if !self.brokers.is_paid() {
                         self.charge(self.terms.wire.connect(), now);
                     }
                     Some(Action::Connect(self.brokers.place()))
                 }
-                Clearance::Unreserved(bytes) => self.reserve(bytes),
+                Clearance::Unreserved(bytes) => self.reserve(self.brokers.link(), bytes),
                 _ => None,
             },
             State::Connected { .. } => self.poll_connected(now),
@@ -255,7 +253,7 @@ impl Sender {
                 };
                 // Keep-alives may use up what is left of the budget.
                 let keep_alive = self.terms.keep_alive;
-                let counts = self.budget.is_some() && !keep_alive.is_zero();
+                let counts = self.budget_in_use().is_some() && !keep_alive.is_zero();
                 let kept_alive = counts.then(|| self.kept_alive_to.saturating_add(keep_alive));
                 let (returns, ends) = (self.brokers.tries_at(), self.shift_ends_at(now));
                 [stalled, congested, trial, cleared, kept_alive, returns, ends, self.stop_at]
@@ -286,14 +284,19 @@ impl Sender {
         self.flight.estimate.shown()
     }
 
-    /// How the budget stands; `None` without one.
+    /// How the budget of the link in use stands; `None` without one.
     pub fn budget(&self, now: Now) -> Option<BudgetState> {
-        self.budget.as_ref().map(|budget| budget.state(now.wall))
+        self.budget_in_use().map(|budget| budget.state(now.wall))
     }
 
-    /// What the link has carried, keep-alives of a connection up to the last [`Sender::poll`].
+    /// How each link stands.
+    pub fn links(&self, now: Now) -> impl Iterator<Item = LinkState> + '_ {
+        self.links.iter().map(move |link| link.state(now.wall))
+    }
+
+    /// What all links have carried, keep-alives of a connection up to the last [`Sender::poll`].
     pub fn carried(&self) -> Cost {
-        self.meter.carried()
+        self.links.iter().fold(Cost::default(), |sum, link| sum + link.carried())
     }
 
     /// How many frames of this connection are too long for the broker, even in parts. They are offered again at the next one.
@@ -307,7 +310,7 @@ impl Sender {
     }
 
     fn acknowledged(&mut self, now: Now, token: Token, verdict: &Verdict) {
-        self.meter.hear(now.steady);
+        self.link_in_use_mut().for_each(|link| link.hear(now.steady));
         match (self.flight.settle(token, *verdict == Verdict::Taken, now.steady), verdict) {
             (Settled::Arrived(id, stream), _) => {
                 self.refusals.accept(&stream, now.steady);
@@ -340,7 +343,7 @@ impl Sender {
         let messages = if parcel.json {
             if parcel.bytes.len() > room { Vec::new() } else { vec![parcel.bytes.to_vec()] }
         } else {
-            let part_max = self.bucket.map_or(u64::MAX, |bucket| bucket.bytes_in(PART_TIME));
+            let part_max = self.link_in_use().map_or(u64::MAX, |link| link.bytes_in(PART_TIME));
             let part = room.saturating_sub(HEADER_BYTES_MAX).min(self.flight.part_bytes(&parcel.topic, part_max));
             let historical = now.wall.since(parcel.committed_at) > HISTORICAL_AFTER;
             if part < PART_BYTES_MIN { Vec::new() } else { split(&parcel.bytes, historical, part).collect() }
@@ -362,15 +365,18 @@ impl Sender {
             return Some(Action::Disconnect(Farewell::Stalled));
         }
         self.charge_keep_alives(now);
-        if let Some(budget) = self.budget.as_ref().filter(|budget| budget.is_exhausted()) {
+        if let Some(budget) = self.budget_in_use().filter(|budget| budget.is_exhausted()) {
             let rest = budget.until().since(now.wall);
+            let farewell = self.hang_up(Farewell::Spent, now);
             self.land();
             self.brokers.rest();
+            // Another link may have something left.
+            let rest = if self.brokers.is_closed() { rest } else { Duration::ZERO };
             self.state = State::Waiting { until: now.steady.saturating_add(rest) };
-            return Some(self.hang_up(Farewell::Spent, now));
+            return Some(farewell);
         }
         if self.stop_at.is_none() {
-            if let Some(action) = self.poll_return(now) {
+            if let Some(action) = self.poll_leave(now).or_else(|| self.poll_return(now)) {
                 return Some(action);
             }
             // What is on its way may still arrive here.
@@ -380,7 +386,7 @@ impl Sender {
         }
         let clearance = self.may_send(now);
         if let Clearance::Unreserved(bytes) = clearance
-            && let Some(action) = self.reserve(bytes)
+            && let Some(action) = self.reserve(self.brokers.link(), bytes)
         {
             return Some(action);
         }

@@ -9,13 +9,14 @@ use crate::time::Timestamp;
 use crate::uplink::wire::Wire;
 use crate::uplink::{Publication, Refusal};
 
+#[path = "sender/links_tests.rs"]
+mod links;
 #[path = "sender/sleep_tests.rs"]
 mod sleep;
 
 const TERMS: Terms = Terms {
     wire: Wire { tls: true, identity: false, greeting_bytes: 50, status_bytes: 175 },
     keep_alive: Duration::from_secs(60),
-    rate_max: None,
     backlog_percent: 20,
 };
 const STREAMS: [&str; 3] = ["alerts", "raw", "minute"];
@@ -47,6 +48,12 @@ struct Model {
     connected: bool,
     connecting: bool,
     trying: bool,
+    /// The way that was connected last, and the one that was tried beside it; over each link there are so many.
+    way: usize,
+    tried: Option<usize>,
+    brokers: usize,
+    /// What each link cost on each day.
+    cost: BTreeMap<(usize, u64), u64>,
     /// Unacknowledged messages of this connection, in order.
     unacknowledged: VecDeque<Publication>,
     /// The first token that belongs to a frame's present attempt; earlier ones are of an attempt that was given up.
@@ -74,6 +81,10 @@ impl Model {
             connected: false,
             connecting: false,
             trying: false,
+            way: 0,
+            tried: None,
+            brokers: 1,
+            cost: BTreeMap::new(),
             unacknowledged: VecDeque::new(),
             attempt_since: BTreeMap::new(),
             taken_bytes: BTreeMap::new(),
@@ -104,13 +115,18 @@ impl Model {
 
     fn carry_out(&mut self, action: Action) {
         match action {
-            Action::Connect(_) => {
+            Action::Connect(way) => {
                 assert!(!self.connected && !self.connecting);
-                self.connecting = true;
+                (self.connecting, self.way) = (true, way);
+                // A connection that stands, or is being made, is paid already.
+                if self.tried.take() != Some(way) {
+                    self.pay(way, TERMS.wire.connect());
+                }
             }
-            Action::Try(_) => {
-                assert!(self.connected && !self.trying);
-                self.trying = true;
+            Action::Try(way) => {
+                assert!(self.connected && !self.trying && way < self.way);
+                (self.trying, self.tried) = (true, Some(way));
+                self.pay(way, TERMS.wire.connect());
             }
             Action::Take(wanted) => {
                 let is_look = wanted.before == Some((Priority::Live, Lane::Live));
@@ -146,6 +162,7 @@ impl Model {
                 assert!(self.retried || *newest <= publication.frame, "a lane of a stream goes in order");
                 *newest = publication.frame;
                 self.attempt_since.entry(publication.frame).or_insert(publication.token);
+                self.pay(self.way, TERMS.wire.publish(publication.topic.len(), publication.payload.len()));
                 self.unacknowledged.push_back(publication);
                 let bytes: usize = self.unacknowledged.iter().map(|sent| sent.payload.len()).sum();
                 assert!(self.unacknowledged.len() <= usize::from(self.limits.messages_max.max(1)));
@@ -168,10 +185,19 @@ impl Model {
                 self.given_out.clear();
                 self.requeue_due = false;
             }
-            Action::Disconnect(_) => self.lose(),
-            Action::SaveBudget(_) => panic!("there is no budget"),
+            Action::Disconnect(farewell) => {
+                if farewell != Farewell::Stalled {
+                    self.pay(self.way, TERMS.wire.close());
+                }
+                self.lose();
+            }
+            Action::SaveBudget { .. } => self.sender.handle(self.now(), Event::BudgetSaved),
             Action::Hint { connected, .. } => assert_eq!(connected, self.connected),
         }
+    }
+
+    fn pay(&mut self, way: usize, cost: Cost) {
+        *self.cost.entry((way / self.brokers, self.now.as_secs() / 86_400)).or_default() += cost.both();
     }
 
     fn lose(&mut self) {
@@ -195,6 +221,7 @@ impl Model {
 
     fn end_trial(&mut self, reaches: bool) {
         if std::mem::take(&mut self.trying) {
+            self.tried = self.tried.filter(|_| reaches);
             self.handle(Event::Tried(reaches));
         }
     }
@@ -213,7 +240,9 @@ impl Model {
     fn disconnect(&mut self, loss: Loss) {
         if self.connected || self.connecting {
             self.lose();
-            self.handle(Event::Disconnected(loss));
+            self.sender.handle(self.now(), Event::Disconnected(loss));
+            self.tried = self.tried.filter(|way| self.sender.keeps_trial(*way));
+            self.settle();
             assert_eq!((self.sender.messages_in_flight(), self.sender.bytes_in_flight()), (0, 0));
             assert!(self.given_out.is_empty(), "after a loss nothing is out");
         }
@@ -225,6 +254,22 @@ impl Model {
             self.now = self.now.max(at);
         }
         self.settle();
+    }
+
+    fn take(&mut self, step: Step) {
+        match step {
+            Step::Acknowledge(place) => self.acknowledge(place, Verdict::Taken),
+            Step::Refuse(place, refusal) => self.acknowledge(place, Verdict::Refused(refusal)),
+            Step::Lose(loss) => self.disconnect(loss),
+            Step::Connect => self.connect(),
+            Step::Try(reaches) => self.end_trial(reaches),
+            Step::Sleep => self.sleep(),
+            Step::Pass(ms) => {
+                self.now += Duration::from_millis(ms);
+                self.settle();
+            }
+            Step::Announce => self.handle(Event::FramesAvailable),
+        }
     }
 
     /// A good link until everything is delivered.
@@ -295,21 +340,8 @@ proptest! {
         let mut model = Model::new(parcels, Limits { messages_max, packet_bytes_max }, seed);
         model.sender.fail_over(Failover::among(brokers, Duration::from_secs(300)));
         model.settle();
-        for step in steps {
-            match step {
-                Step::Acknowledge(place) => model.acknowledge(place, Verdict::Taken),
-                Step::Refuse(place, refusal) => model.acknowledge(place, Verdict::Refused(refusal)),
-                Step::Lose(loss) => model.disconnect(loss),
-                Step::Connect => model.connect(),
-                Step::Try(reaches) => model.end_trial(reaches),
-                Step::Sleep => model.sleep(),
-                Step::Pass(ms) => {
-                    model.now += Duration::from_millis(ms);
-                    model.settle();
-                }
-                Step::Announce => model.handle(Event::FramesAvailable),
-            }
-        }
+        model.brokers = brokers;
+        steps.into_iter().for_each(|step| model.take(step));
         model.finish();
         prop_assert_eq!(model.delivered.len(), count);
     }

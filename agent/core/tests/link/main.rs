@@ -129,8 +129,7 @@ fn small_messages_alone_raise_the_estimate() {
 
 #[test]
 fn an_alert_passes_a_backlog_within_the_rate_that_is_allowed() {
-    let terms = Terms { rate_max: Some(2_000), ..TERMS };
-    let mut world = World::under(terms, Path::of(256.0, 300), FRAME_BYTES, 1);
+    let mut world = World::new(Path::of(256.0, 300), FRAME_BYTES, 1).at_most(Some(2_000));
     while world.now < seconds(600) {
         world.run_to(world.now + Duration::from_millis(6_789));
         world.alert();
@@ -187,8 +186,8 @@ proptest! {
         frames in prop::collection::vec((1_usize..60_000, any::<bool>(), 0_u64..60), 1..20),
         seed: u64,
     ) {
-        let terms = Terms { rate_max: Some(bytes_per_second), keep_alive: seconds(10), ..TERMS };
-        let mut world = World::under(terms, phases[0].0, FRAME_BYTES, seed);
+        let terms = Terms { keep_alive: seconds(10), ..TERMS };
+        let mut world = World::under(terms, phases[0].0, FRAME_BYTES, seed).at_most(Some(bytes_per_second));
         world.has_backlog = false;
         for (place, (bytes, is_alert, pause)) in frames.into_iter().enumerate() {
             world.path = phases[place % phases.len()].0;

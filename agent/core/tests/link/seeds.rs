@@ -58,8 +58,8 @@ fn try_seed(seed: u64) {
         ..Path::of(dice.pick(&[9.6, 16.0, 64.0, 256.0, 10_000.0]), 1 + dice.below(2_500))
     };
     let rate_max = dice.pick(&[None, None, Some(1_000), Some(20_000)]);
-    let terms = Terms { backlog_percent: dice.below(101) as u8, rate_max, ..TERMS };
-    let mut world = World::under(terms, path(&mut dice), FRAME_BYTES, seed);
+    let terms = Terms { backlog_percent: dice.below(101) as u8, ..TERMS };
+    let mut world = World::under(terms, path(&mut dice), FRAME_BYTES, seed).at_most(rate_max);
     world.has_backlog = false;
     if dice.below(2) == 0 {
         let from = Duration::from_millis(1 + dice.below(60_000));

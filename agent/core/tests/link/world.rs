@@ -12,14 +12,13 @@ use rtlive_core::time::Timestamp;
 use rtlive_core::uplink::estimate::LinkEstimate;
 use rtlive_core::uplink::wire::{Cost, Wire};
 use rtlive_core::uplink::{
-    Action, Budget, Event, FrameId, Lane, Limits, Loss, Now, Parcel, Publication, Sender, State, Terms, Token, Verdict,
-    Wanted,
+    Action, Budget, Event, FrameId, Lane, Limits, LinkAccount, Loss, Now, Parcel, Publication, Sender, State, Terms,
+    Token, Verdict, Wanted,
 };
 
 pub(crate) const TERMS: Terms = Terms {
     wire: Wire { tls: true, identity: false, greeting_bytes: 50, status_bytes: 175 },
     keep_alive: Duration::from_secs(60),
-    rate_max: None,
     backlog_percent: 20,
 };
 /// How long the transport takes to notice a loss, beside a round trip (RFC 6298, section 2, and what Linux makes of it).
@@ -74,6 +73,7 @@ pub(crate) struct Waited {
 pub(crate) struct World {
     pub(crate) sender: Sender,
     terms: Terms,
+    is_bounded: bool,
     pub(crate) now: Duration,
     pub(crate) path: Path,
     store: BTreeMap<(Priority, Lane), VecDeque<Parcel>>,
@@ -127,6 +127,7 @@ impl World {
         Self {
             sender: Sender::new(seed, terms),
             terms,
+            is_bounded: false,
             now: Duration::ZERO,
             path,
             store: BTreeMap::new(),
@@ -161,8 +162,21 @@ impl World {
 
     /// The same world within a budget.
     pub(crate) fn within(mut self, budget: Budget) -> Self {
-        self.sender.limit(budget);
+        self.bound(LinkAccount::new(None, Some(budget)));
         self
+    }
+
+    /// The same world with a link that takes no more than so many bytes a second, where that is agreed.
+    pub(crate) fn at_most(mut self, rate_max: Option<u64>) -> Self {
+        if rate_max.is_some() {
+            self.bound(LinkAccount::new(rate_max, None));
+        }
+        self
+    }
+
+    fn bound(&mut self, account: LinkAccount) {
+        self.sender.use_links(vec![account]);
+        self.is_bounded = true;
     }
 
     /// The same world, in which there is no broker for a while.
@@ -300,7 +314,7 @@ impl World {
                         self.store.entry((parcel.priority, parcel.lane)).or_default().push_front(parcel);
                     }
                 }
-                Action::SaveBudget(_) => self.sender.handle(self.now(), Event::BudgetSaved),
+                Action::SaveBudget { .. } => self.sender.handle(self.now(), Event::BudgetSaved),
                 Action::Disconnect(_) | Action::Return(_) | Action::Try(_) => panic!("{action:?} at {:?}", self.now),
                 Action::Hint { .. } => {}
             }
@@ -311,8 +325,7 @@ impl World {
     /// Where nothing but the link may hold messages back, it carries something as long as anything waits.
     fn look_at_rest(&self) {
         let is_connected = matches!(self.sender.state(), State::Connected { .. });
-        let is_free =
-            self.terms.rate_max.is_none() && self.outage.is_none() && self.sender.budget(self.now()).is_none();
+        let is_free = !self.is_bounded && self.outage.is_none();
         let waits = self.store.values().any(|parcels| !parcels.is_empty());
         if is_connected && is_free && waits {
             assert!(

@@ -24,7 +24,7 @@ use rtlive_core::uplink::{Limits, Loss, Token, Verdict, sender};
 use rtlive_drivers::input::told;
 use rtlive_drivers::outlet::Clock;
 use rtlive_drivers::tls::{self, TlsFiles};
-use tokio::net::TcpStream;
+use tokio::net::{TcpSocket, lookup_host};
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
@@ -36,6 +36,9 @@ const IS_THERE_WITHIN: Duration = Duration::from_secs(5);
 const REQUESTS_MAX: usize = sender::MESSAGES_MAX as usize + 3;
 /// How many answers may wait for the uplink's task; beyond that the broker waits.
 const ANSWERS_MAX: usize = 64;
+/// What the system says where there is no such interface, and where a program may not bind to one; the same on all of its processors.
+const ENODEV: i32 = 19;
+const EPERM: i32 = 1;
 /// The longest packet that the broker may send. It has nothing to send but acknowledgements and receipts.
 const RECEIVED_BYTES_MAX: u32 = 64 * 1024;
 
@@ -43,6 +46,8 @@ const RECEIVED_BYTES_MAX: u32 = 64 * 1024;
 #[derive(Clone)]
 pub(super) struct Peer {
     pub(super) broker: Broker,
+    /// The interface over which it is reached; `None` where the system finds the way.
+    pub(super) interface: Option<String>,
     pub(super) client_id: String,
     pub(super) login: Option<Login>,
     pub(super) protocol: Protocol,
@@ -52,6 +57,16 @@ pub(super) struct Peer {
     pub(super) status_topic: String,
     /// Where receipts come from, where they are waited for.
     pub(super) receipt_topic: Option<String>,
+}
+
+impl Peer {
+    /// The broker, and how it is reached, for a person.
+    pub(super) fn way(&self) -> String {
+        match &self.interface {
+            Some(interface) => format!("{} over {interface}", self.broker),
+            None => self.broker.to_string(),
+        }
+    }
 }
 
 /// A version of MQTT.
@@ -172,7 +187,7 @@ impl Connection {
     }
 
     async fn establish(peer: &Peer, version: Version, client: Client, mut wire: impl Wire) -> Result<Self, LinkError> {
-        let doing = || format!("connect to {} as {}", peer.broker, peer.client_id);
+        let doing = || format!("connect to {} as {}", peer.way(), peer.client_id);
         let limits = match tokio::time::timeout(CONNECT_WITHIN, wire.next()).await {
             Ok(Ok(Heard::Connected(limits))) => limits,
             Ok(Ok(_)) => return Err(LinkError::refused(doing(), "expected CONNACK, found another packet")),
@@ -190,7 +205,7 @@ impl Connection {
         }
         let tokens = Tokens::default();
         let (tell, answers) = mpsc::channel(ANSWERS_MAX);
-        let doing = format!("hear from {}", peer.broker);
+        let doing = format!("hear from {}", peer.way());
         let poller = tokio::spawn(poll(wire, tokens.clone(), tell, doing));
         let status_topic = peer.status_topic.clone();
         Ok(Self { version, limits, client, tokens, answers, poller, status_topic })
@@ -362,7 +377,8 @@ impl Failure {
         if let Some(hint) = tls::hint(error) {
             return Self { cause, hint: Some(hint.into()), loss: Loss::Refused, version_refused: false };
         }
-        let kind = error.downcast_ref::<io::Error>().map(io::Error::kind);
+        let error = error.downcast_ref::<io::Error>();
+        let (kind, code) = (error.map(io::Error::kind), error.and_then(io::Error::raw_os_error));
         let hint = match kind {
             Some(io::ErrorKind::ConnectionRefused) => {
                 Some("nothing listens there: is the broker running, and the port right?")
@@ -371,6 +387,8 @@ impl Failure {
                 Some("there is no way to it: is the network up?")
             }
             // What getaddrinfo(3) reports has no kind of its own.
+            Some(_) if code == Some(ENODEV) => Some("there is no such interface: is its name right, and the modem on?"),
+            Some(_) if code == Some(EPERM) => Some("before Linux 5.7 it takes CAP_NET_RAW to bind to an interface"),
             Some(_) if cause.contains("failed to lookup address") => {
                 Some("the name is unknown: is it right, and does this machine reach a name server?")
             }
@@ -403,9 +421,20 @@ impl Failure {
 
 /// Whether something listens at the broker's address.
 async fn is_there(peer: &Peer) -> bool {
-    let address = &peer.broker.address;
-    let connecting = TcpStream::connect((&*address.host, address.port));
-    matches!(tokio::time::timeout(IS_THERE_WITHIN, connecting).await, Ok(Ok(_)))
+    let Peer { broker: Broker { address, .. }, interface, .. } = peer;
+    let connecting = async {
+        for address in lookup_host((&*address.host, address.port)).await? {
+            let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
+            if let Some(interface) = interface {
+                socket.bind_device(Some(interface.as_bytes()))?;
+            }
+            if socket.connect(address).await.is_ok() {
+                return Ok(true);
+            }
+        }
+        io::Result::Ok(false)
+    };
+    matches!(tokio::time::timeout(IS_THERE_WITHIN, connecting).await, Ok(Ok(true)))
 }
 
 /// Whether an error of the system says that the peer closed the connection.
@@ -446,10 +475,13 @@ fn transport(peer: &Peer) -> Result<rumqttc::Transport, LinkError> {
 }
 
 /// Small packets go at once. The library's own time-outs must not be shorter than ours: a slow link takes long to flush one message.
-fn network_options() -> rumqttc::NetworkOptions {
+fn network_options(peer: &Peer) -> rumqttc::NetworkOptions {
     let mut network = rumqttc::NetworkOptions::new();
     network.set_tcp_nodelay(true);
     network.set_connection_timeout(sender::ACKNOWLEDGEMENT_WAIT_MAX.as_secs());
+    if let Some(interface) = &peer.interface {
+        network.set_bind_device(interface);
+    }
     network
 }
 

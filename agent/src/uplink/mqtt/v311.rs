@@ -33,7 +33,7 @@ pub(super) fn client(peer: &Peer, offline: Vec<u8>) -> Result<(AsyncClient, Loop
         options.set_credentials(username, password);
     }
     let (client, mut events) = AsyncClient::new(options, REQUESTS_MAX);
-    events.set_network_options(network_options());
+    events.set_network_options(network_options(peer));
     Ok((client, Loop { events: Box::new(events), connected: false }))
 }
 

@@ -37,7 +37,7 @@ pub(super) fn client(peer: &Peer, offline: Vec<u8>) -> Result<(AsyncClient, Loop
         .set_connection_timeout(sender::ACKNOWLEDGEMENT_WAIT_MAX.as_secs())
         .set_last_will(LastWill::new(&peer.status_topic, offline, QoS::AtLeastOnce, true, None))
         .set_transport(transport(peer)?);
-    options.set_network_options(network_options());
+    options.set_network_options(network_options(peer));
     if let Some((username, password)) = credentials(peer)? {
         options.set_credentials(username, password);
     }

@@ -1,10 +1,12 @@
-//! The brokers of the list: connections to them, and what is known of each.
+//! The ways, over each link to each broker of the list: connections, and what is known of each.
 
 use std::future::{pending, ready};
 use std::pin::Pin;
 use std::time::Duration;
 
 use rtlive_config::endpoint::Broker;
+use rtlive_config::link::{LinkConfig, NamedLink};
+use rtlive_config::uplink::UplinkConfig;
 use rtlive_core::uplink::Event;
 use tokio::time::Instant;
 
@@ -19,16 +21,17 @@ const VERSION_REMEMBERED: Duration = Duration::from_secs(3600);
 /// A connection that is being made.
 pub(super) type Opening = Pin<Box<dyn Future<Output = Result<Connection, LinkError>> + Send>>;
 
-/// A broker of the list.
+/// A way.
 pub(super) struct Known {
     broker: Broker,
+    link: Option<NamedLink>,
     /// Until when 3.1.1 is tried first.
     v311_until: Option<Instant>,
     /// Why the last connection to it ended or did not come about; until the next one has been made.
     error: Option<String>,
 }
 
-/// A connection to a preferred broker beside the one in use.
+/// A connection a preferred way beside the one in use.
 pub(super) enum Trial {
     None,
     Running(usize, Opening),
@@ -36,8 +39,19 @@ pub(super) enum Trial {
 }
 
 impl Known {
-    pub(super) fn of(broker: Broker) -> Self {
-        Self { broker, v311_until: None, error: None }
+    /// All ways of a configuration, in the order in which they are preferred.
+    pub(super) fn all(config: &UplinkConfig) -> Vec<Self> {
+        let brokers = || [&config.broker].into_iter().chain(&config.fallbacks).cloned();
+        let over = |link: &LinkConfig| {
+            let link = link.named.clone();
+            brokers().map(move |broker| Self { broker, link: link.clone(), v311_until: None, error: None })
+        };
+        config.links.iter().flat_map(over).collect()
+    }
+
+    /// The name of the link.
+    pub(super) fn link(&self) -> Option<&str> {
+        self.link.as_ref().map(|link| &*link.name)
     }
 }
 
@@ -52,21 +66,40 @@ impl Trial {
 }
 
 impl Task {
-    /// Connects to the broker at this place, or goes on with the connection that stands there.
+    /// Connects this way, or goes on with the connection that stands there, or is being made.
     pub(super) fn open_link(&mut self, place: usize) {
         let opening = match std::mem::replace(&mut self.trial, Trial::None) {
             Trial::Stands(at, connection) if at == place => Box::pin(ready(Ok(*connection))),
+            Trial::Running(at, opening) if at == place => opening,
             _ => self.opening(place),
         };
         self.link = Link::Opening(opening);
         self.place = place;
-        if let Some(known) = self.brokers.get(place) {
-            self.peer.broker = known.broker.clone();
-        }
-        self.health_mut(|health, task| health.broker = task.peer.broker.to_string());
+        self.point_to(place);
     }
 
-    /// Connects to the broker at this place beside the connection in use.
+    /// The way at this place is in use, or asked.
+    pub(super) fn point_to(&mut self, place: usize) {
+        let Some(known) = self.ways.get(place) else { return };
+        self.peer.broker = known.broker.clone();
+        self.peer.interface = known.link.as_ref().map(|link| link.interface.clone());
+        let link = known.link().map(str::to_owned);
+        self.health_mut(|health, task| {
+            health.broker = task.peer.broker.to_string();
+            health.link = link;
+        });
+    }
+
+    /// Drops a trial that is not wanted any more.
+    pub(super) fn drop_trial(&mut self) {
+        if let Trial::Running(place, _) | Trial::Stands(place, _) = self.trial
+            && !self.sender.keeps_trial(place)
+        {
+            self.trial = Trial::None;
+        }
+    }
+
+    /// Connects this way beside the connection in use.
     pub(super) fn try_broker(&mut self, place: usize) {
         self.trial = Trial::Running(place, self.opening(place));
     }
@@ -80,7 +113,7 @@ impl Task {
                 true
             }
             Err(error) => {
-                tracing::debug!("a preferred broker is still away: {error}");
+                tracing::debug!("a preferred way is still closed: {error}");
                 self.note_error(place, Some(error.to_string()));
                 false
             }
@@ -90,7 +123,7 @@ impl Task {
 
     /// The broker in use lets us in.
     pub(super) fn note_welcome(&mut self, version: Version) {
-        if let Some(known) = self.brokers.get_mut(self.place) {
+        if let Some(known) = self.ways.get_mut(self.place) {
             known.v311_until = match version {
                 Version::V311 => known.v311_until.or(Some(Instant::now() + VERSION_REMEMBERED)),
                 Version::V5 => None,
@@ -99,14 +132,18 @@ impl Task {
         self.note_error(self.place, None);
     }
 
-    /// Why the broker at this place is not used; `None` once it is.
+    /// Why the way at this place is not used; `None` once it is.
     pub(super) fn note_error(&mut self, place: usize, error: Option<String>) {
-        if let Some(known) = self.brokers.get_mut(place) {
+        if let Some(known) = self.ways.get_mut(place) {
             known.error = error;
         }
-        if self.brokers.len() > 1 {
-            let line = |known: &Known| BrokerLine { broker: known.broker.to_string(), error: known.error.clone() };
-            let lines = self.brokers.iter().map(line).collect();
+        if self.ways.len() > 1 {
+            let line = |known: &Known| BrokerLine {
+                broker: known.broker.to_string(),
+                link: known.link().map(str::to_owned),
+                error: known.error.clone(),
+            };
+            let lines = self.ways.iter().map(line).collect();
             self.health_mut(|health, _| health.brokers = lines);
         }
     }
@@ -115,10 +152,11 @@ impl Task {
         let now = Instant::now();
         let mut peer: Peer = self.peer.clone();
         let mut prefers_v311 = false;
-        if let Some(known) = self.brokers.get_mut(place) {
+        if let Some(known) = self.ways.get_mut(place) {
             known.v311_until = known.v311_until.filter(|until| now < *until);
             prefers_v311 = known.v311_until.is_some();
             peer.broker = known.broker.clone();
+            peer.interface = known.link.as_ref().map(|link| link.interface.clone());
         }
         let offline = status::payload(&self.plan, Presence::Offline, self.clock.now());
         Box::pin(async move { Connection::open(&peer, prefers_v311, offline).await })

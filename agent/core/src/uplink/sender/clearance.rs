@@ -2,10 +2,11 @@
 
 use std::time::Duration;
 
+use super::super::account::LinkAccount;
 use super::super::budget::{Allowance, Budget};
 use super::super::turns::Turns;
 use super::super::wire::Cost;
-use super::{MESSAGES_MAX, Sender};
+use super::{MESSAGES_MAX, Sender, State};
 use crate::plan::Priority;
 use crate::uplink::{Action, Lane, Now};
 
@@ -57,29 +58,47 @@ impl Sender {
             return Clearance::LinkIsFull;
         }
         let held_until = self.held_until(now).filter(|_| next.lane == Lane::Backlog && !is_alert);
-        match self.bucket.map(|bucket| bucket.ready_at(next.cost.up)).max(held_until) {
+        let link = self.link_in_use();
+        match link.and_then(|link| link.ready_at(next.cost.up)).max(held_until) {
             Some(at) if at > now.steady => Clearance::NotBefore(at),
-            _ => {
-                let allowance = |budget: &Budget| budget.allows(next.cost.both(), next.priority, now.wall);
-                cleared(self.budget.as_ref().map(allowance), next.cost, now)
-            }
+            _ => cleared(link.and_then(|link| link.allows(next.cost, next.priority, now.wall)), next.cost, now),
         }
     }
 
-    /// Reserves bytes of the budget: they are spent once that is on the disk.
-    pub(super) fn reserve(&mut self, bytes: u64) -> Option<Action> {
-        self.budget.as_mut().and_then(|budget| budget.reserve(bytes)).map(Action::SaveBudget)
+    pub(super) fn link_in_use(&self) -> Option<&LinkAccount> {
+        self.links.get(self.brokers.link())
+    }
+
+    pub(super) fn link_in_use_mut(&mut self) -> impl Iterator<Item = &mut LinkAccount> {
+        self.links.get_mut(self.brokers.link()).into_iter()
+    }
+
+    pub(super) fn budget_in_use(&self) -> Option<&Budget> {
+        self.link_in_use()?.budget.as_ref()
+    }
+
+    pub(super) fn budgets_mut(&mut self) -> impl Iterator<Item = &mut Budget> {
+        self.links.iter_mut().filter_map(|link| link.budget.as_mut())
+    }
+
+    /// Periods may have ended, and links be open again for that.
+    pub(super) fn turn_budgets(&mut self, now: Now) {
+        self.links.iter_mut().for_each(|link| link.turn(now.wall));
+        self.brokers.close(self.links.iter().map(|link| link.is_closed(self.terms.wire)));
+        if let State::Waiting { .. } = self.state {
+            self.brokers.pass_closed();
+        }
+    }
+
+    /// Reserves bytes of the budget of a link: they are spent once that is on the disk.
+    pub(super) fn reserve(&mut self, link: usize, bytes: u64) -> Option<Action> {
+        let budget = self.links.get_mut(link)?.budget.as_mut()?;
+        budget.reserve(bytes).map(|saved| Action::SaveBudget { link, saved })
     }
 
     /// Counts what is sent.
     pub(super) fn charge(&mut self, cost: Cost, now: Now) {
-        self.meter.send(cost, now.steady);
-        if let Some(bucket) = &mut self.bucket {
-            bucket.take(cost.up, now.steady);
-        }
-        if let Some(budget) = &mut self.budget {
-            budget.spend(cost.both());
-        }
+        self.link_in_use_mut().for_each(|link| link.charge(cost, now.steady));
     }
 
     /// Counts the keep-alives since the last time.

@@ -1,13 +1,16 @@
-//! The sender's connection: when it is made, what its end means, and when another broker takes its place.
+//! The sender's connection: when it is made, what its end means, and when another broker or link takes its place.
 
 use std::time::Duration;
 
+use super::super::account::LinkAccount;
+use super::super::budget::Allowance;
 use super::super::failover::Next;
 use super::super::slow_start::SlowStart;
 use super::clearance::{Clearance, cleared};
 use super::sleep::Shift;
 use super::supply::Supply;
 use super::{STABLE_AFTER, Sender, State};
+use crate::plan::Priority;
 use crate::uplink::{Action, Farewell, Limits, Loss, Now};
 
 impl Sender {
@@ -28,21 +31,21 @@ impl Sender {
     /// Whether to connect; the rate and the budget may put it off.
     pub(super) fn may_connect(&self, now: Now) -> Clearance {
         match self.state {
-            // The connection stands already, and is paid.
-            State::Waiting { .. } if self.brokers.is_reached() => Clearance::Given,
-            State::Waiting { until } => self.may_pay_connection(until, now),
+            // The connection stands already, or is being made.
+            State::Waiting { .. } if self.brokers.is_paid() => Clearance::Given,
+            State::Waiting { until } => self.may_pay_connection(self.brokers.link(), until, now),
             _ => Clearance::Withheld,
         }
     }
 
-    fn may_pay_connection(&self, until: Duration, now: Now) -> Clearance {
-        let cost = self.terms.wire.connect();
-        let at = self.bucket.map_or(until, |bucket| bucket.ready_at(cost.up).max(until));
+    fn may_pay_connection(&self, link: usize, until: Duration, now: Now) -> Clearance {
+        let (link, cost) = (self.links.get(link), self.terms.wire.connect());
+        let at = link.and_then(|link| link.ready_at(cost.up)).map_or(until, |at| at.max(until));
         if at > now.steady {
             return Clearance::NotBefore(at);
         }
-        let allowance = self.budget.as_ref().map(|budget| budget.allows_connection(cost.both()));
-        cleared(allowance, cost, now)
+        let budget = link.and_then(|link| link.budget.as_ref());
+        cleared(budget.map(|budget| budget.allows_connection(cost.both())), cost, now)
     }
 
     pub(super) fn disconnected(&mut self, now: Now, loss: Loss) {
@@ -51,12 +54,13 @@ impl Sender {
             State::Connecting => None,
             State::Waiting { .. } | State::Sleeping { .. } | State::Stopped => return,
         };
-        self.was_lost |= lasted.is_some();
         let was_stable = lasted.is_some_and(|lasted| lasted >= STABLE_AFTER);
         if was_stable {
             self.backoff.reset();
         }
         let next = self.brokers.disconnected(lasted, loss);
+        // Where another connection takes its place there was no outage.
+        self.was_lost |= lasted.is_some() && next != Next::AtOnce;
         let gives_up = |shift: &mut Shift| next != Next::AtOnce && shift.gives_up(was_stable);
         if self.shift.as_mut().is_some_and(gives_up) {
             self.sleep(now);
@@ -68,6 +72,23 @@ impl Sender {
         };
         self.land();
         self.state = State::Waiting { until: now.steady.saturating_add(wait) };
+    }
+
+    /// Leaves a link whose budget does not even let the next alert go, where another is open.
+    pub(super) fn poll_leave(&mut self, now: Now) -> Option<Action> {
+        let alert = self.flight.next(self.turns(now)).filter(|next| next.priority == Priority::Alert)?;
+        let allowance = self.link_in_use()?.allows(alert.cost, alert.priority, now.wall);
+        let is_withheld = matches!(allowance, Some(Allowance::NotBefore(_)));
+        if !is_withheld || self.flight.messages() > 0 || !self.brokers.has_another() {
+            return None;
+        }
+        self.link_in_use_mut().for_each(LinkAccount::leave);
+        let farewell = self.hang_up(Farewell::Spent, now);
+        self.land();
+        self.turn_budgets(now);
+        self.brokers.rest();
+        self.state = State::Waiting { until: now.steady };
+        Some(farewell)
     }
 
     /// Ends a connection in good order.
@@ -84,24 +105,35 @@ impl Sender {
         self.full_since = None;
     }
 
-    /// Tries the brokers that are preferred to the one in use, and goes to one that was reached once nothing is on its way.
+    /// Whether what came of [`Action::Try`] for this way, or comes of it, is still wanted: the next [`Action::Connect`] takes it.
+    pub fn keeps_trial(&self, way: usize) -> bool {
+        self.brokers.wants(way)
+    }
+
+    /// Tries what is preferred to the broker and the link in use, and goes to one that was reached once nothing is on its way.
     pub(super) fn poll_return(&mut self, now: Now) -> Option<Action> {
         if self.brokers.is_reached() {
             if self.flight.messages() > 0 {
                 return None;
             }
             self.land();
+            let farewell = self.hang_up(Farewell::Moving, now);
             self.brokers.go();
             self.state = State::Waiting { until: now.steady };
-            return Some(self.hang_up(Farewell::Moving, now));
+            return Some(farewell);
         }
         let at = self.brokers.tries_at().filter(|at| *at <= now.steady)?;
-        match self.may_pay_connection(at, now) {
+        let Some(link) = self.brokers.next_link() else {
+            self.brokers.plan_return(now.steady, &mut self.backoff);
+            return None;
+        };
+        match self.may_pay_connection(link, at, now) {
             Clearance::Given => {
-                self.charge(self.terms.wire.connect(), now);
+                let cost = self.terms.wire.connect();
+                self.links.get_mut(link).into_iter().for_each(|link| link.charge(cost, now.steady));
                 Some(Action::Try(self.brokers.try_next()))
             }
-            Clearance::Unreserved(bytes) => self.reserve(bytes),
+            Clearance::Unreserved(bytes) => self.reserve(link, bytes),
             Clearance::NotBefore(at) => {
                 self.brokers.put_off(at);
                 None

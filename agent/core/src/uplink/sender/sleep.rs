@@ -122,12 +122,16 @@ impl Sender {
         if !is_done {
             return None;
         }
-        self.sleep(now).map(|farewell| self.hang_up(farewell, now))
+        // Before the list begins anew, with another link perhaps.
+        self.charge(self.terms.wire.close(), now);
+        self.sleep(now).map(Action::Disconnect)
     }
 
     /// Whether the budget lets nothing go for a while.
     fn is_withheld(&self, now: Now) -> bool {
-        let (Some(budget), Some(next)) = (&self.budget, self.flight.next(self.turns(now))) else { return false };
+        let (Some(budget), Some(next)) = (self.budget_in_use(), self.flight.next(self.turns(now))) else {
+            return false;
+        };
         let allowance = budget.allows(next.cost.both(), next.priority, now.wall);
         matches!(allowance, Allowance::NotBefore(at) if at.since(now.wall) > WITHHELD_MAX)
     }
