@@ -3,7 +3,7 @@
 //!
 //! `cargo bench -p rtlive-core --bench frames` prints one table of sizes, one of special shapes (several series, jitter, aggregates),
 //! one of speeds, and what was asked for beside what was found. With `each` after `--` it prints every series, with `speeds` only the
-//! speeds. Without shared data it says so and measures series of its own making. Parquet is written by PyArrow: the script `parquet.py`
+//! speeds, and with the name of a density beside it only its own. Without shared data it says so and measures series of its own making. Parquet is written by PyArrow: the script `parquet.py`
 //! beside this file, run by `RTLIVE_PYTHON` or `python3`.
 
 #![allow(missing_docs, clippy::unwrap_used, clippy::expect_used, clippy::panic)]
@@ -482,6 +482,9 @@ fn speeds(all: &[Series], asked: &mut Vec<Asked>) {
     println!("million readings per CPU second, decimal series, one a frame");
     let series = [SeriesInfo { name: "a".into(), unit: None }];
     let origin = origin();
+    let named = |density: &Density| std::env::args().any(|argument| argument == format!("{density:?}"));
+    let are_named = DENSITIES.iter().any(named);
+    let is_wanted = |density: &Density| !are_named || named(density);
     for size in [600, 3600] {
         let records: Vec<Vec<Record>> = all
             .iter()
@@ -490,7 +493,7 @@ fn speeds(all: &[Series], asked: &mut Vec<Asked>) {
             .map(|block| block.iter().cloned().map(Record::Reading).collect())
             .collect();
         let count: usize = records.iter().map(Vec::len).sum();
-        for density in DENSITIES {
+        for density in DENSITIES.into_iter().filter(is_wanted) {
             let sealed = speed(count, || {
                 records.iter().for_each(|one| drop(black_box(seal(&origin, 1, black_box(one), &series, &[], density))));
             });

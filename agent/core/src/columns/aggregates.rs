@@ -2,8 +2,8 @@
 
 use super::cursor::{Cursor, put_unsigned};
 use super::integers::{self, Shape};
-use super::readings::{decode_runs, decode_values, encode_related, encode_runs};
-use super::rows::Rows;
+use super::readings::{Runs, decode_runs, decode_values, encode_related};
+use super::rows::{Gatherer, Rows};
 use super::{ColumnError, ColumnFault, Effort};
 use crate::reading::SeriesId;
 use crate::record::Aggregate;
@@ -18,16 +18,19 @@ const DELETED: u8 = 2;
 pub(crate) fn encode_aggregates(aggregates: &[&Aggregate], functions: usize, effort: Effort, out: &mut Vec<u8>) {
     put_unsigned(out, aggregates.len() as u64);
     put_unsigned(out, functions as u64);
-    let starts = aggregates.iter().map(|aggregate| aggregate.start.as_nanos()).collect();
-    let rows = Rows::gather(aggregates.iter().map(|aggregate| aggregate.series.0), starts);
+    let (mut rows, mut states) = (Gatherer::of(aggregates.len()), Runs::default());
+    for one in aggregates {
+        rows.push(one.series.0, one.start.as_nanos());
+        states.push(if one.is_final { 0 } else { NOT_FINAL } | if one.deleted { DELETED } else { 0 });
+    }
+    let rows = rows.finish();
     rows.encode(effort, out);
     let lengths: Vec<i64> =
         aggregates.iter().map(|one| one.end.as_nanos().wrapping_sub(one.start.as_nanos())).collect();
     integers::encode(&lengths, Shape::Any, effort, out);
     let revisions: Vec<i64> = aggregates.iter().map(|aggregate| i64::from(aggregate.revision)).collect();
     integers::encode(&revisions, Shape::Any, effort, out);
-    let state = |one: &&Aggregate| if one.is_final { 0 } else { NOT_FINAL } | if one.deleted { DELETED } else { 0 };
-    encode_runs(aggregates.iter().map(state), out);
+    states.encode(out);
     let by_series = rows.by_series();
     let cell = |function: usize, row: usize| aggregates.get(row)?.values.get(function)?.as_ref();
     (0..functions).for_each(|function| encode_related(&by_series, function, cell, effort, out));

@@ -6,6 +6,8 @@
 //!
 //! The range coder keeps 64 bits of range, of which it gives up 32 when fewer than 32 are left, so that its loops hardly branch.
 
+use std::hint::select_unpredictable;
+
 use super::counts::{Counts, tree_cost};
 use super::cursor::{Cursor, put_unsigned, unzigzag, zigzag};
 use super::integers::COUNTED_VALUES_MIN;
@@ -132,10 +134,9 @@ impl Coder {
             let bit = token >> level & 1 == 1;
             let Some(node) = tree.get_mut(place) else { break };
             let bound = (range >> 16) * u64::from(node.share());
-            let one = u64::from(bit).wrapping_neg();
-            let (moved, carried) = low.overflowing_add(bound & !one);
+            let (moved, carried) = low.overflowing_add(select_unpredictable(bit, 0, bound));
             low = moved;
-            range = (bound & one) | ((range - bound) & !one);
+            range = select_unpredictable(bit, bound, range - bound);
             *node = node.learned(bit, limit);
             place = place << 1 | usize::from(bit);
             if carried {
@@ -346,13 +347,12 @@ impl<'a> Decoder<'a> {
             };
             let bound = (range >> 16) * u64::from(node.share());
             let bit = code < bound;
-            let one = u64::from(bit).wrapping_neg();
-            code -= bound & !one;
-            range = (bound & one) | ((range - bound) & !one);
+            code = select_unpredictable(bit, code, code.wrapping_sub(bound));
+            range = select_unpredictable(bit, bound, range - bound);
             if let Some(seen) = tree.get_mut(place) {
                 *seen = node.learned(bit, limit);
             }
-            node = if bit { right } else { left };
+            node = select_unpredictable(bit, right, left);
             place = place << 1 | usize::from(bit);
             if range >> 32 == 0 {
                 code = code << 32 | u64::from(next_word(&mut self.rest));

@@ -218,7 +218,7 @@ impl Prediction {
         let some = scaled.get(..looked_at).unwrap_or(scaled);
         let mut all = vec![Self::Line(0, 0), Self::Plain, Self::Line(ONE, 0)];
         all.extend(Self::fit(some));
-        let cost = |one: &Self| bits_of(&one.residuals(some)) * scaled.len() as u64 / some.len() as u64;
+        let cost = |one: &Self| one.bits(some) * scaled.len() as u64 / some.len() as u64;
         let mut costs: Vec<(u64, Self)> = all.into_iter().map(|one| (cost(&one), one)).collect();
         if shape == Shape::Rising {
             costs.extend(Grid::fit(scaled).map(|(cost, grid)| (cost, Self::Grid(grid))));
@@ -252,6 +252,20 @@ impl Prediction {
         })
     }
 
+    /// The bits of the residuals of all values but the first.
+    fn bits(&self, scaled: &[i64]) -> u64 {
+        let rest = scaled.get(1..).unwrap_or_default();
+        match self {
+            Self::Plain => bits_of(rest.iter().copied()),
+            Self::Line(0, 0) => bits_of(rest.iter().zip(scaled).map(|(value, before)| value.wrapping_sub(*before))),
+            Self::Line(first, second) => {
+                let mut line = Line::new(*first, *second);
+                bits_of(rest.iter().map(|value| line.left(*value)))
+            }
+            Self::Grid(grid) => bits_of(grid.residuals(scaled).into_iter()),
+        }
+    }
+
     fn coding(&self) -> u8 {
         match self {
             Self::Plain => PLAIN,
@@ -279,12 +293,7 @@ impl Prediction {
             Self::Line(0, 0) => rest.iter().zip(scaled).map(|(value, before)| value.wrapping_sub(*before)).collect(),
             Self::Line(first, second) => {
                 let mut line = Line::new(*first, *second);
-                let residual = |value: &i64| {
-                    let ahead = line.ahead();
-                    line.went_to(*value);
-                    value.wrapping_sub(ahead)
-                };
-                rest.iter().map(residual).collect()
+                rest.iter().map(|value| line.left(*value)).collect()
             }
             Self::Grid(grid) => grid.residuals(scaled),
         }
@@ -310,6 +319,14 @@ impl Line {
         self.value.wrapping_add(first.wrapping_add(second) >> WEIGHT_BITS)
     }
 
+    /// How far a value lies from where the line led, on which it then is.
+    #[inline(always)]
+    const fn left(&mut self, value: i64) -> i64 {
+        let ahead = self.ahead();
+        self.went_to(value);
+        value.wrapping_sub(ahead)
+    }
+
     const fn went_to(&mut self, value: i64) {
         self.steps = [value.wrapping_sub(self.value), self.steps[0]];
         self.value = value;
@@ -317,10 +334,11 @@ impl Line {
 }
 
 /// The bits of residuals.
-fn bits_of(residuals: &[i64]) -> u64 {
+#[inline(always)]
+fn bits_of(residuals: impl Iterator<Item = i64>) -> u64 {
     let mut bits = 0;
     for residual in residuals {
-        bits += bit_length(*residual);
+        bits += bit_length(residual);
     }
     bits
 }

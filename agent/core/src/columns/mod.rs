@@ -25,8 +25,8 @@ mod tokens;
 mod values;
 
 pub(crate) use aggregates::{decode_aggregates, encode_aggregates};
+pub(crate) use readings::{Readings, decode_readings_with};
 pub use readings::{decode_readings, encode_readings};
-pub(crate) use readings::{decode_readings_with, encode_readings_with};
 
 /// The longest text value, in bytes. A log line fits; a document belongs into a file.
 pub const TEXT_BYTES_MAX: usize = 65_536;

@@ -2,7 +2,7 @@
 
 use super::cursor::{Cursor, put_unsigned};
 use super::groups::Groups;
-use super::rows::Rows;
+use super::rows::{Gatherer, Rows};
 use super::values::Column;
 use super::{ColumnError, ColumnFault, Effort, related, values};
 use crate::reading::{Check, ClockState, Quality, Reading, SeriesId, Value};
@@ -25,18 +25,57 @@ const UNEVEN: f64 = 1e-12;
 ///
 /// The ids of series are written as they are; whoever reads the block needs the table that they index.
 pub fn encode_readings(readings: &[&Reading], out: &mut Vec<u8>) {
-    let readings: Vec<_> = readings.iter().map(|reading| (reading.series, *reading)).collect();
-    encode_readings_with(&readings, Effort::Bytes, out);
+    let mut gathered = Readings::of(readings.len());
+    readings.iter().for_each(|reading| gathered.push(reading.series, reading));
+    gathered.encode(|row| readings.get(row).map(|reading| &reading.value), Effort::Bytes, out);
 }
 
-/// The same, with integers as `effort` says, and with other ids.
-pub(crate) fn encode_readings_with(readings: &[(SeriesId, &Reading)], effort: Effort, out: &mut Vec<u8>) {
-    put_unsigned(out, readings.len() as u64);
-    let times = readings.iter().map(|(_, reading)| reading.time.as_nanos()).collect();
-    let rows = Rows::gather(readings.iter().map(|(series, _)| series.0), times);
-    rows.encode(effort, out);
-    encode_values(&rows.by_series(), |row| readings.get(row).map(|(_, reading)| &reading.value), effort, out);
-    encode_runs(readings.iter().map(|(_, reading)| status(reading)), out);
+/// Readings as columns, gathered in one look at each: that is about as much work as the rest where little is done to be small.
+#[derive(Debug)]
+pub(crate) struct Readings {
+    rows: Gatherer,
+    states: Runs,
+    /// All values, as long as all are floats.
+    floats: Vec<f64>,
+    count: usize,
+}
+
+impl Readings {
+    /// So many at most.
+    pub(crate) fn of(count: usize) -> Self {
+        let floats = Vec::with_capacity(count);
+        Self { rows: Gatherer::of(count), states: Runs::default(), floats, count: 0 }
+    }
+
+    /// One more, with an id that may be another than its own.
+    #[inline(always)]
+    pub(crate) fn push(&mut self, series: SeriesId, reading: &Reading) {
+        self.rows.push(series.0, reading.time.as_nanos());
+        self.states.push(status(reading));
+        if let Value::Float(float) = reading.value {
+            self.floats.push(float);
+        }
+        self.count += 1;
+    }
+
+    /// How many there are.
+    pub(crate) fn len(&self) -> usize {
+        self.count
+    }
+
+    /// Appends them as a block, with integers as `effort` says. `value` is that of each in turn.
+    pub(crate) fn encode<'a>(self, value: impl Fn(usize) -> Option<&'a Value>, effort: Effort, out: &mut Vec<u8>) {
+        put_unsigned(out, self.count as u64);
+        let rows = self.rows.finish();
+        rows.encode(effort, out);
+        if rows.ids.len() == 1 && self.floats.len() == self.count {
+            out.push(PER_SERIES);
+            values::encode_floats(&self.floats, effort, out);
+        } else {
+            encode_values(&rows.by_series(), value, effort, out);
+        }
+        self.states.encode(out);
+    }
 }
 
 /// Reads a block of at most `readings_max` readings, and nothing after it.
@@ -123,31 +162,45 @@ fn from_status(status: u8) -> Option<(Quality, Option<Check>, ClockState)> {
     Some((quality, check, clock))
 }
 
-/// Appends small numbers, one a row, as runs; nothing but a count of none when all are 0.
-pub(super) fn encode_runs(bytes: impl Iterator<Item = u8>, out: &mut Vec<u8>) {
-    let mut runs: Vec<(u8, u64)> = Vec::new();
-    let (mut before, mut length) = (0, 0);
-    for byte in bytes {
-        if byte != before && length > 0 {
-            runs.push((before, length));
-            length = 0;
+/// Small numbers, one a row, as runs: numbers, and how often each stands.
+#[derive(Debug, Default)]
+pub(super) struct Runs {
+    runs: Vec<(u8, u64)>,
+    last: (u8, u64),
+}
+
+impl Runs {
+    #[inline(always)]
+    pub(super) fn push(&mut self, byte: u8) {
+        if byte == self.last.0 {
+            self.last.1 += 1;
+        } else {
+            self.begin(byte);
         }
-        (before, length) = (byte, length + 1);
     }
-    if length > 0 {
-        runs.push((before, length));
+
+    fn begin(&mut self, byte: u8) {
+        if self.last.1 > 0 {
+            self.runs.push(self.last);
+        }
+        self.last = (byte, 1);
     }
-    if matches!(*runs, [(0, _)]) {
-        runs.clear();
-    }
-    put_unsigned(out, runs.len() as u64);
-    for (byte, length) in runs {
-        out.push(byte);
-        put_unsigned(out, length);
+
+    /// Appends them; nothing but a count of none when all are 0.
+    pub(super) fn encode(mut self, out: &mut Vec<u8>) {
+        self.begin(0);
+        if matches!(*self.runs, [(0, _)]) {
+            self.runs.clear();
+        }
+        put_unsigned(out, self.runs.len() as u64);
+        for (byte, length) in self.runs {
+            out.push(byte);
+            put_unsigned(out, length);
+        }
     }
 }
 
-/// Reads what [`encode_runs`] wrote for `count` rows: numbers, and for how many rows each stands.
+/// Reads what [`Runs::encode`] wrote for `count` rows: numbers, and for how many rows each stands.
 pub(super) fn decode_runs(cursor: &mut Cursor<'_>, count: usize) -> Result<Vec<(u8, usize)>, ColumnError> {
     let many = cursor.at_most("runs of states", count)?;
     if many == 0 {
@@ -281,14 +334,16 @@ mod tests {
     use super::*;
     use crate::columns::cases::{any_reading, same};
 
-    fn named(readings: &[Reading]) -> Vec<(SeriesId, &Reading)> {
-        readings.iter().map(|reading| (reading.series, reading)).collect()
+    fn encode_with(readings: &[Reading], effort: Effort, out: &mut Vec<u8>) {
+        let mut gathered = super::Readings::of(readings.len());
+        readings.iter().for_each(|reading| gathered.push(reading.series, reading));
+        gathered.encode(|row| readings.get(row).map(|reading| &reading.value), effort, out);
     }
 
     fn round_trip(readings: &[Reading]) -> usize {
         let [bytes, ..] = Effort::ALL.map(|effort| {
             let mut bytes = Vec::new();
-            encode_readings_with(&named(readings), effort, &mut bytes);
+            encode_with(readings, effort, &mut bytes);
             let back = decode_readings(&bytes, readings.len()).unwrap();
             assert!(same(&back, readings), "{effort:?}\n{back:?}\n{readings:?}");
             bytes.len()
@@ -315,7 +370,7 @@ mod tests {
             effort in prop::sample::select(Effort::ALL.to_vec()),
         ) {
             let mut bytes = Vec::new();
-            encode_readings_with(&named(&readings), effort, &mut bytes);
+            encode_with(&readings, effort, &mut bytes);
             let at = at.index(bytes.len());
             bytes[at] = byte;
             let _ = decode_readings(&bytes, 1000);

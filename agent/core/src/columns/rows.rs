@@ -34,22 +34,6 @@ pub(super) struct Rows {
 }
 
 impl Rows {
-    /// Gathers rows by their ids and times, and numbers their series in the order in which they appear.
-    pub(super) fn gather(of: impl ExactSizeIterator<Item = u32>, times: Vec<i64>) -> Self {
-        let (mut ids, mut places) = (Vec::new(), Vec::with_capacity(of.len()));
-        let mut known = Known::default();
-        let mut last = None;
-        for id in of {
-            let place = match last {
-                Some((before, place)) if before == id => place,
-                _ => known.place(id, &mut ids),
-            };
-            last = Some((id, place));
-            places.push(place);
-        }
-        Self { ids, places, times }
-    }
-
     /// The indices of the rows of each series, in order.
     pub(super) fn by_series(&self) -> Groups {
         Groups::of(&self.places, self.ids.len())
@@ -163,6 +147,36 @@ impl Rows {
         let places = decode_order(cursor, series, count)?;
         let times = decode_times(cursor, &places, series)?;
         Ok(Self { ids, places, times })
+    }
+}
+
+/// Rows that are being gathered: series are numbered in the order in which they appear.
+#[derive(Debug)]
+pub(super) struct Gatherer {
+    rows: Rows,
+    known: Known,
+    /// The id and the place of the last row.
+    last: (u32, u32),
+}
+
+impl Gatherer {
+    pub(super) fn of(count: usize) -> Self {
+        let rows = Rows { ids: Vec::new(), places: Vec::with_capacity(count), times: Vec::with_capacity(count) };
+        Self { rows, known: Known::default(), last: (0, 0) }
+    }
+
+    #[inline(always)]
+    pub(super) fn push(&mut self, id: u32, time: i64) {
+        let Rows { ids, places, times } = &mut self.rows;
+        if places.is_empty() || self.last.0 != id {
+            self.last = (id, self.known.place(id, ids));
+        }
+        places.push(self.last.1);
+        times.push(time);
+    }
+
+    pub(super) fn finish(self) -> Rows {
+        self.rows
     }
 }
 

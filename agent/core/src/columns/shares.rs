@@ -64,10 +64,8 @@ impl Shares {
         let weights: Vec<u32> = self.counts.iter().copied().map(rounded).collect();
         put_weights(&weights, out);
         let Some(shares) = shares(&weights, self.bits) else { return };
-        // A state is divided by a share as it is multiplied by the inverse of that, with as many places as make it exact.
         let inverse_bits = 32 + self.bits;
-        let inverse = |share: &Share| (1_u64 << inverse_bits).div_ceil(u64::from(share.share.max(1)));
-        let inverses: Vec<u64> = shares.iter().map(inverse).collect();
+        let steps: Vec<Step> = shares.iter().map(|share| Step::of(*share, self.bits, inverse_bits)).collect();
 
         let mut state = STATE_MIN;
         let mut words = vec![0_u16; self.words_max() + 1];
@@ -93,14 +91,10 @@ impl Shares {
                     break;
                 }
             }
-            let (Some(&Share { start, share }), Some(inverse)) =
-                (shares.get(token as usize), inverses.get(token as usize))
-            else {
-                return;
-            };
-            state = make_room(state, u64::from(share) << (32 - self.bits));
-            let quotient = ((u64::from(state) * inverse) >> inverse_bits) as u32;
-            state += quotient * ((1 << self.bits) - share) + start;
+            let Some(step) = steps.get(token as usize) else { return };
+            state = make_room(state, step.end);
+            let quotient = ((u64::from(state) * step.inverse) >> inverse_bits) as u32;
+            state += quotient * step.others + step.start;
         }
         words.truncate(used);
         out.extend(state.to_le_bytes());
@@ -124,6 +118,25 @@ fn rounded(count: u32) -> u32 {
 struct Share {
     start: u32,
     share: u32,
+}
+
+/// How the state takes up a token.
+#[derive(Clone, Copy, Debug)]
+struct Step {
+    /// The state is divided by the share as it is multiplied by the inverse of that, with as many places as make it exact.
+    inverse: u64,
+    /// From here on the state must give up a word before.
+    end: u64,
+    start: u32,
+    /// The shares of all others.
+    others: u32,
+}
+
+impl Step {
+    fn of(Share { start, share }: Share, bits: u32, inverse_bits: u32) -> Self {
+        let inverse = (1_u64 << inverse_bits).div_ceil(u64::from(share.max(1)));
+        Self { inverse, end: u64::from(share) << (32 - bits), start, others: (1 << bits) - share }
+    }
 }
 
 /// The shares of tokens by their weights. Each one with a weight has one, so that it can be coded; nothing if that is too much.

@@ -5,7 +5,7 @@ use super::{
     CONTENTS_BYTES_MAX, Codec, DEFAULT_CLASS, FRAME_BYTES_MAX, FUNCTIONS_MAX, LISTED_MAX, NAME_BYTES_MAX, Origin,
     RECORDS_MAX, SchemaId, TEXT_BYTES_MAX, VALUES_MAX, VERSION, key, notice, part, section,
 };
-use crate::columns::{Effort, encode_aggregates, encode_readings_with};
+use crate::columns::{Effort, Readings, encode_aggregates};
 use crate::pack::pack;
 use crate::plan::Function;
 use crate::reading::{Reading, SERIES_NAME_BYTES_MAX, SeriesId, SeriesInfo, Value};
@@ -293,23 +293,32 @@ fn contents(
     let mut table = Table { from: series, numbers: vec![u32::MAX; series.len()], series: Vec::new() };
     let mut sections = Writer::default();
     let (mut count, mut values) = (0, 0_usize);
-    for run in records.chunk_by(|a, b| kind(a) == kind(b)) {
+    let mut rest = records;
+    while let Some(first) = rest.first() {
         count += 1;
-        let kind = run.first().map_or(section::NOTICES, kind);
+        let kind = kind(first);
+        // Most frames have readings alone.
+        let mut readings = Readings::of(if count == 1 && kind == section::READINGS { rest.len() } else { 0 });
+        for record in rest {
+            let Record::Reading(reading) = record else { break };
+            readings.push(table.number(reading.series)?, reading);
+        }
+        let others = || rest.iter().take_while(|record| self::kind(record) == kind).count();
+        let length = if kind == section::READINGS { readings.len() } else { others() };
+        let (run, after) = rest.split_at(length);
+        rest = after;
         sections.array(3);
         sections.unsigned(kind);
         sections.unsigned(run.len() as u64);
         match kind {
             section::READINGS => {
-                let mut readings = Vec::with_capacity(run.len());
-                for record in run {
-                    if let Record::Reading(reading) = record {
-                        readings.push((table.number(reading.series)?, reading));
-                    }
-                }
                 // Two bytes a reading are more than most take.
-                let mut block = Vec::with_capacity(2 * readings.len() + 64);
-                encode_readings_with(&readings, effort, &mut block);
+                let mut block = Vec::with_capacity(2 * run.len() + 64);
+                let value = |row: usize| match run.get(row) {
+                    Some(Record::Reading(reading)) => Some(&reading.value),
+                    _ => None,
+                };
+                readings.encode(value, effort, &mut block);
                 sections.bytes(&block);
             }
             section::AGGREGATES => {
