@@ -39,8 +39,7 @@ class Block:
             if byte < 0x80:
                 need(value <= most, f"at most {most}, not {value}")
                 return value
-    def s(self):
-        return unfold(self.u())
+    s = lambda self: unfold(self.u())
     def runs(self, count, below, optional):
         values, runs = [], self.u(count)
         for _ in range(runs):
@@ -97,11 +96,14 @@ class Block:
                 u, state, raw = u << few | state & (1 << few) - 1, refill(state >> few), raw - few
             yield unfold(u)
         need(state == 1 << 16, "the state with which a coder begins")
-    def integers(self, count):
+    def integers(self, count, flat=False):
         coding, first = self.byte(46, "coding of integers") if count > 1 else 0, self.s() if count else 0
         if coding == 0:
             return [signed(first + i * step) for step in [self.s() if count > 1 else 0] for i in range(count)]
         unit, coder, coding = self.u() if coding & 8 else 1, coding >> 4, coding & 7
+        if coding == 7 and not (coder or flat):
+            different = dict(enumerate(self.integers(self.u(count), True)))
+            return [signed(first + different[place] * unit) for place in self.integers(count, True)]
         need(1 <= coding <= 5, f"a known coding of integers, not {coding}")
         values, k, d, e, p, skips = [first], 0, 0, 0, 0, {}
         weights = struct.unpack("bb", self.take(2)) if coding == 5 else (16 * (coding == 3), 0)
@@ -110,8 +112,7 @@ class Block:
             for _ in range(self.u(count - 1)):
                 need(ahead := self.u(count - 1 - index), "skips in order")
                 skips[index := index + ahead] = self.u(1 << 40)
-        coders = [lambda count: (self.s() for _ in range(count)), self.residuals, self.shares]
-        for i, r in enumerate(coders[coder](count - 1), 1):
+        for i, r in enumerate([lambda many: (self.s() for _ in range(many)), self.residuals, self.shares][coder](count - 1), 1):
             p += 1 + skips.get(i, 0)
             ahead = k + (signed(weights[0] * d + weights[1] * e) >> 4)
             v = signed(r + {1: 0, 4: phase + (p * step >> 16) if coding == 4 else 0}.get(coding, ahead))
@@ -119,9 +120,8 @@ class Block:
             values.append(signed(first + k * unit))
         return values
     def floats(self, count):
-        if (coding := self.byte(3, "coding of floats")) == 2:
-            return [double(m if m >= 0 else m ^ MASK >> 1) for m in self.integers(count)]
-        return self.decimals(count, coding == 1, [1.0] * count, [0.0] * count)
+        plain, coding = lambda: [double(m if m >= 0 else m ^ MASK >> 1) for m in self.integers(count)], self.byte(3, "coding of floats")
+        return plain() if coding == 2 else self.decimals(count, coding == 1, [1.0] * count, [0.0] * count)
     def decimals(self, count, single, divisors, references):
         power, many, at = float(10 ** self.byte(23, "exponent")), self.u(count), -1
         gaps, distances, integers, values = self.integers(many), self.integers(many), self.integers(count), []

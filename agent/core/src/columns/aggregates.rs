@@ -23,7 +23,7 @@ pub(crate) fn encode_aggregates(aggregates: &[&Aggregate], functions: usize, eff
         rows.push(one.series.0, one.start.as_nanos());
         states.push(if one.is_final { 0 } else { NOT_FINAL } | if one.deleted { DELETED } else { 0 });
     }
-    let rows = rows.finish();
+    let rows = rows.rows();
     rows.encode(effort, out);
     let lengths: Vec<i64> =
         aggregates.iter().map(|one| one.end.as_nanos().wrapping_sub(one.start.as_nanos())).collect();

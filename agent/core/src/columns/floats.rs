@@ -31,7 +31,7 @@ const NO_FRACTION: f64 = 6_755_399_441_055_744.0;
 /// Up to so many units in the last place a value counts as a decimal that rounding moved.
 const NEAR_ULPS: u64 = 8;
 /// How many values are looked at to choose a coding, before all are when these were not typical.
-const SAMPLE_VALUES: usize = 64;
+const SAMPLE_VALUES: usize = 32;
 
 /// Precision of the arithmetic that made the values.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -130,12 +130,19 @@ fn choose(values: impl Iterator<Item = (f64, f64)> + Clone) -> (f64, Coding) {
     for precision in [Precision::Double, Precision::Single] {
         // How many values need this exponent and no smaller one, and how many of them are only near.
         let mut needs = [(0_u32, 0_u32); EXPONENT_MAX + 1];
+        let mut last = 0;
         for (value, divisor) in values.clone() {
             let near = |exponent: usize| {
                 let (_, distance) = integer(value, POWERS[exponent], divisor, precision)?;
                 (distance.unsigned_abs() <= NEAR_ULPS).then_some((exponent, distance))
             };
-            if let Some((exponent, distance)) = (0..=EXPONENT_MAX).find_map(near) {
+            // Most need as many digits as the one before, and what is near with some is near with more.
+            let found = match near(last) {
+                Some(found) => (0..last).rev().map_while(near).last().or(Some(found)),
+                None => (last + 1..=EXPONENT_MAX).find_map(near),
+            };
+            if let Some((exponent, distance)) = found {
+                last = exponent;
                 needs[exponent].0 += 1;
                 needs[exponent].1 += u32::from(distance != 0);
             }

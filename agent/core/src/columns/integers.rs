@@ -10,7 +10,7 @@ use super::cursor::{Cursor, put_signed, put_unsigned, zigzag};
 use super::entropy::{self, Model};
 use super::shares::{self, Shares};
 use super::tokens::Alphabet;
-use super::{ColumnError, ColumnFault, Effort};
+use super::{ColumnError, ColumnFault, Effort, dictionary};
 
 /// `v[i] = v[0] + i × step`, and nothing else: constants, and clocks that never waver.
 const LINEAR: u8 = 0;
@@ -24,6 +24,8 @@ const DELTA_OF_DELTA: u8 = 3;
 const GRID: u8 = 4;
 /// The residuals are distances from where a line through the last three values leads, or from between them.
 const LINE: u8 = 5;
+/// The different values, and the place of each among them ([`dictionary`]).
+const DICTIONARY: u8 = 7;
 /// Set beside one of the above where `unit` is not 1 and follows.
 const HAS_UNIT: u8 = 8;
 /// Set beside one of the above where the residuals are coded by their entropy.
@@ -36,7 +38,7 @@ const WEIGHT_BITS: u32 = 4;
 /// The weight of a whole step.
 const ONE: i8 = 1 << WEIGHT_BITS;
 /// Of how many values one is looked at to choose a prediction in a hurry, and how many at least.
-const LOOKED_AT_SHARE: usize = 4;
+const LOOKED_AT_SHARE: usize = 8;
 const LOOKED_AT_MIN: usize = 128;
 /// Of about how many values the median stands for that of all.
 const MEDIAN_OF: usize = 128;
@@ -44,6 +46,10 @@ const MEDIAN_OF: usize = 128;
 const SHARED_VALUES_MIN: usize = 128;
 /// From so many values on counts are near enough to spare trials.
 pub(super) const COUNTED_VALUES_MIN: usize = 512;
+/// From so many values on a dictionary is looked for where time is short.
+const QUICK_DICTIONARY_MIN: usize = 1024;
+/// About how many bits a different value takes in a dictionary.
+const DIFFERENT_BITS: u64 = 6;
 /// Below so many values a coder costs more to start than it saves.
 const CODED_VALUES_MIN: usize = 8;
 
@@ -100,7 +106,8 @@ pub(super) fn in_units(values: &[i64], unit: u64) -> Vec<i64> {
     values.iter().map(divided).collect()
 }
 
-fn gcd(mut a: u64, mut b: u64) -> u64 {
+/// The greatest common divisor; that of a number and 0 is the number.
+pub(super) fn gcd(mut a: u64, mut b: u64) -> u64 {
     while b != 0 {
         (a, b) = (b, a % b);
     }
@@ -112,7 +119,7 @@ pub(super) fn encode(values: &[i64], shape: Shape, effort: Effort, out: &mut Vec
     match values {
         [] => {}
         [one] => put_signed(out, *one),
-        _ if encode_linear(values, out) => {}
+        [first, ..] if encode_linear(*first, 1, values, out) => {}
         [first, ..] => {
             let unit = common_unit(values);
             encode_scaled(*first, unit, &in_units(values, unit), shape, effort, out);
@@ -120,41 +127,78 @@ pub(super) fn encode(values: &[i64], shape: Shape, effort: Effort, out: &mut Vec
     }
 }
 
-/// The same for values of which the first is 0, and that have no unit in common.
-pub(super) fn encode_reduced(values: &[i64], shape: Shape, effort: Effort, out: &mut Vec<u8>) {
-    match values {
+/// The same for values that are `first` + `scaled` × `unit`; of `scaled` the first is 0, and they have no unit in common.
+pub(super) fn encode_reduced(first: i64, unit: u64, scaled: &[i64], shape: Shape, effort: Effort, out: &mut Vec<u8>) {
+    match scaled {
         [] => {}
-        [one] => put_signed(out, *one),
-        _ if encode_linear(values, out) => {}
-        _ => encode_scaled(0, 1, values, shape, effort, out),
+        [_] => put_signed(out, first),
+        _ if encode_linear(first, unit, scaled, out) => {}
+        _ => encode_scaled(first, unit, scaled, shape, effort, out),
     }
 }
 
-/// Appends values that differ by always the same. False, and nothing is appended, if these do not.
-fn encode_linear(values: &[i64], out: &mut Vec<u8>) -> bool {
-    let [first, second, ..] = values else { return false };
-    let step = second.wrapping_sub(*first);
-    for pair in values.windows(2) {
+/// Appends values that differ by always the same, from `first` on, in units. False, and nothing is appended, if these do not.
+fn encode_linear(first: i64, unit: u64, scaled: &[i64], out: &mut Vec<u8>) -> bool {
+    let [one, two, ..] = scaled else { return false };
+    let step = two.wrapping_sub(*one);
+    for pair in scaled.windows(2) {
         if pair[1].wrapping_sub(pair[0]) != step {
             return false;
         }
     }
     out.push(LINEAR);
-    put_signed(out, *first);
-    put_signed(out, step);
+    put_signed(out, first);
+    put_signed(out, step.wrapping_mul(unit.cast_signed()));
     true
 }
 
 /// Appends values that are `first` + `scaled` × `unit`.
 fn encode_scaled(first: i64, unit: u64, scaled: &[i64], shape: Shape, effort: Effort, out: &mut Vec<u8>) {
     let predictions = Prediction::likely(scaled, shape, effort);
+    let is_long = scaled.len() >= if effort == Effort::Quick { QUICK_DICTIONARY_MIN } else { COUNTED_VALUES_MIN };
+    if effort != Effort::Bytes
+        && is_long
+        && let Some((different, places)) = dictionary::of(scaled)
+    {
+        let (first_place, places) = (places.first().copied().unwrap_or(0), in_units(&places, 1));
+        let others = Prediction::likely(&places, Shape::Any, effort);
+        let expected = |predictions: &[(u64, Prediction)], values: &[i64]| match predictions.first() {
+            Some((_, likely)) if effort == Effort::Thorough => counted(&likely.residuals(values)) / 256,
+            Some((bits, _)) => *bits,
+            None => 0,
+        };
+        if expected(&others, &places) + DIFFERENT_BITS * (different.len() as u64) < expected(&predictions, scaled) {
+            write_scale(DICTIONARY, first, unit, out);
+            put_unsigned(out, different.len() as u64);
+            encode(&different, Shape::Any, effort, out);
+            return encode_predicted(first_place, 1, &places, &others, effort, out);
+        }
+    }
+    encode_predicted(first, unit, scaled, &predictions, effort, out);
+}
+
+/// Appends how a column is coded, its first value, and the unit where there is one.
+fn write_scale(coding: u8, first: i64, unit: u64, out: &mut Vec<u8>) {
+    out.push(coding | if unit > 1 { HAS_UNIT } else { 0 });
+    put_signed(out, first);
+    if unit > 1 {
+        put_unsigned(out, unit);
+    }
+}
+
+/// The same with the best of these predictions.
+fn encode_predicted(
+    first: i64,
+    unit: u64,
+    scaled: &[i64],
+    predictions: &[(u64, Prediction)],
+    effort: Effort,
+    out: &mut Vec<u8>,
+) {
     let Some((_, likely)) = predictions.first() else { return };
     let head = |coding: u8, prediction: &Prediction| {
-        let mut out = vec![coding | prediction.coding() | if unit > 1 { HAS_UNIT } else { 0 }];
-        put_signed(&mut out, first);
-        if unit > 1 {
-            put_unsigned(&mut out, unit);
-        }
+        let mut out = Vec::new();
+        write_scale(coding | prediction.coding(), first, unit, &mut out);
         prediction.write(&mut out);
         out
     };
@@ -189,6 +233,12 @@ fn encode_scaled(first: i64, unit: u64, scaled: &[i64], shape: Shape, effort: Ef
     }
     out.extend(best);
     entropy::encode(&residuals, model, out);
+}
+
+/// About how many 256ths of a bit residuals take.
+fn counted(residuals: &[i64]) -> u64 {
+    let counts = Counts::of(residuals);
+    counts.cost(Alphabet::LEAST).min(counts.cost(Alphabet::MOST))
 }
 
 /// About how many bits a column takes.
@@ -441,6 +491,11 @@ fn position(place: u64, step: u64) -> i64 {
 
 /// Reads a column of `count` values. The caller has bounded `count`.
 pub(super) fn decode(cursor: &mut Cursor<'_>, count: usize) -> Result<Vec<i64>, ColumnError> {
+    decode_with(cursor, count, true)
+}
+
+/// The same, of a dictionary or not: none is made of others.
+fn decode_with(cursor: &mut Cursor<'_>, count: usize, takes_dictionary: bool) -> Result<Vec<i64>, ColumnError> {
     if count == 0 {
         return Ok(Vec::new());
     }
@@ -462,6 +517,11 @@ pub(super) fn decode(cursor: &mut Cursor<'_>, count: usize) -> Result<Vec<i64>, 
         DELTA_OF_DELTA => line = Line::new(ONE, 0),
         LINE => line = Line::new(cursor.byte()?.cast_signed(), cursor.byte()?.cast_signed()),
         GRID => places = read_grid(cursor, count)?,
+        DICTIONARY if takes_dictionary && coding & (IS_CODED | IS_SHARED) == 0 => {
+            let mut values = read_dictionary(cursor, count)?;
+            values.iter_mut().for_each(|value| *value = first.wrapping_add(value.wrapping_mul(unit)));
+            return Ok(values);
+        }
         _ => return Err(unknown),
     }
     let mut values = Vec::with_capacity(count);
@@ -496,6 +556,20 @@ pub(super) fn decode(cursor: &mut Cursor<'_>, count: usize) -> Result<Vec<i64>, 
         }),
     }
     values.iter_mut().for_each(|value| *value = first.wrapping_add(value.wrapping_mul(unit)));
+    Ok(values)
+}
+
+/// The values of which a dictionary has the different ones.
+fn read_dictionary(cursor: &mut Cursor<'_>, count: usize) -> Result<Vec<i64>, ColumnError> {
+    let many = cursor.at_most("different values", count)?;
+    let different = decode_with(cursor, many, false)?;
+    let mut values = decode_with(cursor, count, false)?;
+    for value in &mut values {
+        let found = value.cast_unsigned();
+        let max = (many as u64).saturating_sub(1);
+        let place = usize::try_from(found).ok().and_then(|place| different.get(place));
+        *value = *place.ok_or_else(|| cursor.error(ColumnFault::TooMany { what: "places of values", found, max }))?;
+    }
     Ok(values)
 }
 

@@ -13,6 +13,7 @@ mod aggregates;
 pub(crate) mod cases;
 mod counts;
 mod cursor;
+mod dictionary;
 mod entropy;
 mod floats;
 mod groups;

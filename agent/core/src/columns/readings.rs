@@ -64,9 +64,9 @@ impl Readings {
     }
 
     /// Appends them as a block, with integers as `effort` says. `value` is that of each in turn.
-    pub(crate) fn encode<'a>(self, value: impl Fn(usize) -> Option<&'a Value>, effort: Effort, out: &mut Vec<u8>) {
+    pub(crate) fn encode<'a>(&self, value: impl Fn(usize) -> Option<&'a Value>, effort: Effort, out: &mut Vec<u8>) {
         put_unsigned(out, self.count as u64);
-        let rows = self.rows.finish();
+        let rows = self.rows.rows();
         rows.encode(effort, out);
         if rows.ids.len() == 1 && self.floats.len() == self.count {
             out.push(PER_SERIES);
@@ -187,13 +187,12 @@ impl Runs {
     }
 
     /// Appends them; nothing but a count of none when all are 0.
-    pub(super) fn encode(mut self, out: &mut Vec<u8>) {
-        self.begin(0);
-        if matches!(*self.runs, [(0, _)]) {
-            self.runs.clear();
-        }
-        put_unsigned(out, self.runs.len() as u64);
-        for (byte, length) in self.runs {
+    pub(super) fn encode(&self, out: &mut Vec<u8>) {
+        let last = if self.last.1 > 0 { Some(self.last) } else { None };
+        let is_plain = self.runs.is_empty() && self.last.0 == 0;
+        let runs = self.runs.iter().copied().chain(last).filter(|_| !is_plain);
+        put_unsigned(out, runs.clone().count() as u64);
+        for (byte, length) in runs {
             out.push(byte);
             put_unsigned(out, length);
         }

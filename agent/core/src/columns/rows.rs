@@ -94,15 +94,15 @@ impl Rows {
             integers::encode(&lengths, Shape::Any, effort, out);
         }
         let unit = common_unit(&times);
+        let leaders = leaders(&self.places, &starts);
+        if self.ids.len() < 2 || leaders.iter().all(|leader| Some(leader) == leaders.first()) {
+            return encode_clock(&times, unit, effort, out);
+        }
         put_signed(out, base);
         put_unsigned(out, unit);
         let ticks = in_units(&times, unit);
         let mut one = vec![ONE_CLOCK];
-        integers::encode_reduced(&ticks, Shape::Rising, effort, &mut one);
-        let leaders = leaders(&self.places, &starts);
-        if self.ids.len() < 2 || leaders.iter().all(|leader| Some(leader) == leaders.first()) {
-            return out.extend(one);
-        }
+        integers::encode_reduced(0, 1, &ticks, Shape::Rising, effort, &mut one);
         let groups = Groups::of(&leaders, self.ids.len());
         if one.len() > groups.iter().filter(|runs| !runs.is_empty()).count() {
             let mut each = vec![CLOCK_PER_LEADER];
@@ -150,6 +150,29 @@ impl Rows {
     }
 }
 
+/// Appends the times of one clock. They are ticks since the first one, or, where that is shorter, since 1970 in what the first one and the unit have in
+/// common, such as seconds.
+fn encode_clock(times: &[i64], unit: u64, effort: Effort, out: &mut Vec<u8>) {
+    let base = times.first().copied().unwrap_or(0);
+    let common = integers::gcd(base.unsigned_abs(), unit).max(1);
+    let (first, step) = (base / common.cast_signed(), unit / common);
+    // What each takes until the ticks: where they begin, the unit, the first of them and how far they lie apart.
+    let length = |since: i64, unit: u64, first: i64, step: u64| {
+        let mut head = Vec::new();
+        put_signed(&mut head, since);
+        put_unsigned(&mut head, unit);
+        put_signed(&mut head, first);
+        put_unsigned(&mut head, step);
+        head.len()
+    };
+    let is_shorter = length(0, common, first, step) < length(base, unit, 0, 1);
+    let (since, in_units_of, first, step) = if is_shorter { (0, common, first, step) } else { (base, unit, 0, 1) };
+    put_signed(out, since);
+    put_unsigned(out, in_units_of);
+    out.push(ONE_CLOCK);
+    integers::encode_reduced(first, step, &in_units(times, unit), Shape::Rising, effort, out);
+}
+
 /// Rows that are being gathered: series are numbered in the order in which they appear.
 #[derive(Debug)]
 pub(super) struct Gatherer {
@@ -175,8 +198,8 @@ impl Gatherer {
         times.push(time);
     }
 
-    pub(super) fn finish(self) -> Rows {
-        self.rows
+    pub(super) fn rows(&self) -> &Rows {
+        &self.rows
     }
 }
 

@@ -106,22 +106,25 @@ pub fn seal(
     for name in [&origin.agent, &origin.stream, &origin.class] {
         bounded("bytes of a name", name.len(), NAME_BYTES_MAX)?;
     }
-    let (mut listed, mut span) = (0, None);
+    let (mut listed, mut start, mut end) = (0, Timestamp::MAX, Timestamp::MIN);
     for record in records {
         // By far the most, and in no need of a check.
-        if !matches!(record, Record::Reading(Reading { value: Value::Float(_) | Value::Int(_) | Value::Bool(_), .. })) {
-            check(record)?;
+        if let Record::Reading(Reading { time, value: Value::Float(_) | Value::Int(_) | Value::Bool(_), .. }) = record {
+            (start, end) = (start.min(*time), end.max(*time));
+            continue;
         }
+        check(record)?;
         listed += match record {
             Record::Alert(alert) => alert.values.len(),
             Record::EpochStart(start) => start.last.len(),
             _ => 0,
         };
-        if let Some((start, end)) = record.span() {
-            let (first, last) = span.unwrap_or((start, end));
-            span = Some((first.min(start), last.max(end)));
+        // In the order of time, whatever a gap says.
+        for time in record.span().into_iter().flat_map(|(first, last)| [first, last]) {
+            (start, end) = (start.min(time), end.max(time));
         }
     }
+    let span = (start <= end).then_some((start, end));
     bounded("values of alerts and numbers of epochs", listed, LISTED_MAX)?;
 
     let mut best: Option<(Codec, usize, Vec<u8>)> = None;
@@ -129,12 +132,16 @@ pub fn seal(
         let contents = contents(records, series, compute, *effort)?;
         bounded("bytes of contents", contents.len(), CONTENTS_BYTES_MAX)?;
         let length = contents.len();
-        if density != Density::Dense && looks_packed(&contents) {
-            best = Some((Codec::Stored, length, contents));
-            break;
-        }
-        let packed = pack(&contents, density.level()).map_err(|error| SealError::Compress(error.to_string()))?;
-        let (codec, packed) = if packed.len() < length { (Codec::Zstd, packed) } else { (Codec::Stored, contents) };
+        let packed = match looks_packed(&contents) {
+            true => None,
+            false => {
+                pack(&contents, density.level()).map_err(|error| SealError::Compress(error.to_string())).map(Some)?
+            }
+        };
+        let (codec, packed) = match packed.filter(|packed| packed.len() < length) {
+            Some(packed) => (Codec::Zstd, packed),
+            None => (Codec::Stored, contents),
+        };
         if best.as_ref().is_none_or(|best| packed.len() < best.2.len()) {
             best = Some((codec, length, packed));
         }

@@ -74,6 +74,7 @@ pub(crate) fn samples() -> Vec<Sample> {
         functions(),
         widened(),
         hasty(),
+        stepped(),
     ]
 }
 
@@ -384,4 +385,15 @@ fn hasty() -> Sample {
     let mut sample = sample("hasty", "raw", vec![info("boiler/temperature", Some("Cel"))], readings.collect());
     sample.density = Density::Fast;
     sample
+}
+
+/// Values of few steps far apart, as of a converter behind a table.
+fn stepped() -> Sample {
+    let mut noise = noise(17);
+    let readings = (0..600).map(|step| {
+        let level = noise(5) + noise(5) + noise(5);
+        let value = (level * level * 37 - 211) as f64 / 100.0;
+        Record::Reading(reading(0, at(step * 1000), Value::Float(value)))
+    });
+    sample("stepped", "raw", vec![info("tank/level", Some("mm"))], readings.collect())
 }

@@ -208,6 +208,9 @@ fn malformed() -> Vec<(&'static str, Vec<u8>)> {
         ("unknown_layout_of_times", column("times", &[2, 0, 1, 2, 0, 0, 2])),
         // Integers.
         ("unknown_coding_of_integers", column("times", &[2, 0, 1, 0, 6, 0, 2])),
+        ("places_of_a_dictionary_that_are_not_there", column("times", &[2, 0, 1, 0, 7, 0, 1, 0, 0, 0, 2])),
+        ("more_different_values_than_values", column("times", &[2, 0, 1, 0, 7, 0, 3, 0, 0, 2, 0, 0, 2])),
+        ("dictionary_of_dictionaries", column("times", &[2, 0, 1, 0, 7, 0, 2, 7, 0, 1, 0, 0, 0, 0])),
         ("skip_that_does_not_move", column("times", &[2, 0, 1, 0, 4, 0, 1, 0, 1, 0, 1, 0])),
         ("more_skips_than_values", column("times", &[2, 0, 1, 0, 4, 0, 1, 0, 2, 1, 1, 0, 1, 0])),
         ("unknown_model_of_residuals", column("times", &[2, 0, 1, 0, 18, 0, 2, 0, 0])),
