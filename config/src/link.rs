@@ -161,12 +161,13 @@ pub(crate) fn check(uplink: &Table<'_>) -> Option<Vec<LinkConfig>> {
         uplink.knows(&["links"]);
         return alone.map(|link| vec![link]);
     }
-    let tables = uplink.table("links").map_or(Vec::new(), |links| named_tables(&links, "a link"));
-    if !(1..=LINKS_MAX).contains(&tables.len()) {
-        uplink.mistake("links", format_args!("from 1 to {LINKS_MAX} links"), tables.len());
+    let parent = uplink.table("links")?;
+    let (many, tables) = (parent.keys().count(), named_tables(&parent, "a link"));
+    if !(1..=LINKS_MAX).contains(&many) {
+        uplink.mistake("links", format_args!("from 1 to {LINKS_MAX} links"), many);
         return None;
     }
-    let mut is_right = true;
+    let mut is_right = tables.len() == many;
     for key in BoundOptions::reference().keys {
         if uplink.has(key.name) {
             uplink.mistake(key.name, "it in the table of each link, where there are `links`", "one for all of them");
@@ -201,7 +202,14 @@ fn bounded(table: &Table<'_>, named: Option<NamedLink>) -> Option<LinkConfig> {
     let rate = bounds.rate.map(|RateMax(rate)| rate);
     let budget = match bounds.budget {
         Some(budget) => Some(budget_terms(table, budget, &bounds)?),
-        None => None,
+        None => {
+            for key in ["budget_reset_day", "budget_zone", "budget_for_alerts"] {
+                if table.has(key) {
+                    table.warn(key, "says nothing without `budget`");
+                }
+            }
+            None
+        }
     };
     Some(LinkConfig { named, rate, budget })
 }

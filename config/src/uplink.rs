@@ -94,8 +94,8 @@ options! {
         /// The broker, `mqtt://` or, over TLS, `mqtts://`. Of a list (8 at most) the first that lets the agent in is used; login and TLS are the same for all
         /// ([link](link.md#several-brokers)).
         pub broker: OneOrMany<Broker>,
-        /// How long a broker behind the first of a list is used before those in front of it are tried again, beside the connection. Doubled, up to an hour,
-        /// while they are away or do not last.
+        /// How long a broker behind the first of a list, or a link behind the first of several, is used before those in front of it are tried again, beside the
+        /// connection. Doubled, up to an hour, while they are away or do not last.
         pub return_after: Period = "10m",
         /// The name of the login.
         pub username: Option<String>,

@@ -164,12 +164,12 @@ class Block:
         need(all(0 <= place < len(ids) for place in places), "places of series")
         lengths = [1] * count if (runs := self.u(count)) == count else self.integers(runs)
         need(all(length > 0 for length in lengths) and sum(lengths) == count, "runs of all rows")
-        first, unit, each, groups, start = self.s(), self.u(), self.byte(2, "layout of times"), {}, 0
+        base, unit, each, groups, start = self.s(), self.u(), self.byte(2, "layout of times"), {}, 0
         for run, length in enumerate(lengths):
             groups.setdefault(places[start] if each else 0, []).append(run)
             start += length
         ticks = dict(pair for group in groups.values() for pair in zip(group, self.integers(len(group))))
-        return ids, places, [signed(first + ticks[run] * unit) for run, n in enumerate(lengths) for _ in range(n)]
+        return ids, places, [signed(base + ticks[run] * unit) for run, n in enumerate(lengths) for _ in range(n)]
     def values(self, places, series, before=()):
         layout = self.byte(3, "layout of values")  # A value (or ABSENT) for each row; `before` has the columns before.
         rows = [[row for row, place in enumerate(places) if place == one] for one in range(series)]

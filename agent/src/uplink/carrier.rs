@@ -9,7 +9,8 @@ use tokio::time::{Interval, MissedTickBehavior, interval};
 /// How often the interface in use is looked at.
 const LOOK_EVERY: Duration = Duration::from_secs(2);
 /// What the kernel says of an interface that carries nothing (Documentation/networking/operstates.rst). `unknown` is that of tunnels and modems.
-const GONE: [&str; 3] = ["down", "lowerlayerdown", "notpresent"];
+const GONE: [&str; 3] = ["down", "lowerlayerdown", MISSING];
+const MISSING: &str = "notpresent";
 
 /// Looks at the interface in use.
 pub(super) struct Carrier {
@@ -34,10 +35,11 @@ impl Carrier {
         loop {
             self.every.tick().await;
             // A file of the kernel, which never waits for a device.
-            let state = fs::read_to_string(&self.file).unwrap_or_else(|_| "notpresent".into());
+            let state = fs::read_to_string(&self.file).unwrap_or_else(|_| MISSING.into());
             let is_gone = GONE.contains(&state.trim_end());
             if is_gone && self.has_been {
-                return format!("the interface {} is {}", self.interface, state.trim_end());
+                let what = if state.trim_end() == MISSING { "gone" } else { "down" };
+                return format!("the interface {} is {what}", self.interface);
             }
             self.has_been |= !is_gone;
         }

@@ -331,6 +331,8 @@ impl Task {
     /// The interface has gone, and nobody else says so.
     fn lost_carrier(&mut self, cause: String) {
         let doing = format!("hear from {}", self.peer.way());
+        // It says nothing about a second agent.
+        self.short_connections = 0;
         self.lost(&LinkError { loss: Loss::Broken, ..LinkError::refused(doing, cause) });
     }
 
@@ -349,6 +351,10 @@ impl Task {
         self.close_link();
         self.handle(Event::Disconnected(error.loss));
         self.drop_trial();
+        if !matches!(self.trial, Trial::None) {
+            // Our own connection over a preferred link took the place of this one, as the client id is the same.
+            return tracing::info!("a preferred link takes the place of {}", self.peer.way());
+        }
         let mut text = error.to_string();
         if error.loss == Loss::Broken && self.short_connections >= SHORT_CONNECTIONS_SUSPECT {
             let suspicion = "; the broker keeps closing new connections: does a second agent use the client id";
@@ -456,12 +462,7 @@ impl Task {
                     Farewell::Sleeping { until } => {
                         (presence, within) = (Presence::Sleeping { until }, GOOD_NIGHT_WITHIN);
                     }
-                    Farewell::Spent => {
-                        let way = self.peer.way();
-                        tracing::warn!(
-                            "the budget of the link to {way} is spent: nothing goes over it before the next period"
-                        );
-                    }
+                    Farewell::Spent => self.note_spent(),
                     Farewell::Moving => tracing::info!("a preferred broker or link is back"),
                     Farewell::Stopping | Farewell::Stalled => {}
                 }
@@ -469,8 +470,12 @@ impl Task {
                     self.trial = Trial::None;
                 }
                 if let Link::Open(connection) = std::mem::replace(&mut self.link, Link::Closed) {
-                    connection.close(status::payload(&self.plan, presence, self.clock.now()), within).await;
-                    tracing::info!("disconnected from {}", self.peer.way());
+                    let goodbye = connection.close(status::payload(&self.plan, presence, self.clock.now()), within);
+                    let way = self.peer.way();
+                    tokio::select! {
+                        () = goodbye => tracing::info!("disconnected from {way}"),
+                        what = lost_carrier(&mut self.carrier) => tracing::warn!("say goodbye to {way}: {what}"),
+                    }
                 }
                 self.close_link();
             }
@@ -510,12 +515,7 @@ impl Task {
             self.refused = refused;
         }
         let now = self.now();
-        let next_attempt_at = match self.sender.state() {
-            State::Waiting { until } | State::Sleeping { until } => {
-                Some(now.wall.saturating_add(until.saturating_sub(now.steady)))
-            }
-            _ => None,
-        };
+        let next_attempt_at = self.sender.next_attempt(now);
         self.health_mut(|health, task| {
             health.next_attempt_at = next_attempt_at.map(|at| at.to_string());
             health.in_flight = task.sender.messages_in_flight();
@@ -527,7 +527,8 @@ impl Task {
             health.record_ms_p99 = task.record_trips.percentile_ms(0.99);
             let carried = task.sender.carried();
             (health.carried_up_bytes, health.carried_down_bytes) = (carried.up, carried.down);
-            health.budget = task.sender.budget(now).map(|state| BudgetLine::of(&state, now.wall));
+            let budget = task.sender.links(now).nth(task.link_place()).and_then(|link| link.budget);
+            health.budget = budget.map(|state| BudgetLine::of(&state, now.wall));
             health.rate_bytes_per_s = task.link_in_use().and_then(LinkConfig::rate_bytes_per_s);
             health.links = task.link_lines(now);
             let link = task.sender.link();
@@ -537,8 +538,7 @@ impl Task {
     }
 
     fn link_in_use(&self) -> Option<&LinkConfig> {
-        let brokers = self.ways.len() / self.links.len().max(1);
-        self.links.get(self.place / brokers.max(1))
+        self.links.get(self.link_place())
     }
 
     /// The links that have names.

@@ -85,6 +85,15 @@ impl Station {
         println!("{}", link(&self.agent)["error"]);
     }
 
+    /// A time in which nothing is answered. It begins with a ping without an answer; what is told then is of attempts to connect.
+    fn unanswered(&self, what: &str) {
+        let begun = Instant::now();
+        self.measured(what, || {
+            self.says("did not answer a ping");
+            thread::sleep(dead().saturating_sub(begun.elapsed()));
+        });
+    }
+
     fn arrives(&self, count: u64) {
         until_within(PATIENCE, "records arrive", || {
             self.subscriber.look(|arrivals| arrivals.count("raw")) as u64 >= count
@@ -117,8 +126,7 @@ fn a_black_hole_in_the_middle_of_a_frame_loses_nothing() {
     let Some(station) = Station::open("", KEEP_ALIVE) else { return };
     station.in_the_middle();
     station.site.relay.set(Path { is_open: [false; 2], ..Path::of(100) });
-    station.measured("black hole", || thread::sleep(dead()));
-    station.says("did not answer a ping");
+    station.unanswered("black hole");
     station.site.relay.set(Path::of(100));
     station.loses_nothing();
 }
@@ -129,8 +137,7 @@ fn a_connection_that_is_half_open_loses_nothing() {
         let Some(station) = Station::open("", KEEP_ALIVE) else { return };
         station.in_the_middle();
         station.site.relay.set(Path { is_open, ..Path::of(100) });
-        station.measured("half open", || thread::sleep(dead()));
-        station.says("did not answer a ping");
+        station.unanswered("half open");
         station.site.relay.set(Path::of(100));
         station.loses_nothing();
     }
@@ -141,8 +148,7 @@ fn a_broker_that_hangs_loses_nothing() {
     let Some(station) = Station::open("", KEEP_ALIVE) else { return };
     station.in_the_middle();
     station.site.signal_broker(Signal::STOP);
-    station.measured("broker stopped", || thread::sleep(dead()));
-    station.says("did not answer a ping");
+    station.unanswered("broker stopped");
     station.site.signal_broker(Signal::CONT);
     station.loses_nothing();
 }

@@ -1,8 +1,11 @@
 //! Integers of which few are different and far apart: a scale with steps of its own, such as that of a table or of a coarse converter. The different
 //! ones are a column, and the place of each value among them another.
 
-/// How many different values there may be.
+use super::integers::COUNTED_VALUES_MIN;
+
+/// How many different values there may be. So few are no column that would be given a dictionary itself.
 const DIFFERENT_MAX: usize = 256;
+const _: () = assert!(DIFFERENT_MAX < COUNTED_VALUES_MIN);
 /// How often each comes at least, in the mean.
 const TIMES_MIN: usize = 8;
 /// Which part of the numbers from the lowest to the highest come at most; where more do, the numbers are as good as their places.

@@ -136,10 +136,10 @@ fn choose(values: impl Iterator<Item = (f64, f64)> + Clone) -> (f64, Coding) {
                 let (_, distance) = integer(value, POWERS[exponent], divisor, precision)?;
                 (distance.unsigned_abs() <= NEAR_ULPS).then_some((exponent, distance))
             };
-            // Most need as many digits as the one before, and what is near with some is near with more.
+            // Most need as many digits as the one before.
             let found = match near(last) {
                 Some(found) => (0..last).rev().map_while(near).last().or(Some(found)),
-                None => (last + 1..=EXPONENT_MAX).find_map(near),
+                None => (0..=EXPONENT_MAX).find_map(near),
             };
             if let Some((exponent, distance)) = found {
                 last = exponent;
@@ -378,6 +378,16 @@ mod tests {
         let values: Vec<f64> = (0..600_i16).map(|i| f64::from(f32::from(5827 + i % 7) / 1000.0)).collect();
         let bytes = round_trip(&values).len();
         assert!(bytes < 620, "{bytes}");
+    }
+
+    #[test]
+    fn one_value_with_many_digits_does_not_speak_for_the_others() {
+        for odd in [21.533_333_333_333_335, 1e-9, 1.0 / 3.0] {
+            let values: Vec<f64> =
+                [odd].into_iter().chain((0..60).map(|i| f64::from(230 + i * 7 % 60) / 10.0)).collect();
+            let bytes = round_trip(&values).len();
+            assert!(bytes < 100, "{odd}: {bytes}");
+        }
     }
 
     #[test]

@@ -35,7 +35,7 @@ pub fn encode_readings(readings: &[&Reading], out: &mut Vec<u8>) {
 pub(crate) struct Readings {
     rows: Gatherer,
     states: Runs,
-    /// All values, as long as all are floats.
+    /// The floats among the values of the first series, until there is another.
     floats: Vec<f64>,
     count: usize,
 }
@@ -52,7 +52,9 @@ impl Readings {
     pub(crate) fn push(&mut self, series: SeriesId, reading: &Reading) {
         self.rows.push(series.0, reading.time.as_nanos());
         self.states.push(status(reading));
-        if let Value::Float(float) = reading.value {
+        if let Value::Float(float) = reading.value
+            && self.rows.rows().ids.len() == 1
+        {
             self.floats.push(float);
         }
         self.count += 1;

@@ -9,7 +9,7 @@ use super::wire::{Cost, Wire};
 use crate::plan::Priority;
 use crate::time::Timestamp;
 
-/// How many links there may be: with as many brokers as a list may have, a round of attempts takes a quarter of an hour at most.
+/// How many links there may be: with as many brokers as a list may have, a round of attempts takes half an hour or so at most.
 pub const LINKS_MAX: usize = 4;
 
 /// The account of a link.
@@ -38,7 +38,11 @@ impl LinkAccount {
     }
 
     pub(super) fn state(&self, now: Timestamp) -> LinkState {
-        LinkState { carried: self.carried(), budget: self.budget.as_ref().map(|budget| budget.state(now)) }
+        let budget = self.budget.as_ref().map(|budget| {
+            let state = budget.state(now);
+            BudgetState { held: if self.is_left { Some(Priority::Alert) } else { state.held }, ..state }
+        });
+        LinkState { carried: self.carried(), budget }
     }
 
     pub(super) fn carried(&self) -> Cost {
@@ -54,8 +58,16 @@ impl LinkAccount {
 
     /// Whether its budget has nothing left for a connection, or was left for another.
     pub(super) fn is_closed(&self, wire: Wire) -> bool {
-        let allowance = self.budget.as_ref().map(|budget| budget.allows_connection(wire.connect().both()));
-        self.is_left || matches!(allowance, Some(Allowance::NotBefore(_)))
+        matches!(self.allows_connection(wire), Some(Allowance::NotBefore(_)))
+    }
+
+    /// What its budget says to a connection; `None` without one.
+    pub(super) fn allows_connection(&self, wire: Wire) -> Option<Allowance> {
+        let budget = self.budget.as_ref()?;
+        Some(match self.is_left {
+            true => Allowance::NotBefore(budget.until()),
+            false => budget.allows_connection(wire.connect().both()),
+        })
     }
 
     /// It is closed until the period ends.

@@ -95,11 +95,6 @@ impl Failover {
         self.closed.get(self.link()) == Some(&true)
     }
 
-    /// Whether another link is not.
-    pub(super) fn has_another(&self) -> bool {
-        self.closed.iter().enumerate().any(|(link, is_closed)| !is_closed && link != self.link())
-    }
-
     /// The way to connect.
     pub(super) fn place(&self) -> usize {
         self.place
@@ -218,6 +213,11 @@ impl Failover {
         self.reached.is_some()
     }
 
+    /// Whether that leads to the broker in use, over another link.
+    pub(super) fn reaches_same_broker(&self) -> bool {
+        self.reached.is_some_and(|way| way % self.brokers == self.place % self.brokers)
+    }
+
     /// Whether the next connection is paid: it stands, or is being made.
     pub(super) fn is_paid(&self) -> bool {
         self.is_paid
@@ -232,7 +232,8 @@ impl Failover {
 
     /// The connection is given up for a time: what follows begins with the first.
     pub(super) fn rest(&mut self) {
-        (self.place, self.trial, self.reached, self.returns_at, self.is_paid) = (self.first(), None, None, None, false);
+        (self.place, self.trial, self.reached, self.returns_at) = (self.first(), None, None, None);
+        (self.is_paid, self.has_returned) = (false, false);
     }
 
     /// Plans when those that are preferred are tried next.

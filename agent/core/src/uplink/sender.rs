@@ -13,7 +13,7 @@ use self::clearance::Clearance;
 use self::sleep::Shift;
 use self::supply::Supply;
 use super::account::{LinkAccount, LinkState};
-use super::budget::{Budget, BudgetState};
+use super::budget::Budget;
 use super::estimate::{LinkEstimate, PART_TIME};
 use super::failover::Failover;
 use super::flight::{Flight, Next, Settled};
@@ -255,7 +255,8 @@ impl Sender {
                 let keep_alive = self.terms.keep_alive;
                 let counts = self.budget_in_use().is_some() && !keep_alive.is_zero();
                 let kept_alive = counts.then(|| self.kept_alive_to.saturating_add(keep_alive));
-                let (returns, ends) = (self.brokers.tries_at(), self.shift_ends_at(now));
+                let returns = self.brokers.tries_at().filter(|_| self.stop_at.is_none());
+                let ends = self.shift_ends_at(now);
                 [stalled, congested, trial, cleared, kept_alive, returns, ends, self.stop_at]
                     .into_iter()
                     .flatten()
@@ -282,11 +283,6 @@ impl Sender {
     /// What is known of the link; `None` without a connection, and before the first acknowledgement.
     pub fn link(&self) -> Option<LinkEstimate> {
         self.flight.estimate.shown()
-    }
-
-    /// How the budget of the link in use stands; `None` without one.
-    pub fn budget(&self, now: Now) -> Option<BudgetState> {
-        self.budget_in_use().map(|budget| budget.state(now.wall))
     }
 
     /// How each link stands.
@@ -365,15 +361,8 @@ impl Sender {
             return Some(Action::Disconnect(Farewell::Stalled));
         }
         self.charge_keep_alives(now);
-        if let Some(budget) = self.budget_in_use().filter(|budget| budget.is_exhausted()) {
-            let rest = budget.until().since(now.wall);
-            let farewell = self.hang_up(Farewell::Spent, now);
-            self.land();
-            self.brokers.rest();
-            // Another link may have something left.
-            let rest = if self.brokers.is_closed() { rest } else { Duration::ZERO };
-            self.state = State::Waiting { until: now.steady.saturating_add(rest) };
-            return Some(farewell);
+        if self.budget_in_use().is_some_and(Budget::is_exhausted) {
+            return Some(self.leave_link(now));
         }
         if self.stop_at.is_none() {
             if let Some(action) = self.poll_leave(now).or_else(|| self.poll_return(now)) {

@@ -386,9 +386,11 @@ impl Failure {
             Some(io::ErrorKind::NetworkUnreachable | io::ErrorKind::HostUnreachable) => {
                 Some("there is no way to it: is the network up?")
             }
-            // What getaddrinfo(3) reports has no kind of its own.
             Some(_) if code == Some(ENODEV) => Some("there is no such interface: is its name right, and the modem on?"),
-            Some(_) if code == Some(EPERM) => Some("before Linux 5.7 it takes CAP_NET_RAW to bind to an interface"),
+            Some(_) if code == Some(EPERM) => Some(
+                "to bind to an interface takes CAP_NET_RAW before Linux 5.7; else a firewall or the service's own rules forbid it",
+            ),
+            // What getaddrinfo(3) reports has no kind of its own.
             Some(_) if cause.contains("failed to lookup address") => {
                 Some("the name is unknown: is it right, and does this machine reach a name server?")
             }

@@ -31,7 +31,7 @@ pub(super) struct Known {
     error: Option<String>,
 }
 
-/// A connection a preferred way beside the one in use.
+/// A connection by a preferred way beside the one in use.
 pub(super) enum Trial {
     None,
     Running(usize, Opening),
@@ -123,7 +123,9 @@ impl Task {
 
     /// The broker in use lets us in.
     pub(super) fn note_welcome(&mut self, version: Version) {
-        if let Some(known) = self.ways.get_mut(self.place) {
+        // The same broker over another link speaks it too.
+        let broker = &self.peer.broker;
+        for known in self.ways.iter_mut().filter(|known| known.broker == *broker) {
             known.v311_until = match version {
                 Version::V311 => known.v311_until.or(Some(Instant::now() + VERSION_REMEMBERED)),
                 Version::V5 => None,
@@ -146,6 +148,21 @@ impl Task {
             let lines = self.ways.iter().map(line).collect();
             self.health_mut(|health, _| health.brokers = lines);
         }
+    }
+
+    /// The link of the way in use, by its place in the configuration.
+    pub(super) fn link_place(&self) -> usize {
+        self.place / (self.ways.len() / self.links.len().max(1)).max(1)
+    }
+
+    /// The budget of the link in use is spent: none of its ways is used.
+    pub(super) fn note_spent(&mut self) {
+        let text = format!("the budget of the link to {} is spent", self.peer.way());
+        tracing::warn!("{text}: nothing goes over it before the next period");
+        let link = self.ways.get(self.place).and_then(|known| known.link().map(str::to_owned));
+        let of_link = (0..self.ways.len()).filter(|way| self.ways.get(*way).and_then(Known::link) == link.as_deref());
+        let of_link: Vec<usize> = of_link.collect();
+        of_link.into_iter().for_each(|way| self.note_error(way, Some(text.clone())));
     }
 
     fn opening(&mut self, place: usize) -> Opening {

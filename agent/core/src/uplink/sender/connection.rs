@@ -11,6 +11,7 @@ use super::sleep::Shift;
 use super::supply::Supply;
 use super::{STABLE_AFTER, Sender, State};
 use crate::plan::Priority;
+use crate::time::Timestamp;
 use crate::uplink::{Action, Farewell, Limits, Loss, Now};
 
 impl Sender {
@@ -44,8 +45,7 @@ impl Sender {
         if at > now.steady {
             return Clearance::NotBefore(at);
         }
-        let budget = link.and_then(|link| link.budget.as_ref());
-        cleared(budget.map(|budget| budget.allows_connection(cost.both())), cost, now)
+        cleared(link.and_then(|link| link.allows_connection(self.terms.wire)), cost, now)
     }
 
     pub(super) fn disconnected(&mut self, now: Now, loss: Loss) {
@@ -74,21 +74,38 @@ impl Sender {
         self.state = State::Waiting { until: now.steady.saturating_add(wait) };
     }
 
-    /// Leaves a link whose budget does not even let the next alert go, where another is open.
+    /// Leaves a link whose budget does not even let the next alert go: to stay connected would cost keep-alives.
     pub(super) fn poll_leave(&mut self, now: Now) -> Option<Action> {
         let alert = self.flight.next(self.turns(now)).filter(|next| next.priority == Priority::Alert)?;
         let allowance = self.link_in_use()?.allows(alert.cost, alert.priority, now.wall);
         let is_withheld = matches!(allowance, Some(Allowance::NotBefore(_)));
-        if !is_withheld || self.flight.messages() > 0 || !self.brokers.has_another() {
+        if !is_withheld || self.flight.messages() > 0 {
             return None;
         }
         self.link_in_use_mut().for_each(LinkAccount::leave);
+        Some(self.leave_link(now))
+    }
+
+    /// Closes the connection over a link whose budget is spent. Another link follows, or the first period that ends.
+    pub(super) fn leave_link(&mut self, now: Now) -> Action {
         let farewell = self.hang_up(Farewell::Spent, now);
         self.land();
         self.turn_budgets(now);
         self.brokers.rest();
+        // The budgets say until when; they are asked from time to time, as the wall clock may be set.
         self.state = State::Waiting { until: now.steady };
-        Some(farewell)
+        farewell
+    }
+
+    /// When it connects next, by the wall clock; `None` while it does not wait for that.
+    pub fn next_attempt(&self, now: Now) -> Option<Timestamp> {
+        let (State::Waiting { until } | State::Sleeping { until }) = self.state else { return None };
+        let at = now.wall.saturating_add(until.saturating_sub(now.steady));
+        if !self.brokers.is_closed() {
+            return Some(at);
+        }
+        let ends = self.links.iter().filter_map(|link| Some(link.budget.as_ref()?.until()));
+        Some(ends.min().map_or(at, |end| end.max(at)))
     }
 
     /// Ends a connection in good order.
@@ -113,7 +130,8 @@ impl Sender {
     /// Tries what is preferred to the broker and the link in use, and goes to one that was reached once nothing is on its way.
     pub(super) fn poll_return(&mut self, now: Now) -> Option<Action> {
         if self.brokers.is_reached() {
-            if self.flight.messages() > 0 {
+            // At the same broker the new connection has ended this one: nothing more is answered here.
+            if self.flight.messages() > 0 && !self.brokers.reaches_same_broker() {
                 return None;
             }
             self.land();

@@ -8,12 +8,12 @@ const RETURN_AFTER: Duration = Duration::from_secs(300);
 
 /// A link that takes so many bytes a day, or as many as it carries.
 fn link(bytes_a_day: Option<u64>) -> LinkAccount {
-    let budget = bytes_a_day.map(|bytes| {
-        let zone = Arc::new(Zone::utc());
-        let period = WindowKind::Calendar { length: CalendarLength::Days(1), offset: Duration::ZERO, zone };
-        Budget::new(BudgetTerms { bytes, period, alert_percent: 10 }, None, Timestamp::EPOCH)
-    });
-    LinkAccount::new(None, budget)
+    bytes_a_day.map_or_else(LinkAccount::default, |bytes| account(bytes, CalendarLength::Days(1)))
+}
+
+fn account(bytes: u64, length: CalendarLength) -> LinkAccount {
+    let period = WindowKind::Calendar { length, offset: Duration::ZERO, zone: Arc::new(Zone::utc()) };
+    LinkAccount::new(None, Some(Budget::new(BudgetTerms { bytes, period, alert_percent: 10 }, None, Timestamp::EPOCH)))
 }
 
 impl Model {
@@ -81,6 +81,37 @@ fn where_all_budgets_are_spent_the_first_period_that_ends_is_waited_for() {
     assert!(model.now < DAY);
     model.go_on_until(|model| model.connecting);
     assert!(model.now >= DAY && model.way == 0, "{:?}", model.now);
+}
+
+#[test]
+fn of_a_day_and_a_month_that_are_spent_the_day_ends_first() {
+    for day_first in [true, false] {
+        let alerts = (1..800).map(|id| parcel(id, 0, 3_000)).collect();
+        let mut model = Model::new(alerts, Limits::NONE, 1);
+        let mut links = vec![link(Some(400_000)), account(1_000_000, CalendarLength::Months(1))];
+        if !day_first {
+            links.reverse();
+        }
+        model.sender.use_links(links);
+        model.settle();
+        model.go_on_until(|model| !model.connected && !model.connecting);
+        model.go_on_until(|model| model.connecting);
+        assert!(model.now >= DAY && model.now < DAY * 2, "{:?}", model.now);
+        assert_eq!(model.way, usize::from(!day_first));
+    }
+}
+
+#[test]
+fn after_a_sleep_the_link_is_used_that_is_preferred_by_then() {
+    let alerts = (1..200).map(|id| parcel(id, 0, 3_000)).collect();
+    let mut model = Model::over(&[Some(200_000), None], 1, alerts, 1);
+    let (every, linger) = (DAY, Duration::from_secs(3));
+    let offset = Duration::from_secs(60);
+    model.sender.follow(crate::uplink::Schedule { every, offset, alerts_now: true, linger });
+    model.go_on_until(|model| matches!(model.sender.state(), State::Sleeping { .. }));
+    assert_eq!(model.way, 1);
+    model.go_on_until(|model| model.connecting && model.now >= DAY);
+    assert_eq!(model.way, 0);
 }
 
 #[test]

@@ -89,7 +89,7 @@ impl Sender {
         let (State::Sleeping { until }, Some(shift)) = (self.state, &mut self.shift) else { return None };
         if now.steady >= until {
             shift.except = vec![GAPS.into()];
-            self.state = State::Waiting { until: now.steady };
+            self.rise(now);
             return None;
         }
         if !shift.schedule.alerts_now || self.urgent != Supply::Possible {
@@ -105,8 +105,14 @@ impl Sender {
     pub(super) fn wake(&mut self, now: Now) {
         if let (State::Sleeping { .. }, Some(shift)) = (self.state, &mut self.shift) {
             shift.for_alert = true;
-            self.state = State::Waiting { until: now.steady };
+            self.rise(now);
         }
+    }
+
+    /// Connects by the way that is preferred by now: periods of budgets may have ended meanwhile.
+    fn rise(&mut self, now: Now) {
+        self.brokers.rest();
+        self.state = State::Waiting { until: now.steady };
     }
 
     /// Closes the connection once all that waited has arrived; called when there is nothing else to do.
