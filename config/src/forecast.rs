@@ -25,7 +25,7 @@ use crate::reach::{self, write_reach};
 use crate::store::{CELLS_PER_BYTE, Flash};
 use crate::stream::selection;
 
-pub use link::{LadderForecast, LevelForecast, LinkForecast, Upkeep};
+pub use link::{CarriedLevel, LadderForecast, LevelForecast, LinkForecast, Upkeep};
 
 /// Bytes of a value in a frame with its share of the time stamp: columns and zstd on sensor series of 60 to 600 readings.
 const FRAME_BYTES_PER_VALUE: f64 = 4.0;

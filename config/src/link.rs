@@ -55,6 +55,9 @@ options! {
     }
 }
 
+/// The keys of [`BoundOptions`].
+const BOUNDS: [&str; 5] = ["rate", "budget", "budget_reset_day", "budget_zone", "budget_for_alerts"];
+
 /// The name of a network interface.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Interface(pub String);
@@ -168,9 +171,9 @@ pub(crate) fn check(uplink: &Table<'_>) -> Option<Vec<LinkConfig>> {
         return None;
     }
     let mut is_right = tables.len() == many;
-    for key in BoundOptions::reference().keys {
-        if uplink.has(key.name) {
-            uplink.mistake(key.name, "it in the table of each link, where there are `links`", "one for all of them");
+    for key in BOUNDS {
+        if uplink.has(key) {
+            uplink.mistake(key, "it in the table of each link, where there are `links`", "one for all of them");
             is_right = false;
         }
     }
@@ -203,7 +206,7 @@ fn bounded(table: &Table<'_>, named: Option<NamedLink>) -> Option<LinkConfig> {
     let budget = match bounds.budget {
         Some(budget) => Some(budget_terms(table, budget, &bounds)?),
         None => {
-            for key in ["budget_reset_day", "budget_zone", "budget_for_alerts"] {
+            for key in BOUNDS.into_iter().skip(2) {
                 if table.has(key) {
                     table.warn(key, "says nothing without `budget`");
                 }

@@ -4,7 +4,7 @@ use std::fs;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use tokio::time::{Interval, MissedTickBehavior, interval};
+use tokio::time::{Instant, sleep_until};
 
 /// How often the interface in use is looked at.
 const LOOK_EVERY: Duration = Duration::from_secs(2);
@@ -18,22 +18,21 @@ pub(super) struct Carrier {
     /// Where the kernel says how it is; in a network namespace it may say nothing.
     file: PathBuf,
     has_been: bool,
-    every: Interval,
+    next_look: Instant,
 }
 
 impl Carrier {
     /// Begins with an interface over which there is a connection.
     pub(super) fn of(interface: &str) -> Self {
-        let mut every = interval(LOOK_EVERY);
-        every.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let file = PathBuf::from(format!("/sys/class/net/{interface}/operstate"));
-        Self { interface: interface.to_owned(), file, has_been: false, every }
+        Self { interface: interface.to_owned(), file, has_been: false, next_look: Instant::now() }
     }
 
     /// Waits until the interface has gone; says what it is then. May be dropped while it waits.
     pub(super) async fn lost(&mut self) -> String {
         loop {
-            self.every.tick().await;
+            sleep_until(self.next_look).await;
+            self.next_look = Instant::now() + LOOK_EVERY;
             // A file of the kernel, which never waits for a device.
             let state = fs::read_to_string(&self.file).unwrap_or_else(|_| MISSING.into());
             let is_gone = GONE.contains(&state.trim_end());

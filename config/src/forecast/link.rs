@@ -1,12 +1,10 @@
 //! What the link costs beside what is sent, and which level of a ladder it carries.
 
 use std::cmp::Reverse;
-use std::collections::BTreeMap;
 use std::fmt;
 use std::time::Duration;
 
 use rtlive_core::plan::{LadderPlan, Plan, Priority, StreamPlan};
-use rtlive_core::sorted;
 use serde::Serialize;
 
 use super::{SECONDS_PER_DAY, StreamForecast, three_digits, write_bytes};
@@ -42,8 +40,17 @@ pub struct LinkForecast {
     pub interface: String,
     /// What its `rate` and `budget` let pass in a day beside what is left to alerts, in bytes; `None` where nothing bounds it.
     pub bytes_per_day_max: Option<u64>,
-    /// The finest level of each ladder that fits into that; `None` where none does.
-    pub ladders: BTreeMap<String, Option<String>>,
+    /// Of each ladder the finest level that fits into that.
+    pub ladders: Vec<CarriedLevel>,
+}
+
+/// A ladder, and which of its levels a link carries.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct CarriedLevel {
+    /// The ladder's name.
+    pub ladder: String,
+    /// The finest level that fits; `None` where none does.
+    pub carried: Option<String>,
 }
 
 /// Which level of a ladder the link carries.
@@ -118,8 +125,11 @@ impl LinkForecast {
     /// The links that have names, in the order in which they are preferred.
     pub(super) fn all(uplink: &UplinkConfig, ladders: &[LadderForecast]) -> Vec<Self> {
         let carried = |link: &LinkConfig| {
-            let level = |ladder: &LadderForecast| (ladder.name.clone(), ladder.carried_by(link).map(str::to_owned));
-            sorted::map(ladders.iter().map(level))
+            let level = |ladder: &LadderForecast| CarriedLevel {
+                ladder: ladder.name.clone(),
+                carried: ladder.carried_by(link).map(str::to_owned),
+            };
+            ladders.iter().map(level).collect()
         };
         let forecast = |link: &LinkConfig| {
             let NamedLink { name, interface } = link.named.clone()?;
@@ -137,8 +147,8 @@ impl fmt::Display for LinkForecast {
             None => write!(f, "as much as it carries")?,
             Some(most) => write!(f, "at most {} a day", write_bytes(most))?,
         }
-        self.ladders.iter().try_for_each(|(ladder, level)| {
-            write!(f, "; ladder {ladder}: {}", level.as_deref().unwrap_or("NO LEVEL FITS"))
+        self.ladders.iter().try_for_each(|CarriedLevel { ladder, carried }| {
+            write!(f, "; ladder {ladder}: {}", carried.as_deref().unwrap_or("NO LEVEL FITS"))
         })
     }
 }

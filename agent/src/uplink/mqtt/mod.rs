@@ -425,18 +425,15 @@ impl Failure {
 async fn is_there(peer: &Peer) -> bool {
     let Peer { broker: Broker { address, .. }, interface, .. } = peer;
     let connecting = async {
-        for address in lookup_host((&*address.host, address.port)).await? {
-            let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
-            if let Some(interface) = interface {
-                socket.bind_device(Some(interface.as_bytes()))?;
-            }
-            if socket.connect(address).await.is_ok() {
-                return Ok(true);
-            }
+        let mut addresses = lookup_host((&*address.host, address.port)).await?;
+        let address = addresses.next().ok_or(io::ErrorKind::NotFound)?;
+        let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
+        if let Some(interface) = interface {
+            socket.bind_device(Some(interface.as_bytes()))?;
         }
-        io::Result::Ok(false)
+        socket.connect(address).await
     };
-    matches!(tokio::time::timeout(IS_THERE_WITHIN, connecting).await, Ok(Ok(true)))
+    matches!(tokio::time::timeout(IS_THERE_WITHIN, connecting).await, Ok(Ok(_)))
 }
 
 /// Whether an error of the system says that the peer closed the connection.
