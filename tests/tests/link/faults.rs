@@ -79,17 +79,23 @@ impl Station {
 
     /// Waits until the status tells of an error in these words.
     fn says(&self, words: &str) {
+        self.says_one(&[words]);
+    }
+
+    /// The same, in some of these.
+    fn says_one(&self, words: &[&str]) {
         until_within(PATIENCE, &format!("the status says {words:?}"), || {
-            link(&self.agent)["error"].as_str().is_some_and(|error| error.contains(words))
+            link(&self.agent)["error"].as_str().is_some_and(|error| words.iter().any(|words| error.contains(words)))
         });
         println!("{}", link(&self.agent)["error"]);
     }
 
-    /// A time in which nothing is answered. It begins with a ping without an answer; what is told then is of attempts to connect.
+    /// A time in which nothing is answered. It begins with a ping without an answer, or, where the broker misses one first and can say so, with its
+    /// hanging up; what is told then is of attempts to connect.
     fn unanswered(&self, what: &str) {
         let begun = Instant::now();
         self.measured(what, || {
-            self.says("did not answer a ping");
+            self.says_one(&["did not answer a ping", "the broker closed the connection"]);
             thread::sleep(dead().saturating_sub(begun.elapsed()));
         });
     }
