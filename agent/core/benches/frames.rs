@@ -3,8 +3,8 @@
 //!
 //! `cargo bench -p rtlive-core --bench frames` prints one table of sizes, one of special shapes (several series, jitter, aggregates),
 //! one of speeds, and what was asked for beside what was found. With `each` after `--` it prints every series, with `speeds` only the
-//! speeds, and with the name of a density beside it only its own. Without shared data it says so and measures series of its own making. Parquet is written by PyArrow: the script `parquet.py`
-//! beside this file, run by `RTLIVE_PYTHON` or `python3`.
+//! speeds, and with the name of a density beside it only its own. Without shared data it says so and measures series of its own making.
+//! Parquet is written by PyArrow: the script `parquet.py` beside this file, run by `RTLIVE_PYTHON` or `python3`.
 
 #![allow(missing_docs, clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 

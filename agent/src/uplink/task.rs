@@ -352,8 +352,8 @@ impl Task {
         self.handle(Event::Disconnected(error.loss));
         self.drop_trial();
         if !matches!(self.trial, Trial::None) {
-            // Our own connection over a preferred link took the place of this one, as the client id is the same.
-            return tracing::info!("a preferred link takes the place of {}", self.peer.way());
+            // At the same broker it ended this one, as the client id is the same.
+            return tracing::info!("a preferred broker or link takes the place of {}", self.peer.way());
         }
         let mut text = error.to_string();
         if error.loss == Loss::Broken && self.short_connections >= SHORT_CONNECTIONS_SUSPECT {

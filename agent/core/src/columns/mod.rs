@@ -18,6 +18,7 @@ mod entropy;
 mod floats;
 mod groups;
 mod integers;
+mod predictions;
 mod readings;
 mod related;
 mod rows;

@@ -56,7 +56,7 @@ impl LinkAccount {
         }
     }
 
-    /// Whether its budget has nothing left for a connection, or was left for another.
+    /// Whether its budget has nothing left for a connection, or not enough for the alert that waited.
     pub(super) fn is_closed(&self, wire: Wire) -> bool {
         matches!(self.allows_connection(wire), Some(Allowance::NotBefore(_)))
     }
