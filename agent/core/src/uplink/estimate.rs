@@ -10,7 +10,10 @@
 //!   broker's receive maximum, a budget) may raise it, never lower it.
 //! - The round trip is the shortest of the newest ones. Where none was short for a while, sending pauses until nothing is unacknowledged: the next
 //!   message finds no queue before it, and its round trip is the link's own.
-//! - What may be unacknowledged is rate × round trip, what the link itself holds, and [`QUEUE_TIME`], so that it does not run dry.
+//! - What may be unacknowledged is rate × round trip, what the link itself holds, and [`QUEUE_TIME`], so that it does not run dry. It grows with what is
+//!   acknowledged, as BBR's window does (section 4.6.4.6, `BBRSetCwnd`), and found no queue: a modem that lets the first messages pass at once does not
+//!   look like a fast link.
+//! - Where each message of a round trip found a queue, the link was busy all that time: what it carried then is its rate, whatever older samples say.
 //!
 //! A round trip takes longer by what the message itself, and those before it, occupy the link. They are counted as a part of [`QUEUE_TIME`], for half
 //! of it at most: what may be unacknowledged is then always enough to reach more than the rate that is believed, so that a wrong estimate grows.
@@ -31,17 +34,15 @@ pub const PART_TIME: Duration = Duration::from_millis(250);
 const FIRST_PART_BYTES: usize = 500;
 /// How much of them may be unacknowledged.
 const FIRST_BYTES: u64 = 2 * FIRST_PART_BYTES as u64;
-/// While the rate grows, so much of what the link is believed to hold may be unacknowledged: it doubles with each round trip, as in the start-up of
-/// BBR (section 4.3.1, `BBR.StartupCwndGain`).
-const SEEKING_GAIN: f64 = 2.0;
 /// The rate has grown if it did by this much in a round trip, and the link is known when it did not in so many (section 4.3.1.2, `full_bw`).
 const GROWTH: f64 = 1.25;
 const FLAT_ROUNDS: u32 = 3;
 /// One of so many round trips looks for a faster link in the same way. BBR does so by a quarter (section 4.3.3, `ProbeBW_UP`), above a window of twice
 /// what the link holds; the window here is half as long, so that round trips that are longer than the shortest by their jitter must be made up for:
-/// several such looks lie within the time that a rate counts, so that it does not sink while round trips take up to twice as long. An alert waits for
-/// one round trip more then.
+/// several such looks lie within the time that a rate counts, so that it does not sink while round trips take up to twice as long.
 const LOOK_EVERY_ROUNDS: u32 = 4;
+/// For how much of the link's time such a look may send more, at most: an alert waits for so long more then.
+const LOOK_TIME_MAX: Duration = Duration::from_secs(1);
 /// How many round trips a sample of the rate counts, roughly, each with the queue that is allowed; BBR has ten. The newest half of them and the half
 /// before are kept.
 const RATE_ROUNDS: u32 = 10;
@@ -70,6 +71,8 @@ pub(super) struct Estimate {
     delivered: u64,
     delivered_at: Duration,
     in_flight: u64,
+    /// What may be unacknowledged at most: what was acknowledged without having found a queue, and the first messages. It doubles with each round trip.
+    grown: u64,
     /// When the message was sent that was acknowledged last.
     first_sent_at: Duration,
     /// What is sent is not held back by the link until so much is delivered.
@@ -86,6 +89,9 @@ pub(super) struct Estimate {
     is_probing: bool,
     /// The round trip ends when what was sent now is acknowledged.
     round_ends_at: u64,
+    /// Of the messages of this round trip: the highest rate, and whether none was acknowledged without having found a queue.
+    round_rate: f64,
+    has_queued: bool,
     seeking: bool,
     flat_rounds: u32,
     rounds: u32,
@@ -113,6 +119,7 @@ impl Default for Estimate {
             delivered: 0,
             delivered_at: Duration::ZERO,
             in_flight: 0,
+            grown: FIRST_BYTES,
             first_sent_at: Duration::ZERO,
             limited_to: 0,
             rates: [0.0; 2],
@@ -123,6 +130,8 @@ impl Default for Estimate {
             round_trip_last: Duration::ZERO,
             is_probing: false,
             round_ends_at: 0,
+            round_rate: 0.0,
+            has_queued: true,
             seeking: true,
             flat_rounds: 0,
             rounds: 0,
@@ -172,6 +181,7 @@ impl Estimate {
             if !sent.is_limited {
                 self.end_round();
             }
+            (self.round_rate, self.has_queued) = (0.0, true);
         }
     }
 
@@ -186,14 +196,19 @@ impl Estimate {
         if rate == 0.0 {
             return FIRST_BYTES;
         }
-        // Where round trips are longer than a look makes them, there is a queue already.
-        let has_queue = self.round_trip_last > round_trip * 2 + QUEUE_TIME;
-        let looks = self.seeking || !has_queue && self.rounds.is_multiple_of(LOOK_EVERY_ROUNDS);
-        let gain = if looks { SEEKING_GAIN } else { 1.0 };
         let queue = self.queue_bytes();
         let counted = self.round_trip_bytes.min(queue / 2) as f64;
         let held = (rate * round_trip.as_secs_f64() - counted).max(0.0);
-        ((gain * held) as u64 + queue).min(BYTES_MAX as u64)
+        let looks =
+            self.seeking || !self.is_queue(self.round_trip_last) && self.rounds.is_multiple_of(LOOK_EVERY_ROUNDS);
+        // As much again: what may be unacknowledged doubles with each round trip while the rate grows, as in the start-up of BBR (section 4.3.1).
+        let more = if looks { held.min(rate * LOOK_TIME_MAX.as_secs_f64()) } else { 0.0 };
+        ((held + more) as u64 + queue).min(self.grown).min(BYTES_MAX as u64)
+    }
+
+    /// Whether a message that took so long found more before it than this sender leaves in the link.
+    fn is_queue(&self, took: Duration) -> bool {
+        self.round_trip_min.is_some_and(|shortest| took > shortest + QUEUE_TIME + shortest.min(LOOK_TIME_MAX))
     }
 
     /// What may be unacknowledged once an alert is: it need not wait for an acknowledgement, which may be a round trip away.
@@ -211,7 +226,10 @@ impl Estimate {
     pub(super) fn part_bytes(&self) -> usize {
         match self.rate() {
             0.0 => FIRST_PART_BYTES,
-            rate => ((rate * PART_TIME.as_secs_f64()) as usize).clamp(PART_BYTES_MIN, PART_BYTES_MAX),
+            rate => {
+                let bytes = ((rate * PART_TIME.as_secs_f64()) as u64).min(self.grown / 2);
+                (bytes as usize).clamp(PART_BYTES_MIN, PART_BYTES_MAX)
+            }
         }
     }
 
@@ -246,6 +264,9 @@ impl Estimate {
     fn note_round_trip(&mut self, sent: &Departure, now: Duration) {
         let took = now.saturating_sub(sent.at);
         self.round_trip_last = took;
+        let has_queued = self.is_queue(took);
+        self.has_queued &= has_queued;
+        self.grown += if has_queued { 0 } else { sent.bytes };
         let is_news = sent.is_alone && self.is_round_trip_old(now);
         if is_news || self.round_trip_min.is_none_or(|shortest| took <= shortest) {
             (self.round_trip_min, self.round_trip_at, self.round_trip_bytes) = (Some(took), now, sent.in_flight);
@@ -254,6 +275,7 @@ impl Estimate {
     }
 
     fn note_rate(&mut self, rate: f64, is_limited: bool, now: Duration) {
+        self.round_rate = self.round_rate.max(rate);
         if is_limited && rate < self.rate() {
             return;
         }
@@ -267,6 +289,9 @@ impl Estimate {
 
     fn end_round(&mut self) {
         self.rounds = self.rounds.wrapping_add(1);
+        if self.has_queued && self.round_rate > 0.0 {
+            self.rates = [self.round_rate; 2];
+        }
         let rate = self.rate();
         if rate >= self.reached * GROWTH {
             (self.seeking, self.flat_rounds) = (true, 0);

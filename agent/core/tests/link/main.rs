@@ -63,6 +63,21 @@ fn an_alert_passes_a_backlog_that_keeps_the_link_busy() {
 }
 
 #[test]
+fn a_link_that_lets_the_first_messages_pass_at_once_is_not_believed_to_be_fast() {
+    for round_trip_ms in [20, 300, 2000] {
+        for after_ms in (100..30_000).step_by(333) {
+            let path = Path { burst: 1_600.0, ..Path::of(16.0, round_trip_ms) };
+            let mut world = World::new(path, FRAME_BYTES, 1);
+            world.run_to(Duration::from_millis(after_ms));
+            world.alert();
+            world.run_to(world.now + seconds(30));
+            let alert = longest_wait(&world);
+            assert!(alert.took <= seconds(2), "{round_trip_ms} ms: an alert waited for {alert:?}");
+        }
+    }
+}
+
+#[test]
 fn an_unsteady_link_is_used_as_well() {
     for kbit in [16.0, 256.0] {
         for round_trip_ms in [20, 300, 1000] {

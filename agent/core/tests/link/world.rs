@@ -35,12 +35,14 @@ pub(crate) struct Path {
     pub(crate) jitter: f64,
     /// Which part of the messages is lost and sent again.
     pub(crate) loss: f64,
+    /// So many bytes pass at once after a rest, as through the token bucket of a shaper.
+    pub(crate) burst: f64,
 }
 
 impl Path {
     pub(crate) fn of(kbit: f64, round_trip_ms: u64) -> Self {
         let round_trip = Duration::from_millis(round_trip_ms);
-        Self { rate: kbit * 1000.0 / 8.0, round_trip, jitter: 0.0, loss: 0.0 }
+        Self { rate: kbit * 1000.0 / 8.0, round_trip, jitter: 0.0, loss: 0.0, burst: 0.0 }
     }
 }
 
@@ -99,6 +101,8 @@ pub(crate) struct World {
     last_happening: u64,
     queue: VecDeque<Publication>,
     is_carrying: bool,
+    /// What may pass at once, as of an instant.
+    burst: (f64, Duration),
     arrived_at: Duration,
     acknowledged_at: Duration,
     random: u64,
@@ -146,6 +150,7 @@ impl World {
             last_happening: 0,
             queue: VecDeque::new(),
             is_carrying: false,
+            burst: (path.burst, Duration::ZERO),
             arrived_at: Duration::ZERO,
             acknowledged_at: Duration::ZERO,
             random: seed,
@@ -360,7 +365,11 @@ impl World {
             self.alerts.push(Waited { from, took: self.now - from, link: self.sender.link() });
         }
         self.is_carrying = true;
-        let takes = Duration::from_secs_f64(link_bytes(publication) as f64 / self.path.rate);
+        let (left, since) = self.burst;
+        let rested = (self.now - since).as_secs_f64() * self.path.rate;
+        let left = (left + rested).min(self.path.burst) - link_bytes(publication) as f64;
+        let takes = Duration::from_secs_f64((-left).max(0.0) / self.path.rate);
+        self.burst = (left.max(0.0), self.now + takes);
         match self.busy.last_mut() {
             Some((_, end)) if *end == self.now => *end += takes,
             _ => self.busy.push((self.now, self.now + takes)),
