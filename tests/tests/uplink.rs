@@ -9,7 +9,7 @@ use std::process::Command;
 use std::thread;
 
 use rtlive_tests::broker::Mosquitto;
-use rtlive_tests::peer::{Peer, installed, until};
+use rtlive_tests::peer::{Peer, free_port, installed, until};
 use rtlive_tests::program::{Agent, decode};
 use serde_json::Value;
 
@@ -256,4 +256,28 @@ fn the_link_is_told_of_and_what_is_spent_of_a_budget_survives_a_crash() {
     let after = spent(&agent);
     assert!(after > before, "{before} before, {after} after");
     assert_eq!(link(&agent)["budget"]["bytes"], 10_000_000);
+}
+
+#[test]
+fn an_attempt_that_reaches_nobody_costs_what_it_carried() {
+    // Eight SYNs at most, and a refusal (`Wire::unreached`).
+    const UNREACHED_BYTES: u64 = 8 * 60 + 52;
+    let folder = tempfile::tempdir().unwrap();
+    let links = "[uplink.links.absent]\ninterface = \"rtlive-none\"\npreference = 2\n[uplink.links.there]\ninterface = \"lo\"\n";
+    let configuration = format!("{COUNTER}[uplink]\nbroker = \"mqtt://127.0.0.1:{}\"\n{links}", free_port().unwrap());
+    let mut agent = agent(folder.path(), &configuration);
+    let carried = |status: &Value, name: &str| {
+        let line = status["links"].as_array().into_iter().flatten().find(|line| line["link"] == name);
+        let bytes = |line: &Value| Some(line["carried_up_bytes"].as_u64()? + line["carried_down_bytes"].as_u64()?);
+        line.and_then(bytes)
+    };
+    // One attempt may be under way, and is counted as if it were made.
+    until("three attempts failed", || {
+        let status = link(&agent);
+        let is_so = |bytes: u64| bytes >= 3 * UNREACHED_BYTES && bytes.is_multiple_of(UNREACHED_BYTES);
+        carried(&status, "there").is_some_and(is_so) && carried(&status, "absent") == Some(0)
+    });
+    let errors = link(&agent)["brokers"].to_string();
+    assert!(errors.contains("there is no such interface") && errors.contains("nothing listens there"), "{errors}");
+    assert_eq!(agent.stop().unwrap(), Some(0), "{}", agent.log().unwrap());
 }

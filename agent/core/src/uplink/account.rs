@@ -97,6 +97,18 @@ impl LinkAccount {
         self.budget.iter_mut().for_each(|budget| budget.spend(cost.both()));
     }
 
+    /// Counts a connection that is tried, as if it were made.
+    pub(super) fn attempt(&mut self, cost: Cost, now: Duration) {
+        self.charge(cost, now);
+        self.budget.iter_mut().for_each(|budget| budget.note_attempt(cost.both()));
+    }
+
+    /// It was not made, and so much of that was not carried. What the rate allows stays as it is.
+    pub(super) fn refund(&mut self, cost: Cost) {
+        self.meter.refund(cost);
+        self.budget.iter_mut().for_each(|budget| budget.refund(cost.both()));
+    }
+
     /// The broker answers a message.
     pub(super) fn hear(&mut self, now: Duration) {
         self.meter.hear(now);

@@ -83,13 +83,15 @@ pub struct Budget {
     reserved: u64,
     /// What is being written.
     asked: Option<u64>,
+    /// What a connection that is tried in this period takes at most.
+    attempted: u64,
 }
 
 impl Budget {
     /// Goes on with what [`Action::SaveBudget`](super::Action::SaveBudget) saved last, if anything.
     pub fn new(terms: BudgetTerms, saved: Option<&[u8]>, now: Timestamp) -> Self {
         let (from, to) = terms.period.around(now);
-        let mut budget = Self { terms, from, to, spent: 0, reserved: 0, asked: None };
+        let mut budget = Self { terms, from, to, spent: 0, reserved: 0, asked: None, attempted: 0 };
         // A clock that was set back earns nothing.
         if let Some((from, reserved)) = saved.and_then(decode).filter(|(from, _)| *from >= budget.from) {
             (budget.from, budget.to) = budget.terms.period.around(from);
@@ -111,7 +113,7 @@ impl Budget {
         let has_ended = now >= self.to;
         if has_ended {
             (self.from, self.to) = self.terms.period.around(now);
-            (self.spent, self.reserved, self.asked) = (0, 0, None);
+            (self.spent, self.reserved, self.asked, self.attempted) = (0, 0, None, 0);
         }
         has_ended
     }
@@ -144,6 +146,18 @@ impl Budget {
     /// Bytes are sent.
     pub(super) fn spend(&mut self, bytes: u64) {
         self.spent = self.spent.saturating_add(bytes);
+    }
+
+    /// So much of what was spent is for a connection that is tried.
+    pub(super) fn note_attempt(&mut self, bytes: u64) {
+        self.attempted = bytes;
+    }
+
+    /// It was not made, and so much of what it would have taken was not sent.
+    pub(super) fn refund(&mut self, bytes: u64) {
+        // What an earlier period paid is not this one's.
+        let bytes = bytes.min(std::mem::take(&mut self.attempted));
+        self.spent = self.spent.saturating_sub(bytes);
     }
 
     /// What to save so that these bytes may be spent; `None` while something is being saved.

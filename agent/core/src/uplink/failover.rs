@@ -147,11 +147,11 @@ impl Failover {
                 self.place = self.first();
                 return Next::AfterWait(TAKEN_OVER_WAIT_MIN);
             }
-            Loss::Broken if was_stable => {
+            Loss::Broken | Loss::Unreached | Loss::Unsent if was_stable => {
                 self.place = self.first();
                 return Next::AfterWait(Duration::ZERO);
             }
-            Loss::Broken => {}
+            Loss::Broken | Loss::Unreached | Loss::Unsent => {}
             Loss::Refused | Loss::Busy => self.least = REFUSED_WAIT_MIN,
         }
         if let Some(next) = self.open_from(self.place + 1) {
@@ -191,6 +191,11 @@ impl Failover {
     /// Whether what came of the trial of this way, or comes of it, is still wanted.
     pub(super) fn wants(&self, way: usize) -> bool {
         self.trial == Some(way) || self.reached == Some(way) || (self.is_paid && self.place == way)
+    }
+
+    /// The link of the way that is being tried.
+    pub(super) fn tried_link(&self) -> Option<usize> {
+        self.trial.map(|way| way / self.brokers)
     }
 
     /// What came of the trial.

@@ -27,6 +27,11 @@ impl Meter {
         }
     }
 
+    /// So much was not carried after all.
+    pub(super) fn refund(&mut self, cost: Cost) {
+        self.carried = self.carried.less(cost);
+    }
+
     /// The broker answers a message.
     pub(super) fn hear(&mut self, now: Duration) {
         match self.held_back_until {

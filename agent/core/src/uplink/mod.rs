@@ -157,8 +157,12 @@ pub enum Verdict {
 /// Why a connection ended, or did not come about.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Loss {
-    /// It broke, or the broker could not be reached.
+    /// It broke, or was not made although the broker was reached.
     Broken,
+    /// Nobody was reached: nothing was carried but what opens a connection of TCP, and what refuses it.
+    Unreached,
+    /// Nothing was carried: the link, or a way over it, is not there.
+    Unsent,
     /// The broker or we ourselves refused: login, certificate, protocol. A person has to mend it.
     Refused,
     /// The broker asks for patience, or to use another: busy, quota, shutting down, moved.
@@ -181,8 +185,8 @@ pub enum Event {
     },
     /// The connection is gone, or was not made.
     Disconnected(Loss),
-    /// What came of [`Action::Try`]: whether the broker let us in.
-    Tried(bool),
+    /// What came of [`Action::Try`]: whether the broker let us in, or why it did not.
+    Tried(Result<(), Loss>),
     /// There may be a frame in the store that was not there before.
     FramesAvailable,
     /// The store gave out a frame.

@@ -171,7 +171,7 @@ impl Sender {
             Event::Connected(limits) => self.connected(now, limits),
             Event::Acknowledged { token, verdict } => self.acknowledged(now, token, &verdict),
             Event::Disconnected(loss) => self.disconnected(now, loss),
-            Event::Tried(has_reached) => self.brokers.tried(has_reached, now.steady, &mut self.backoff),
+            Event::Tried(result) => self.tried(now, result),
             Event::FramesAvailable => self.ask_again(),
             Event::Offered(parcel) => {
                 self.supply.answer(true);
@@ -217,7 +217,7 @@ impl Sender {
                 Clearance::Given => {
                     self.state = State::Connecting;
                     if !self.brokers.is_paid() {
-                        self.charge(self.terms.wire.connect(), now);
+                        self.charge_attempt(self.brokers.link(), now);
                     }
                     Some(Action::Connect(self.brokers.place()))
                 }

@@ -54,6 +54,8 @@ struct Model {
     brokers: usize,
     /// What each link cost on each day.
     cost: BTreeMap<(usize, u64), u64>,
+    /// Where the connection is counted that was tried last.
+    attempt: (usize, u64),
     /// Unacknowledged messages of this connection, in order.
     unacknowledged: VecDeque<Publication>,
     /// The first token that belongs to a frame's present attempt; earlier ones are of an attempt that was given up.
@@ -85,6 +87,7 @@ impl Model {
             tried: None,
             brokers: 1,
             cost: BTreeMap::new(),
+            attempt: (0, 0),
             unacknowledged: VecDeque::new(),
             attempt_since: BTreeMap::new(),
             taken_bytes: BTreeMap::new(),
@@ -120,13 +123,13 @@ impl Model {
                 (self.connecting, self.way) = (true, way);
                 // A connection that stands, or is being made, is paid already.
                 if self.tried.take() != Some(way) {
-                    self.pay(way, TERMS.wire.connect());
+                    self.attempt = self.pay(way, TERMS.wire.connect());
                 }
             }
             Action::Try(way) => {
                 assert!(self.connected && !self.trying && way < self.way);
                 (self.trying, self.tried) = (true, Some(way));
-                self.pay(way, TERMS.wire.connect());
+                self.attempt = self.pay(way, TERMS.wire.connect());
             }
             Action::Take(wanted) => {
                 let is_look = wanted.before == Some((Priority::Live, Lane::Live));
@@ -196,8 +199,20 @@ impl Model {
         }
     }
 
-    fn pay(&mut self, way: usize, cost: Cost) {
-        *self.cost.entry((way / self.brokers, self.now.as_secs() / 86_400)).or_default() += cost.both();
+    fn pay(&mut self, way: usize, cost: Cost) -> (usize, u64) {
+        let account = (way / self.brokers, self.now.as_secs() / 86_400);
+        *self.cost.entry(account).or_default() += cost.both();
+        account
+    }
+
+    /// The connection that was tried last was not made, and did not carry all of it.
+    fn pay_back(&mut self, loss: Loss) {
+        let carried = match loss {
+            Loss::Unsent => 0,
+            Loss::Unreached => TERMS.wire.unreached().both(),
+            _ => return,
+        };
+        *self.cost.entry(self.attempt).or_default() -= TERMS.wire.connect().both() - carried;
     }
 
     fn lose(&mut self) {
@@ -219,10 +234,11 @@ impl Model {
         }
     }
 
-    fn end_trial(&mut self, reaches: bool) {
+    fn end_trial(&mut self, result: Result<(), Loss>) {
         if std::mem::take(&mut self.trying) {
-            self.tried = self.tried.filter(|_| reaches);
-            self.handle(Event::Tried(reaches));
+            self.tried = self.tried.filter(|_| result.is_ok());
+            result.err().into_iter().for_each(|loss| self.pay_back(loss));
+            self.handle(Event::Tried(result));
         }
     }
 
@@ -239,6 +255,9 @@ impl Model {
 
     fn disconnect(&mut self, loss: Loss) {
         if self.connected || self.connecting {
+            if self.connecting {
+                self.pay_back(loss);
+            }
             self.lose();
             self.sender.handle(self.now(), Event::Disconnected(loss));
             self.tried = self.tried.filter(|way| self.sender.keeps_trial(*way));
@@ -262,7 +281,7 @@ impl Model {
             Step::Refuse(place, refusal) => self.acknowledge(place, Verdict::Refused(refusal)),
             Step::Lose(loss) => self.disconnect(loss),
             Step::Connect => self.connect(),
-            Step::Try(reaches) => self.end_trial(reaches),
+            Step::Try(result) => self.end_trial(result),
             Step::Sleep => self.sleep(),
             Step::Pass(ms) => {
                 self.now += Duration::from_millis(ms);
@@ -304,10 +323,15 @@ enum Step {
     Lose(Loss),
     Connect,
     /// Whatever is tried beside the connection ends so.
-    Try(bool),
+    Try(Result<(), Loss>),
     Sleep,
     Pass(u64),
     Announce,
+}
+
+fn loss() -> impl Strategy<Value = Loss> {
+    let all = [Loss::Broken, Loss::Unreached, Loss::Unsent, Loss::Refused, Loss::Busy, Loss::TakenOver];
+    prop::sample::select(all.to_vec())
 }
 
 fn step() -> impl Strategy<Value = Step> {
@@ -315,9 +339,9 @@ fn step() -> impl Strategy<Value = Step> {
         8 => (0_usize..3).prop_map(Step::Acknowledge),
         2 => (0_usize..3, prop::sample::select(&[Refusal::NobodySubscribed, Refusal::NotAuthorized][..]))
             .prop_map(|(place, refusal)| Step::Refuse(place, refusal)),
-        1 => prop::sample::select(&[Loss::Broken, Loss::Refused, Loss::Busy, Loss::TakenOver][..]).prop_map(Step::Lose),
+        1 => loss().prop_map(Step::Lose),
         4 => Just(Step::Connect),
-        2 => any::<bool>().prop_map(Step::Try),
+        2 => prop_oneof![Just(Ok(())), loss().prop_map(Err)].prop_map(Step::Try),
         3 => Just(Step::Sleep),
         2 => (0_u64..1_000_000).prop_map(Step::Pass),
         1 => Just(Step::Announce),
@@ -483,7 +507,7 @@ fn a_preferred_broker_that_is_back_gets_what_was_not_sent_and_loses_nothing_that
     let delivered = model.delivered.len();
     assert!((1..99).contains(&delivered), "{delivered} frames");
     model.acknowledge(0, Verdict::Taken);
-    model.end_trial(true);
+    model.end_trial(Ok(()));
     let on_their_way = model.unacknowledged.len();
     assert!(model.connected && on_their_way > 0);
     model.acknowledge(0, Verdict::Taken);

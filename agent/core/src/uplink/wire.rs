@@ -28,6 +28,9 @@ const DISCONNECT_BYTES: u64 = 4;
 const END_BYTES: Cost = Cost { up: 2 * SEGMENT_OVERHEAD_BYTES, down: 2 * SEGMENT_OVERHEAD_BYTES };
 /// TCP's three-way handshake, and the acknowledgements of CONNECT and of what answers it.
 const TCP_BYTES: Cost = Cost { up: 3 * SEGMENT_OVERHEAD_BYTES + 8, down: 2 * SEGMENT_OVERHEAD_BYTES + 8 };
+/// A connection of TCP that nobody accepts: the SYNs of half a minute, after 0, 1, 3, 7 and 15 s (tcp(7), `tcp_syn_retries`), and of a second look of 5 s;
+/// or a refusal.
+const UNREACHED_BYTES: Cost = Cost { up: 8 * (SEGMENT_OVERHEAD_BYTES + 8), down: SEGMENT_OVERHEAD_BYTES };
 /// The handshake of TLS 1.3 (RFC 8446, section 2) with a chain of two certificates of the broker: ClientHello and Finished; from the broker its part of
 /// the keys, the chain and two tickets. And a certificate of our own with its proof.
 const TLS_BYTES: Cost = Cost { up: 700, down: 3_500 };
@@ -46,6 +49,11 @@ impl Cost {
     /// Both directions together.
     pub fn both(self) -> u64 {
         self.up + self.down
+    }
+
+    /// Without so much of it.
+    pub(super) fn less(self, other: Self) -> Self {
+        Self { up: self.up.saturating_sub(other.up), down: self.down.saturating_sub(other.down) }
     }
 }
 
@@ -89,6 +97,11 @@ impl Wire {
             cost += IDENTITY_BYTES;
         }
         cost
+    }
+
+    /// A connection that is tried, and nobody is reached.
+    pub fn unreached(self) -> Cost {
+        UNREACHED_BYTES
     }
 
     /// The end of a connection in good order: the status, DISCONNECT, and the end of TCP. One that breaks is not ended.

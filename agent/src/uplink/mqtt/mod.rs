@@ -195,8 +195,10 @@ impl Connection {
             Err(_) => {
                 let cause = format!("no answer within {} s", CONNECT_WITHIN.as_secs());
                 let hint = Some("is the address right, and nothing in between?".into());
-                let version_refused = version == Version::V5 && is_there(peer).await;
-                let failure = Failure { cause, hint, loss: Loss::Broken, version_refused };
+                let is_there = is_there(peer).await;
+                let loss = if is_there { Loss::Broken } else { Loss::Unreached };
+                let version_refused = version == Version::V5 && is_there;
+                let failure = Failure { cause, hint, loss, version_refused };
                 return Err(failure.while_doing(doing()));
             }
         };
@@ -379,24 +381,32 @@ impl Failure {
         }
         let error = error.downcast_ref::<io::Error>();
         let (kind, code) = (error.map(io::Error::kind), error.and_then(io::Error::raw_os_error));
-        let hint = match kind {
+        let (loss, hint) = match kind {
             Some(io::ErrorKind::ConnectionRefused) => {
-                Some("nothing listens there: is the broker running, and the port right?")
+                (Loss::Unreached, Some("nothing listens there: is the broker running, and the port right?"))
             }
-            Some(io::ErrorKind::NetworkUnreachable | io::ErrorKind::HostUnreachable) => {
-                Some("there is no way to it: is the network up?")
+            Some(io::ErrorKind::HostUnreachable) => {
+                (Loss::Unreached, Some("there is no way to it: is the network up?"))
             }
-            Some(_) if code == Some(ENODEV) => Some("there is no such interface: is its name right, and the modem on?"),
-            Some(_) if code == Some(EPERM) => Some(
-                "to bind to an interface takes CAP_NET_RAW before Linux 5.7; else a firewall or the service's own rules forbid it",
+            Some(io::ErrorKind::NetworkUnreachable) => {
+                (Loss::Unsent, Some("there is no way to it: is the network up?"))
+            }
+            Some(_) if code == Some(ENODEV) => {
+                (Loss::Unsent, Some("there is no such interface: is its name right, and the modem on?"))
+            }
+            Some(_) if code == Some(EPERM) => (
+                Loss::Unsent,
+                Some(
+                    "to bind to an interface takes CAP_NET_RAW before Linux 5.7; else a firewall or the service's own rules forbid it",
+                ),
             ),
             // What getaddrinfo(3) reports has no kind of its own.
             Some(_) if cause.contains("failed to lookup address") => {
-                Some("the name is unknown: is it right, and does this machine reach a name server?")
+                (Loss::Unsent, Some("the name is unknown: is it right, and does this machine reach a name server?"))
             }
-            _ => None,
+            _ => (Loss::Broken, None),
         };
-        Self { cause, hint: hint.map(str::to_owned), loss: Loss::Broken, version_refused: false }
+        Self { cause, hint: hint.map(str::to_owned), loss, version_refused: false }
     }
 
     /// Where the broker closed the connection without a word.

@@ -107,18 +107,18 @@ impl Task {
     /// What came of that.
     pub(super) fn tried(&mut self, opened: Result<Connection, LinkError>) {
         let Trial::Running(place, _) = std::mem::replace(&mut self.trial, Trial::None) else { return };
-        let has_reached = match opened {
+        let result = match opened {
             Ok(connection) => {
                 self.trial = Trial::Stands(place, Box::new(connection));
-                true
+                Ok(())
             }
             Err(error) => {
                 tracing::debug!("a preferred way is still closed: {error}");
                 self.note_error(place, Some(error.to_string()));
-                false
+                Err(error.loss)
             }
         };
-        self.handle(Event::Tried(has_reached));
+        self.handle(Event::Tried(result));
     }
 
     /// The broker in use lets us in.

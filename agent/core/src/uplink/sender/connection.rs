@@ -6,6 +6,7 @@ use super::super::account::LinkAccount;
 use super::super::budget::Allowance;
 use super::super::failover::Next;
 use super::super::slow_start::SlowStart;
+use super::super::wire::Cost;
 use super::clearance::{Clearance, cleared};
 use super::sleep::Shift;
 use super::supply::Supply;
@@ -54,6 +55,9 @@ impl Sender {
             State::Connecting => None,
             State::Waiting { .. } | State::Sleeping { .. } | State::Stopped => return,
         };
+        if lasted.is_none() {
+            self.settle_attempt(self.brokers.link(), loss);
+        }
         let was_stable = lasted.is_some_and(|lasted| lasted >= STABLE_AFTER);
         if was_stable {
             self.backoff.reset();
@@ -72,6 +76,31 @@ impl Sender {
         };
         self.land();
         self.state = State::Waiting { until: now.steady.saturating_add(wait) };
+    }
+
+    pub(super) fn tried(&mut self, now: Now, result: Result<(), Loss>) {
+        if let (Err(loss), Some(link)) = (result, self.brokers.tried_link()) {
+            self.settle_attempt(link, loss);
+        }
+        self.brokers.tried(result.is_ok(), now.steady, &mut self.backoff);
+    }
+
+    /// Counts a connection that is tried.
+    pub(super) fn charge_attempt(&mut self, link: usize, now: Now) {
+        let cost = self.terms.wire.connect();
+        self.links.get_mut(link).into_iter().for_each(|link| link.attempt(cost, now.steady));
+    }
+
+    /// It was not made: what was not carried is given back.
+    fn settle_attempt(&mut self, link: usize, loss: Loss) {
+        let wire = self.terms.wire;
+        let carried = match loss {
+            Loss::Unsent => Cost::default(),
+            Loss::Unreached => wire.unreached(),
+            Loss::Broken | Loss::Refused | Loss::Busy | Loss::TakenOver => return,
+        };
+        let rest = wire.connect().less(carried);
+        self.links.get_mut(link).into_iter().for_each(|link| link.refund(rest));
     }
 
     /// Leaves a link whose budget does not even let the next alert go: to stay connected would cost keep-alives.
@@ -147,8 +176,7 @@ impl Sender {
         };
         match self.may_pay_connection(link, at, now) {
             Clearance::Given => {
-                let cost = self.terms.wire.connect();
-                self.links.get_mut(link).into_iter().for_each(|link| link.charge(cost, now.steady));
+                self.charge_attempt(link, now);
                 Some(Action::Try(self.brokers.try_next()))
             }
             Clearance::Unreserved(bytes) => self.reserve(link, bytes),

@@ -59,7 +59,7 @@ fn a_link_whose_budget_is_spent_is_followed_by_the_next_until_its_period_ends() 
     assert_eq!((model.way, model.delivered.len()), (1, 399));
     model.go_on_until(|model| model.trying);
     assert!(model.now >= DAY && model.now < DAY + RETURN_AFTER * 2, "not before the next period: {:?}", model.now);
-    model.end_trial(true);
+    model.end_trial(Ok(()));
     model.connect();
     assert_eq!((model.connected, model.way), (true, 0));
 }
@@ -133,6 +133,23 @@ fn a_preferred_link_to_the_same_broker_takes_the_place_of_the_one_in_use() {
         let from = model.now;
         model.go_on_until(|model| model.trying);
         assert!(model.now - from >= RETURN_AFTER * 2);
+    }
+}
+
+#[test]
+fn an_attempt_costs_what_it_carried() {
+    let mut model = Model::over(&[Some(1_000_000)], 1, Vec::new(), 1);
+    let all = TERMS.wire.connect();
+    for (loss, cost) in
+        [(Loss::Unsent, Cost::default()), (Loss::Unreached, TERMS.wire.unreached()), (Loss::Broken, all)]
+    {
+        model.go_on_until(|model| model.connecting);
+        let (spent, carried) = (model.spent_of(0), model.sender.carried());
+        model.sender.handle(model.now(), Event::Disconnected(loss));
+        assert_eq!(model.spent_of(0) + all.both(), spent + cost.both(), "{loss:?}");
+        assert_eq!(model.sender.carried() + all, carried + cost, "{loss:?}");
+        model.lose();
+        model.settle();
     }
 }
 
