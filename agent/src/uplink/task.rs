@@ -349,6 +349,7 @@ impl Task {
             None => {}
         }
         self.close_link();
+        self.note_version(self.place, error.loss);
         self.handle(Event::Disconnected(error.loss));
         self.drop_trial();
         if !matches!(self.trial, Trial::None) {
@@ -367,6 +368,7 @@ impl Task {
         let seconds = wait.as_secs_f64();
         match error.loss {
             Loss::TakenOver => tracing::error!("{text}; next attempt in {seconds:.0} s"),
+            Loss::VersionRefused => tracing::info!("{text}; MQTT 3.1.1 is spoken now"),
             _ => tracing::warn!("{text}; next attempt in {seconds:.1} s"),
         }
         self.health_mut(|health, _| {

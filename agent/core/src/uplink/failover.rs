@@ -147,6 +147,7 @@ impl Failover {
                 self.place = self.first();
                 return Next::AfterWait(TAKEN_OVER_WAIT_MIN);
             }
+            Loss::VersionRefused => return Next::AtOnce,
             Loss::Broken | Loss::Unreached | Loss::Unsent if was_stable => {
                 self.place = self.first();
                 return Next::AfterWait(Duration::ZERO);
@@ -199,13 +200,17 @@ impl Failover {
     }
 
     /// What came of the trial.
-    pub(super) fn tried(&mut self, has_reached: bool, now: Duration, backoff: &mut Backoff) {
+    pub(super) fn tried(&mut self, result: Result<(), Loss>, now: Duration, backoff: &mut Backoff) {
         let Some(place) = self.trial.take() else { return };
-        if has_reached {
-            self.reached = Some(place);
-            return;
+        match result {
+            Ok(()) => {
+                self.reached = Some(place);
+                return;
+            }
+            // The same way is next.
+            Err(Loss::VersionRefused) => return,
+            Err(_) => self.next_trial = place + 1,
         }
-        self.next_trial = place + 1;
         if self.next_trial().is_none() {
             self.next_trial = 0;
             self.return_wait = self.longer_wait();
@@ -282,6 +287,9 @@ mod tests {
         assert_eq!(after(&mut failover, None, Loss::Broken), (1, AT_ONCE));
         assert_eq!(after(&mut failover, None, Loss::Broken), (2, AT_ONCE));
         assert_eq!(after(&mut failover, None, Loss::Broken), (0, Some(Duration::ZERO)));
+        // In another version of MQTT the same one is asked.
+        assert_eq!(after(&mut failover, None, Loss::VersionRefused), (0, AT_ONCE));
+        assert_eq!(after(&mut failover, None, Loss::Broken), (1, AT_ONCE));
         // One alone is asked again with a wait each time.
         let mut alone = Failover::among(1, RETURN_AFTER);
         assert_eq!(after(&mut alone, None, Loss::Refused), (0, Some(REFUSED_WAIT_MIN)));
@@ -319,13 +327,15 @@ mod tests {
             now = at;
             assert_eq!(failover.try_next(), 0);
             assert_eq!(failover.tries_at(), None);
-            failover.tried(false, now, &mut backoff);
+            failover.tried(Err(Loss::VersionRefused), now, &mut backoff);
+            assert_eq!((failover.tries_at(), failover.try_next()), (Some(now), 0));
+            failover.tried(Err(Loss::Broken), now, &mut backoff);
             assert_eq!((failover.tries_at(), failover.try_next()), (Some(now), 1));
-            failover.tried(false, now, &mut backoff);
+            failover.tried(Err(Loss::Broken), now, &mut backoff);
         }
         now = failover.tries_at().unwrap();
         assert_eq!(failover.try_next(), 0);
-        failover.tried(true, now, &mut backoff);
+        failover.tried(Ok(()), now, &mut backoff);
         assert!(failover.is_reached() && failover.tries_at().is_none());
         failover.go();
         assert_eq!(failover.place(), 0);
@@ -337,7 +347,7 @@ mod tests {
             let at = failover.tries_at().unwrap();
             assert!(at >= now + Duration::from_secs(wait) && at <= now + Duration::from_secs(wait * 3 / 2), "{at:?}");
             failover.try_next();
-            failover.tried(true, now, &mut backoff);
+            failover.tried(Ok(()), now, &mut backoff);
             failover.go();
             failover.connected(now, &mut backoff);
         }
@@ -356,7 +366,7 @@ mod tests {
             failover.connected(Duration::ZERO, &mut backoff);
             failover.try_next();
             if is_reached {
-                failover.tried(true, Duration::ZERO, &mut backoff);
+                failover.tried(Ok(()), Duration::ZERO, &mut backoff);
             }
             let wait = if place == 0 { AT_ONCE } else { Some(Duration::ZERO) };
             assert_eq!(after(&mut failover, Some(100), loss), (place, wait), "{is_reached} {loss:?}");
@@ -374,11 +384,11 @@ mod tests {
         failover.connected(Duration::ZERO, &mut backoff);
         for way in [0, 1] {
             assert_eq!((failover.next_link(), failover.try_next()), (Some(0), way));
-            failover.tried(false, Duration::ZERO, &mut backoff);
+            failover.tried(Err(Loss::Broken), Duration::ZERO, &mut backoff);
         }
         failover.close([true, false, false].into_iter());
         assert_eq!((failover.next_link(), failover.try_next()), (Some(1), 2));
-        failover.tried(false, Duration::ZERO, &mut backoff);
+        failover.tried(Err(Loss::Broken), Duration::ZERO, &mut backoff);
         failover.close([true, true, false].into_iter());
         assert_eq!((failover.next_link(), failover.try_next()), (Some(2), 4));
         assert_eq!(after(&mut failover, Some(100), Loss::Broken), (4, Some(Duration::ZERO)));

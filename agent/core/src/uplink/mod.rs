@@ -163,6 +163,8 @@ pub enum Loss {
     Unreached,
     /// Nothing was carried: the link, or a way over it, is not there.
     Unsent,
+    /// The broker may not know the version of MQTT: the next attempt goes the same way at once, in an older one.
+    VersionRefused,
     /// The broker or we ourselves refused: login, certificate, protocol. A person has to mend it.
     Refused,
     /// The broker asks for patience, or to use another: busy, quota, shutting down, moved.

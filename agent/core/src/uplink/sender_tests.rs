@@ -330,8 +330,8 @@ enum Step {
 }
 
 fn loss() -> impl Strategy<Value = Loss> {
-    let all = [Loss::Broken, Loss::Unreached, Loss::Unsent, Loss::Refused, Loss::Busy, Loss::TakenOver];
-    prop::sample::select(all.to_vec())
+    use Loss::{Broken, Busy, Refused, TakenOver, Unreached, Unsent, VersionRefused};
+    prop::sample::select(vec![Broken, Unreached, Unsent, VersionRefused, Refused, Busy, TakenOver])
 }
 
 fn step() -> impl Strategy<Value = Step> {

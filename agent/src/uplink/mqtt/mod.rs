@@ -157,22 +157,22 @@ struct Failure {
 }
 
 impl Connection {
-    /// Connects, in the version that the configuration names; where it leaves that open in 5, or where the broker does not know it, which may be why it is
-    /// silent, or `prefer_v311` says so, in 3.1.1. The broker keeps no session. `offline` is the last will.
+    /// Connects, in the version that the configuration names; where it leaves that open in 5, or in 3.1.1 if `speak_v311` says so. The broker keeps no
+    /// session. `offline` is the last will.
     ///
     /// May be dropped while it waits.
     ///
     /// # Errors
-    /// Says what the broker or the system answered, and what can be done.
-    pub(super) async fn open(peer: &Peer, prefer_v311: bool, offline: Vec<u8>) -> Result<Self, LinkError> {
+    /// Says what the broker or the system answered, and what can be done; [`Loss::VersionRefused`] where the broker may not know version 5, which may be why
+    /// it is silent, and 3.1.1 may be spoken.
+    pub(super) async fn open(peer: &Peer, speak_v311: bool, offline: Vec<u8>) -> Result<Self, LinkError> {
         match peer.protocol {
             Protocol::V5 => Self::open_v5(peer, offline).await,
-            Protocol::V311 => Self::open_v311(peer, offline).await,
-            Protocol::Auto if prefer_v311 => Self::open_v311(peer, offline).await,
-            Protocol::Auto => match Self::open_v5(peer, offline.clone()).await {
-                Err(error) if error.version_refused => Self::open_v311(peer, offline).await,
-                result => result,
-            },
+            Protocol::Auto if !speak_v311 => Self::open_v5(peer, offline).await.map_err(|error| match error {
+                LinkError { version_refused: true, .. } => LinkError { loss: Loss::VersionRefused, ..error },
+                _ => error,
+            }),
+            Protocol::Auto | Protocol::V311 => Self::open_v311(peer, offline).await,
         }
     }
 

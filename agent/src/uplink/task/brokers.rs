@@ -7,7 +7,7 @@ use std::time::Duration;
 use rtlive_config::endpoint::Broker;
 use rtlive_config::link::{LinkConfig, NamedLink};
 use rtlive_config::uplink::UplinkConfig;
-use rtlive_core::uplink::Event;
+use rtlive_core::uplink::{Event, Loss};
 use tokio::time::Instant;
 
 use super::{Link, Task};
@@ -25,8 +25,9 @@ pub(super) type Opening = Pin<Box<dyn Future<Output = Result<Connection, LinkErr
 pub(super) struct Known {
     broker: Broker,
     link: Option<NamedLink>,
-    /// Until when 3.1.1 is tried first.
+    /// Until when 3.1.1 is spoken to it, and whether it is in the next attempt.
     v311_until: Option<Instant>,
+    v311_next: bool,
     /// Why the last connection to it ended or did not come about; until the next one has been made.
     error: Option<String>,
 }
@@ -44,7 +45,13 @@ impl Known {
         let brokers = || [&config.broker].into_iter().chain(&config.fallbacks).cloned();
         let over = |link: &LinkConfig| {
             let link = link.named.clone();
-            brokers().map(move |broker| Self { broker, link: link.clone(), v311_until: None, error: None })
+            brokers().map(move |broker| Self {
+                broker,
+                link: link.clone(),
+                v311_until: None,
+                v311_next: false,
+                error: None,
+            })
         };
         config.links.iter().flat_map(over).collect()
     }
@@ -114,6 +121,7 @@ impl Task {
             }
             Err(error) => {
                 tracing::debug!("a preferred way is still closed: {error}");
+                self.note_version(place, error.loss);
                 self.note_error(place, Some(error.to_string()));
                 Err(error.loss)
             }
@@ -132,6 +140,13 @@ impl Task {
             };
         }
         self.note_error(self.place, None);
+    }
+
+    /// What a loss says of the version that the next attempt speaks.
+    pub(super) fn note_version(&mut self, place: usize, loss: Loss) {
+        if let Some(known) = self.ways.get_mut(place) {
+            known.v311_next = loss == Loss::VersionRefused;
+        }
     }
 
     /// Why the way at this place is not used; `None` once it is.
@@ -168,14 +183,14 @@ impl Task {
     fn opening(&mut self, place: usize) -> Opening {
         let now = Instant::now();
         let mut peer: Peer = self.peer.clone();
-        let mut prefers_v311 = false;
+        let mut speaks_v311 = false;
         if let Some(known) = self.ways.get_mut(place) {
             known.v311_until = known.v311_until.filter(|until| now < *until);
-            prefers_v311 = known.v311_until.is_some();
+            speaks_v311 = std::mem::take(&mut known.v311_next) || known.v311_until.is_some();
             peer.broker = known.broker.clone();
             peer.interface = known.link.as_ref().map(|link| link.interface.clone());
         }
         let offline = status::payload(&self.plan, Presence::Offline, self.clock.now());
-        Box::pin(async move { Connection::open(&peer, prefers_v311, offline).await })
+        Box::pin(async move { Connection::open(&peer, speaks_v311, offline).await })
     }
 }

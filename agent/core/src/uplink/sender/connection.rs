@@ -82,7 +82,7 @@ impl Sender {
         if let (Err(loss), Some(link)) = (result, self.brokers.tried_link()) {
             self.settle_attempt(link, loss);
         }
-        self.brokers.tried(result.is_ok(), now.steady, &mut self.backoff);
+        self.brokers.tried(result, now.steady, &mut self.backoff);
     }
 
     /// Counts a connection that is tried.
@@ -97,7 +97,7 @@ impl Sender {
         let carried = match loss {
             Loss::Unsent => Cost::default(),
             Loss::Unreached => wire.unreached(),
-            Loss::Broken | Loss::Refused | Loss::Busy | Loss::TakenOver => return,
+            Loss::Broken | Loss::VersionRefused | Loss::Refused | Loss::Busy | Loss::TakenOver => return,
         };
         let rest = wire.connect().less(carried);
         self.links.get_mut(link).into_iter().for_each(|link| link.refund(rest));
