@@ -10,10 +10,11 @@
 //!   broker's receive maximum, a budget) may raise it, never lower it.
 //! - The round trip is the shortest of the newest ones. Where none was short for a while, sending pauses until nothing is unacknowledged: the next
 //!   message finds no queue before it, and its round trip is the link's own.
-//! - What may be unacknowledged is rate × round trip, what the link itself holds, and [`QUEUE_TIME`], so that it does not run dry. It grows with what is
-//!   acknowledged, as BBR's window does (section 4.6.4.6, `BBRSetCwnd`), and found no queue: a modem that lets the first messages pass at once does not
-//!   look like a fast link.
-//! - Where each message of a round trip found a queue, the link was busy all that time: what it carried then is its rate, whatever older samples say.
+//! - What may be unacknowledged is rate × round trip, what the link itself holds, and [`QUEUE_TIME`], so that it does not run dry. At first that is no more
+//!   than what was acknowledged and found no queue, as BBR's window grows with what is acknowledged (section 4.6.4.6, `BBRSetCwnd`): a modem that lets the
+//!   first messages pass at once does not look like a fast link.
+//! - Where each message of a round trip took longer than a look explains, either the link was busy all that time, and what it carried then is its rate,
+//!   whatever older samples say; or the way has become longer. The next message finds an empty link, and tells.
 //!
 //! A round trip takes longer by what the message itself, and those before it, occupy the link. They are counted as a part of [`QUEUE_TIME`], for half
 //! of it at most: what may be unacknowledged is then always enough to reach more than the rate that is believed, so that a wrong estimate grows.
@@ -34,15 +35,16 @@ pub const PART_TIME: Duration = Duration::from_millis(250);
 const FIRST_PART_BYTES: usize = 500;
 /// How much of them may be unacknowledged.
 const FIRST_BYTES: u64 = 2 * FIRST_PART_BYTES as u64;
+/// While the rate grows, so much of what the link is believed to hold may be unacknowledged, so that it grows with each round trip, as in the start-up of BBR
+/// (section 4.3.1, `BBR.StartupCwndGain`: 2). An alert waits for what is too much of it, which at a round trip of 2 s is 1.5 s.
+const LOOK_GAIN: f64 = 1.75;
 /// The rate has grown if it did by this much in a round trip, and the link is known when it did not in so many (section 4.3.1.2, `full_bw`).
 const GROWTH: f64 = 1.25;
 const FLAT_ROUNDS: u32 = 3;
-/// One of so many round trips looks for a faster link in the same way. BBR does so by a quarter (section 4.3.3, `ProbeBW_UP`), above a window of twice
+/// One of so many round trips looks for a faster link in the same way, by [`LOOK_GAIN`]. BBR does so by a quarter (section 4.3.3, `ProbeBW_UP`), above a window of twice
 /// what the link holds; the window here is half as long, so that round trips that are longer than the shortest by their jitter must be made up for:
-/// several such looks lie within the time that a rate counts, so that it does not sink while round trips take up to twice as long.
+/// several such looks lie within the time that a rate counts, so that it sinks slowly at most while round trips take up to twice as long.
 const LOOK_EVERY_ROUNDS: u32 = 4;
-/// For how much of the link's time such a look may send more, at most: an alert waits for so long more then.
-const LOOK_TIME_MAX: Duration = Duration::from_secs(1);
 /// How many round trips a sample of the rate counts, roughly, each with the queue that is allowed; BBR has ten. The newest half of them and the half
 /// before are kept.
 const RATE_ROUNDS: u32 = 10;
@@ -71,7 +73,7 @@ pub(super) struct Estimate {
     delivered: u64,
     delivered_at: Duration,
     in_flight: u64,
-    /// What may be unacknowledged at most: what was acknowledged without having found a queue, and the first messages. It doubles with each round trip.
+    /// What may be unacknowledged at most: what was acknowledged without having found a queue, and the first messages. Of no account after some seconds.
     grown: u64,
     /// When the message was sent that was acknowledged last.
     first_sent_at: Duration,
@@ -89,9 +91,9 @@ pub(super) struct Estimate {
     is_probing: bool,
     /// The round trip ends when what was sent now is acknowledged.
     round_ends_at: u64,
-    /// Of the messages of this round trip: the highest rate, and whether none was acknowledged without having found a queue.
+    /// Of the messages of this round trip: the highest rate, and whether each has found a queue.
     round_rate: f64,
-    has_queued: bool,
+    all_queued: bool,
     seeking: bool,
     flat_rounds: u32,
     rounds: u32,
@@ -131,7 +133,7 @@ impl Default for Estimate {
             is_probing: false,
             round_ends_at: 0,
             round_rate: 0.0,
-            has_queued: true,
+            all_queued: true,
             seeking: true,
             flat_rounds: 0,
             rounds: 0,
@@ -181,7 +183,7 @@ impl Estimate {
             if !sent.is_limited {
                 self.end_round();
             }
-            (self.round_rate, self.has_queued) = (0.0, true);
+            (self.round_rate, self.all_queued) = (0.0, true);
         }
     }
 
@@ -200,15 +202,14 @@ impl Estimate {
         let counted = self.round_trip_bytes.min(queue / 2) as f64;
         let held = (rate * round_trip.as_secs_f64() - counted).max(0.0);
         let looks =
-            self.seeking || !self.is_queue(self.round_trip_last) && self.rounds.is_multiple_of(LOOK_EVERY_ROUNDS);
-        // As much again: what may be unacknowledged doubles with each round trip while the rate grows, as in the start-up of BBR (section 4.3.1).
-        let more = if looks { held.min(rate * LOOK_TIME_MAX.as_secs_f64()) } else { 0.0 };
-        ((held + more) as u64 + queue).min(self.grown).min(BYTES_MAX as u64)
+            self.seeking || !self.found_queue(self.round_trip_last) && self.rounds.is_multiple_of(LOOK_EVERY_ROUNDS);
+        let gain = if looks { LOOK_GAIN } else { 1.0 };
+        ((gain * held) as u64 + queue).min(self.grown).min(BYTES_MAX as u64)
     }
 
-    /// Whether a message that took so long found more before it than this sender leaves in the link.
-    fn is_queue(&self, took: Duration) -> bool {
-        self.round_trip_min.is_some_and(|shortest| took > shortest + QUEUE_TIME + shortest.min(LOOK_TIME_MAX))
+    /// Whether a message that took so long found more before it than a look leaves in the link.
+    fn found_queue(&self, took: Duration) -> bool {
+        self.round_trip_min.is_some_and(|shortest| took > shortest * 2 + QUEUE_TIME)
     }
 
     /// What may be unacknowledged once an alert is: it need not wait for an acknowledgement, which may be a round trip away.
@@ -264,9 +265,9 @@ impl Estimate {
     fn note_round_trip(&mut self, sent: &Departure, now: Duration) {
         let took = now.saturating_sub(sent.at);
         self.round_trip_last = took;
-        let has_queued = self.is_queue(took);
-        self.has_queued &= has_queued;
-        self.grown += if has_queued { 0 } else { sent.bytes };
+        let found_queue = self.found_queue(took);
+        self.all_queued &= found_queue;
+        self.grown += if found_queue { 0 } else { sent.bytes };
         let is_news = sent.is_alone && self.is_round_trip_old(now);
         if is_news || self.round_trip_min.is_none_or(|shortest| took <= shortest) {
             (self.round_trip_min, self.round_trip_at, self.round_trip_bytes) = (Some(took), now, sent.in_flight);
@@ -289,8 +290,10 @@ impl Estimate {
 
     fn end_round(&mut self) {
         self.rounds = self.rounds.wrapping_add(1);
-        if self.has_queued && self.round_rate > 0.0 {
+        if self.all_queued && self.round_rate > 0.0 {
             self.rates = [self.round_rate; 2];
+            // Or the way has become longer: a message that finds no queue tells.
+            self.round_trip_at = Duration::ZERO;
         }
         let rate = self.rate();
         if rate >= self.reached * GROWTH {

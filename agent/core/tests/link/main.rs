@@ -72,7 +72,9 @@ fn a_link_that_lets_the_first_messages_pass_at_once_is_not_believed_to_be_fast()
             world.alert();
             world.run_to(world.now + seconds(30));
             let alert = longest_wait(&world);
-            assert!(alert.took <= seconds(2), "{round_trip_ms} ms: an alert waited for {alert:?}");
+            // What is left of a round trip and 2 s by the time that the alert itself takes.
+            let within = path.round_trip / 2 + Duration::from_millis(1_800);
+            assert!(alert.took <= within, "{round_trip_ms} ms: an alert waited for {alert:?}");
         }
     }
 }
@@ -80,17 +82,31 @@ fn a_link_that_lets_the_first_messages_pass_at_once_is_not_believed_to_be_fast()
 #[test]
 fn an_unsteady_link_is_used_as_well() {
     for kbit in [16.0, 256.0] {
-        for round_trip_ms in [20, 300, 1000] {
+        for round_trip_ms in [20, 300, 1000, 2000, 3000] {
+            // In their order the messages of a far link arrive with the latest of many.
+            let busy_min = if round_trip_ms > 1000 { 0.6 } else { 0.85 };
             for (jitter, loss) in [(0.3, 0.0), (1.0, 0.0), (0.0, 0.02), (0.3, 0.02)] {
                 let path = Path { jitter, loss, ..Path::of(kbit, round_trip_ms) };
                 let world = drain(path, seconds(600), 1);
                 let what = format!("{kbit} kbit/s, {round_trip_ms} ms, jitter {jitter}, loss {loss}");
                 let busy = world.busy(path.round_trip * 12, seconds(600));
-                assert!(busy >= 0.85, "{what}: the link is busy {busy:.3} of the time");
+                assert!(busy >= busy_min, "{what}: the link is busy {busy:.3} of the time");
                 let longest = longest_wait(&world);
                 assert!(longest.took <= path.round_trip * 2 + PART * 2, "{what}: an alert waited for {longest:?}");
             }
         }
+    }
+}
+
+#[test]
+fn a_way_that_becomes_longer_is_filled_again() {
+    for (kbit, before_ms, after_ms) in [(64.0, 300, 1500), (256.0, 20, 2000), (256.0, 600, 2600)] {
+        let mut world = World::new(Path::of(kbit, before_ms), FRAME_BYTES, 1);
+        world.run_to(seconds(60));
+        world.path.round_trip = Duration::from_millis(after_ms);
+        world.run_to(seconds(160));
+        let busy = world.busy(seconds(110), seconds(160));
+        assert!(busy >= 0.9, "{kbit} kbit/s, {before_ms} to {after_ms} ms: the link is busy {busy:.3} of the time");
     }
 }
 
