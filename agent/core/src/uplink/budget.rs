@@ -324,6 +324,24 @@ mod tests {
     }
 
     #[test]
+    fn what_an_earlier_period_paid_is_not_given_back_in_this_one() {
+        let mut budget = Budget::new(terms(1_000_000, CalendarLength::Days(1), 10), None, Timestamp::EPOCH);
+        let attempt = |budget: &mut Budget| {
+            budget.spend(5_000);
+            budget.note_attempt(5_000);
+        };
+        attempt(&mut budget);
+        budget.refund(4_000);
+        budget.refund(1_000);
+        assert_eq!(budget.spent, 1_000, "once");
+        attempt(&mut budget);
+        budget.turn(Timestamp::EPOCH.saturating_add(DAY));
+        budget.spend(7_000);
+        budget.refund(4_000);
+        assert_eq!(budget.spent, 7_000);
+    }
+
+    #[test]
     fn a_clock_that_is_set_back_earns_nothing() {
         let terms = terms(1_000_000, CalendarLength::Days(1), 10);
         let now = Timestamp::EPOCH.saturating_add(DAY * 5);

@@ -136,6 +136,9 @@ impl Failover {
             return Next::AtOnce;
         }
         self.is_paid = false;
+        if loss == Loss::VersionRefused {
+            return Next::AtOnce;
+        }
         if std::mem::take(&mut self.has_returned) && lasted.is_none_or(|lasted| lasted < self.return_after) {
             self.return_wait = self.longer_wait();
         } else if lasted.is_some() {
@@ -147,12 +150,11 @@ impl Failover {
                 self.place = self.first();
                 return Next::AfterWait(TAKEN_OVER_WAIT_MIN);
             }
-            Loss::VersionRefused => return Next::AtOnce,
             Loss::Broken | Loss::Unreached | Loss::Unsent if was_stable => {
                 self.place = self.first();
                 return Next::AfterWait(Duration::ZERO);
             }
-            Loss::Broken | Loss::Unreached | Loss::Unsent => {}
+            Loss::Broken | Loss::Unreached | Loss::Unsent | Loss::VersionRefused => {}
             Loss::Refused | Loss::Busy => self.least = REFUSED_WAIT_MIN,
         }
         if let Some(next) = self.open_from(self.place + 1) {

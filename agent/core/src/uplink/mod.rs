@@ -157,9 +157,9 @@ pub enum Verdict {
 /// Why a connection ended, or did not come about.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Loss {
-    /// It broke, or was not made although the broker was reached.
+    /// It broke, or was not made although the broker was reached, or may have been.
     Broken,
-    /// Nobody was reached: nothing was carried but what opens a connection of TCP, and what refuses it.
+    /// Nobody was reached, and that came to be known at once: a connection of TCP was refused, or a name is unknown.
     Unreached,
     /// Nothing was carried: the link, or a way over it, is not there.
     Unsent,

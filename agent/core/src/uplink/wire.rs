@@ -28,9 +28,8 @@ const DISCONNECT_BYTES: u64 = 4;
 const END_BYTES: Cost = Cost { up: 2 * SEGMENT_OVERHEAD_BYTES, down: 2 * SEGMENT_OVERHEAD_BYTES };
 /// TCP's three-way handshake, and the acknowledgements of CONNECT and of what answers it.
 const TCP_BYTES: Cost = Cost { up: 3 * SEGMENT_OVERHEAD_BYTES + 8, down: 2 * SEGMENT_OVERHEAD_BYTES + 8 };
-/// A connection of TCP that nobody accepts: the SYNs of half a minute, after 0, 1, 3, 7 and 15 s (tcp(7), `tcp_syn_retries`), and of a second look of 5 s;
-/// or a refusal.
-const UNREACHED_BYTES: Cost = Cost { up: 8 * (SEGMENT_OVERHEAD_BYTES + 8), down: SEGMENT_OVERHEAD_BYTES };
+/// A connection of TCP that is refused: a SYN to each of four addresses of a name, and what refuses it. Questions to name servers take no more.
+const UNREACHED_BYTES: Cost = Cost { up: 4 * (SEGMENT_OVERHEAD_BYTES + 8), down: 4 * SEGMENT_OVERHEAD_BYTES };
 /// The handshake of TLS 1.3 (RFC 8446, section 2) with a chain of two certificates of the broker: ClientHello and Finished; from the broker its part of
 /// the keys, the chain and two tickets. And a certificate of our own with its proof.
 const TLS_BYTES: Cost = Cost { up: 700, down: 3_500 };
@@ -99,7 +98,7 @@ impl Wire {
         cost
     }
 
-    /// A connection that is tried, and nobody is reached.
+    /// A connection that is tried, and nobody is reached. Less in each direction than one that is made.
     pub fn unreached(self) -> Cost {
         UNREACHED_BYTES
     }

@@ -195,10 +195,8 @@ impl Connection {
             Err(_) => {
                 let cause = format!("no answer within {} s", CONNECT_WITHIN.as_secs());
                 let hint = Some("is the address right, and nothing in between?".into());
-                let is_there = is_there(peer).await;
-                let loss = if is_there { Loss::Broken } else { Loss::Unreached };
-                let version_refused = version == Version::V5 && is_there;
-                let failure = Failure { cause, hint, loss, version_refused };
+                let version_refused = version == Version::V5 && is_there(peer).await;
+                let failure = Failure { cause, hint, loss: Loss::Broken, version_refused };
                 return Err(failure.while_doing(doing()));
             }
         };
@@ -402,7 +400,7 @@ impl Failure {
             ),
             // What getaddrinfo(3) reports has no kind of its own.
             Some(_) if cause.contains("failed to lookup address") => {
-                (Loss::Unsent, Some("the name is unknown: is it right, and does this machine reach a name server?"))
+                (Loss::Unreached, Some("the name is unknown: is it right, and does this machine reach a name server?"))
             }
             _ => (Loss::Broken, None),
         };

@@ -132,10 +132,10 @@ impl Task {
     /// The broker in use lets us in.
     pub(super) fn note_welcome(&mut self, version: Version) {
         // The same broker over another link speaks it too.
-        let broker = &self.peer.broker;
+        let (broker, now) = (&self.peer.broker, Instant::now());
         for known in self.ways.iter_mut().filter(|known| known.broker == *broker) {
             known.v311_until = match version {
-                Version::V311 => known.v311_until.or(Some(Instant::now() + VERSION_REMEMBERED)),
+                Version::V311 => known.v311_until.filter(|until| now < *until).or(Some(now + VERSION_REMEMBERED)),
                 Version::V5 => None,
             };
         }
