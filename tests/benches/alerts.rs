@@ -28,8 +28,8 @@ const WARMING: usize = 400;
 /// Before each alert, and before each sync of the raw file. Alerts come at all phases of the commits of a second.
 const PAUSE: Duration = Duration::from_millis(69);
 
-/// How many pages of memory are touched, each after the same pause. Where the host of a virtual machine takes pages away, each takes microseconds, and an alert needs
-/// hundreds of them.
+/// How many pages of memory are touched, after the same pause. Where the host of a virtual machine takes pages away, each takes microseconds, and an
+/// alert needs hundreds of them.
 const PAGES: usize = 200;
 const PAGE_BYTES: usize = 4096;
 
@@ -172,8 +172,8 @@ fn subscriber(port: u16) -> mpsc::Receiver<Instant> {
     alerts
 }
 
-/// The least that any program on this way takes: it waits in `read(2)` for a value at one broker, writes and syncs 4 KiB, and writes it to the other. When each
-/// arrives there.
+/// The least that any program on this way takes: it waits in `read(2)` for a value at one broker, writes and syncs 4 KiB, and writes it to the other.
+/// Tells when each arrives there.
 fn relay(file: &Path, from: u16, to: u16) -> mpsc::Receiver<Instant> {
     let mut file = File::create(file).unwrap();
     let (mut source, mut sink, mut end) = (connect(from, b"source"), connect(to, b"onward"), connect(to, b"ending"));

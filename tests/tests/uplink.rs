@@ -260,7 +260,7 @@ fn the_link_is_told_of_and_what_is_spent_of_a_budget_survives_a_crash() {
 
 #[test]
 fn an_attempt_that_reaches_nobody_costs_what_it_carried() {
-    // The SYNs of four addresses, and their refusals (`Wire::unreached`).
+    // The SYNs of four addresses, and their refusals (`wire::UNREACHED`).
     const UNREACHED_BYTES: u64 = 4 * (60 + 52);
     let folder = tempfile::tempdir().unwrap();
     let links = "[uplink.links.absent]\ninterface = \"rtlive-none\"\npreference = 2\n[uplink.links.there]\ninterface = \"lo\"\n";

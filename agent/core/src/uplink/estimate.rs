@@ -35,15 +35,15 @@ pub const PART_TIME: Duration = Duration::from_millis(250);
 const FIRST_PART_BYTES: usize = 500;
 /// How much of them may be unacknowledged.
 const FIRST_BYTES: u64 = 2 * FIRST_PART_BYTES as u64;
-/// While the rate grows, so much of what the link is believed to hold may be unacknowledged, so that it grows with each round trip, as in the start-up of BBR
-/// (section 4.3.1, `BBR.StartupCwndGain`: 2). An alert waits for what is too much of it, which at a round trip of 2 s is 1.5 s.
+/// While the rate grows, so much of what the link is believed to hold may be unacknowledged, so that it grows with each round trip, as in the start-up
+/// of BBR (section 4.3.1, `BBR.StartupCwndGain`: 2). An alert waits for what is too much of it, which at a round trip of 2 s is 1.5 s.
 const LOOK_GAIN: f64 = 1.75;
 /// The rate has grown if it did by this much in a round trip, and the link is known when it did not in so many (section 4.3.1.2, `full_bw`).
 const GROWTH: f64 = 1.25;
 const FLAT_ROUNDS: u32 = 3;
-/// One of so many round trips looks for a faster link in the same way, by [`LOOK_GAIN`]. BBR does so by a quarter (section 4.3.3, `ProbeBW_UP`), above a window of twice
-/// what the link holds; the window here is half as long, so that round trips that are longer than the shortest by their jitter must be made up for:
-/// several such looks lie within the time that a rate counts, so that it sinks slowly at most while round trips take up to twice as long.
+/// One of so many round trips looks for a faster link in the same way, by [`LOOK_GAIN`]. BBR does so by a quarter (section 4.3.3, `ProbeBW_UP`), above a
+/// window of twice what the link holds; the window here is half as long, so that round trips that are longer than the shortest by their jitter must be
+/// made up for: several such looks lie within the time that a rate counts, so that it sinks slowly at most while round trips take up to twice as long.
 const LOOK_EVERY_ROUNDS: u32 = 4;
 /// How many round trips a sample of the rate counts, roughly, each with the queue that is allowed; BBR has ten. The newest half of them and the half
 /// before are kept.

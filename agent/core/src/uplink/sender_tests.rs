@@ -209,7 +209,7 @@ impl Model {
     fn pay_back(&mut self, loss: Loss) {
         let carried = match loss {
             Loss::Unsent => 0,
-            Loss::Unreached => TERMS.wire.unreached().both(),
+            Loss::Unreached => crate::uplink::wire::UNREACHED.both(),
             _ => return,
         };
         *self.cost.entry(self.attempt).or_default() -= TERMS.wire.connect().both() - carried;

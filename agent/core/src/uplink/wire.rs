@@ -28,8 +28,9 @@ const DISCONNECT_BYTES: u64 = 4;
 const END_BYTES: Cost = Cost { up: 2 * SEGMENT_OVERHEAD_BYTES, down: 2 * SEGMENT_OVERHEAD_BYTES };
 /// TCP's three-way handshake, and the acknowledgements of CONNECT and of what answers it.
 const TCP_BYTES: Cost = Cost { up: 3 * SEGMENT_OVERHEAD_BYTES + 8, down: 2 * SEGMENT_OVERHEAD_BYTES + 8 };
-/// A connection of TCP that is refused: a SYN to each of four addresses of a name, and what refuses it. Questions to name servers take no more.
-const UNREACHED_BYTES: Cost = Cost { up: 4 * (SEGMENT_OVERHEAD_BYTES + 8), down: 4 * SEGMENT_OVERHEAD_BYTES };
+/// A connection that is tried, and nobody is reached: a SYN to each of four addresses of a name, and what refuses it. Questions to name servers take no
+/// more. It is less in each direction than [`Wire::connect`].
+pub const UNREACHED: Cost = Cost { up: 4 * (SEGMENT_OVERHEAD_BYTES + 8), down: 4 * SEGMENT_OVERHEAD_BYTES };
 /// The handshake of TLS 1.3 (RFC 8446, section 2) with a chain of two certificates of the broker: ClientHello and Finished; from the broker its part of
 /// the keys, the chain and two tickets. And a certificate of our own with its proof.
 const TLS_BYTES: Cost = Cost { up: 700, down: 3_500 };
@@ -96,11 +97,6 @@ impl Wire {
             cost += IDENTITY_BYTES;
         }
         cost
-    }
-
-    /// A connection that is tried, and nobody is reached. Less in each direction than one that is made.
-    pub fn unreached(self) -> Cost {
-        UNREACHED_BYTES
     }
 
     /// The end of a connection in good order: the status, DISCONNECT, and the end of TCP. One that breaks is not ended.

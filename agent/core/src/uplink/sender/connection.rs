@@ -6,7 +6,7 @@ use super::super::account::LinkAccount;
 use super::super::budget::Allowance;
 use super::super::failover::Next;
 use super::super::slow_start::SlowStart;
-use super::super::wire::Cost;
+use super::super::wire::{Cost, UNREACHED};
 use super::clearance::{Clearance, cleared};
 use super::sleep::Shift;
 use super::supply::Supply;
@@ -93,13 +93,12 @@ impl Sender {
 
     /// It was not made: what was not carried is given back.
     fn settle_attempt(&mut self, link: usize, loss: Loss) {
-        let wire = self.terms.wire;
         let carried = match loss {
             Loss::Unsent => Cost::default(),
-            Loss::Unreached => wire.unreached(),
+            Loss::Unreached => UNREACHED,
             Loss::Broken | Loss::VersionRefused | Loss::Refused | Loss::Busy | Loss::TakenOver => return,
         };
-        let rest = wire.connect().less(carried);
+        let rest = self.terms.wire.connect().less(carried);
         self.links.get_mut(link).into_iter().for_each(|link| link.refund(rest));
     }
 

@@ -1,6 +1,7 @@
 use super::*;
 use crate::plan::{CalendarLength, WindowKind};
 use crate::uplink::BudgetTerms;
+use crate::uplink::wire::UNREACHED;
 use crate::zone::Zone;
 
 const DAY: Duration = Duration::from_secs(86_400);
@@ -140,9 +141,7 @@ fn a_preferred_link_to_the_same_broker_takes_the_place_of_the_one_in_use() {
 fn an_attempt_costs_what_it_carried() {
     let mut model = Model::over(&[Some(1_000_000)], 1, Vec::new(), 1);
     let all = TERMS.wire.connect();
-    for (loss, cost) in
-        [(Loss::Unsent, Cost::default()), (Loss::Unreached, TERMS.wire.unreached()), (Loss::Broken, all)]
-    {
+    for (loss, cost) in [(Loss::Unsent, Cost::default()), (Loss::Unreached, UNREACHED), (Loss::Broken, all)] {
         model.go_on_until(|model| model.connecting);
         let (spent, carried) = (model.spent_of(0), model.sender.carried());
         model.sender.handle(model.now(), Event::Disconnected(loss));
